@@ -1,0 +1,2 @@
+//! What did we learn?
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! What Echometer asks of the machine.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! How is load made and timed?
+#![forbid(unsafe_code)]

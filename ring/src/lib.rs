@@ -1,0 +1,1 @@
+//! How do we speak to io_uring safely?

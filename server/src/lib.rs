@@ -1,0 +1,2 @@
+//! How does a byte get echoed?
+#![forbid(unsafe_code)]
