@@ -6,8 +6,10 @@
 //! `/proc` must not turn into a wrong figure.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod clock;
 pub mod cpus;
 pub mod limits;
 pub mod pinning;
 pub mod signals;
+pub mod sockets;
