@@ -1,2 +1,15 @@
-//! What Echometer asks of the machine.
+//! What do we ask of the machine? Clocks, cpus and their topology, pinning, sockets, process CPU time,
+//! kernel counters, limits, signals and the facts that go into every result file.
+//!
+//! Each module answers one question and knows nothing of echo servers or load. What cannot be read is
+//! `None` or "unknown", never a guess that looks like a fact: a container, an old kernel or a foreign
+//! `/proc` must not turn into a wrong figure.
 #![forbid(unsafe_code)]
+
+pub mod address;
+pub mod clock;
+pub mod cpus;
+pub mod limits;
+pub mod pinning;
+pub mod signals;
+pub mod sockets;

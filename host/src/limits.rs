@@ -1,0 +1,132 @@
+//! How many descriptors and how much locked memory may we have? The two limits that bound a server's
+//! connections and its rings.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// A limit of "no limit".
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// A resource limit of this process; [`UNLIMITED`] for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// What holds now. A process may raise it up to `hard`.
+    pub soft: u64,
+    /// What `soft` may be raised to. Only a privileged process may raise this.
+    pub hard: u64,
+}
+
+/// Open descriptors (`RLIMIT_NOFILE`), as a count. A ring's table of direct descriptors is bounded by
+/// `soft` too, though its entries are not counted against it.
+#[must_use]
+pub fn nofile() -> Limit {
+    limit(Resource::Nofile)
+}
+
+/// Locked memory (`RLIMIT_MEMLOCK`), in bytes. Rings are charged to it, per user; root is exempt.
+#[must_use]
+pub fn memlock() -> Limit {
+    limit(Resource::Memlock)
+}
+
+/// Makes room for `needed` descriptors: raises the soft limit if it is lower, and never lowers it.
+///
+/// Gives the limit that holds now.
+///
+/// # Errors
+/// [`RaiseError`] where the hard limit is lower than `needed`; nothing is changed then.
+pub fn raise_nofile(needed: u64) -> Result<Limit, RaiseError> {
+    let now = nofile();
+    if needed <= now.soft {
+        return Ok(now);
+    }
+    let refused = |cause| RaiseError {
+        needed,
+        hard: now.hard,
+        cause,
+    };
+    if now.hard < needed {
+        return Err(refused(None));
+    }
+    let hard = Some(now.hard).filter(|&hard| hard != UNLIMITED);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: Some(needed),
+            maximum: hard,
+        },
+    )
+    .map_err(|errno| refused(Some(errno.into())))?;
+    Ok(nofile())
+}
+
+/// The descriptor limit is too low and cannot be raised from here.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{needed} open files (nofile) are needed and this process may have {hard}{}: \
+     raise the hard limit (as root: prlimit --nofile={needed} --pid $$; for good: /etc/security/limits.conf or LimitNOFILE=), \
+     or ask for fewer connections",
+    self.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
+)]
+pub struct RaiseError {
+    /// Descriptors asked for.
+    pub needed: u64,
+    /// The hard limit in the way.
+    pub hard: u64,
+    /// What the kernel said, where it was asked.
+    #[source]
+    pub cause: Option<std::io::Error>,
+}
+
+fn limit(resource: Resource) -> Limit {
+    let Rlimit { current, maximum } = getrlimit(resource);
+    Limit {
+        soft: current.unwrap_or(UNLIMITED),
+        hard: maximum.unwrap_or(UNLIMITED),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_in_order() {
+        for limit in [nofile(), memlock()] {
+            assert!(limit.soft <= limit.hard, "{limit:?}");
+        }
+        assert!(3 < nofile().soft);
+    }
+
+    #[test]
+    fn raising_never_lowers_and_stops_at_the_hard_limit() {
+        let before = nofile();
+        assert_eq!(raise_nofile(1).unwrap(), before);
+        assert_eq!(
+            raise_nofile(before.hard.min(before.soft + 1)).unwrap(),
+            nofile()
+        );
+        assert!(before.soft <= nofile().soft);
+        // Above fs.nr_open the kernel refuses even where the hard limit is unlimited.
+        let error = raise_nofile(UNLIMITED - 1).unwrap_err();
+        assert!(error.to_string().contains("(nofile)"), "{error}");
+        assert_eq!(error.hard, before.hard);
+    }
+
+    #[test]
+    fn the_shell_sees_the_same_limit() {
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -H -n"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let hard = nofile().hard;
+        assert_eq!(
+            text,
+            if hard == UNLIMITED {
+                "unlimited".to_owned()
+            } else {
+                hard.to_string()
+            }
+        );
+    }
+}

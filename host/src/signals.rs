@@ -1,0 +1,147 @@
+//! How are we told to stop? One flag that is cheap to read in a busy loop, and one descriptor that a ring
+//! or an epoll set can wait for, both set by SIGTERM, SIGINT or a call.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag, low_level,
+};
+
+/// The exit code of a process that a second signal cut short.
+pub const EXIT_CUT_SHORT: i32 = 130;
+
+/// A request to stop, shared by all threads: once made it stays made.
+///
+/// Clones are the same request. Reading is one relaxed load, no write and no system call.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    requested: Arc<AtomicBool>,
+    /// Readable from the request on, because nobody drains it: any number of rings and epoll sets can
+    /// wait for it. A pipe and not an eventfd, because a signal handler can fill it with a one-byte
+    /// write, and so no thread has to sit waiting for signals.
+    readable: OwnedFd,
+    writable: OwnedFd,
+}
+
+impl Stop {
+    /// A request that only [`Stop::request`] makes.
+    ///
+    /// # Errors
+    /// No descriptor is left (`EMFILE`, `ENFILE`).
+    pub fn new() -> io::Result<Stop> {
+        let (readable, writable) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Stop(Arc::new(Shared {
+            requested: Arc::new(AtomicBool::new(false)),
+            readable,
+            writable,
+        })))
+    }
+
+    /// A request that SIGTERM and SIGINT make too. A second signal exits at once with
+    /// [`EXIT_CUT_SHORT`]; a signal after a mere [`Stop::request`] counts as the first.
+    ///
+    /// The handlers stay for the life of the process; call this once, in a binary.
+    ///
+    /// # Errors
+    /// As for [`Stop::new`], or a handler cannot be installed.
+    pub fn on_signals() -> io::Result<Stop> {
+        let stop = Stop::new()?;
+        let signalled = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // Handlers run in this order: the exit must look at the flag before this signal sets it.
+            flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&signalled))?;
+            flag::register(signal, Arc::clone(&signalled))?;
+            flag::register(signal, Arc::clone(&stop.0.requested))?;
+            low_level::pipe::register(signal, stop.0.writable.try_clone()?)?;
+        }
+        Ok(stop)
+    }
+
+    /// Whether to stop. A relaxed load: what the requester wrote before is not thereby visible.
+    #[inline]
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.requested.load(Ordering::Relaxed)
+    }
+
+    /// Asks everyone to stop. May be called any number of times, from any thread.
+    pub fn request(&self) {
+        self.0.requested.store(true, Ordering::Relaxed);
+        // The pipe is written after the flag is set: who wakes from it sees the request. A full pipe
+        // (EAGAIN) is readable already, and the read end lives as long as we do, so no error can matter.
+        let _ = rustix::io::write(&self.0.writable, &[0]);
+    }
+
+    /// A descriptor that is readable from the request on, for ever. Wait for it; do not read from it.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.0.readable.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+
+    fn is_readable(stop: &Stop, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).expect("seconds fit");
+        poll(&mut [PollFd::new(&stop.fd(), PollFlags::IN)], Some(&limit)).expect("poll works") == 1
+    }
+
+    #[test]
+    fn a_request_is_seen_by_every_clone_and_stays_readable() {
+        let stop = Stop::new().unwrap();
+        let clone = stop.clone();
+        assert!(!stop.requested() && !is_readable(&stop, Duration::ZERO));
+        clone.request();
+        for _ in 0..3 {
+            assert!(stop.requested() && is_readable(&stop, Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn a_waiter_in_another_thread_wakes() {
+        let stop = Stop::new().unwrap();
+        let waiter = std::thread::spawn({
+            let stop = stop.clone();
+            move || is_readable(&stop, Duration::from_secs(30)) && stop.requested()
+        });
+        stop.request();
+        assert!(waiter.join().expect("the waiter holds"));
+    }
+
+    #[test]
+    fn requests_without_end_neither_block_nor_fail() {
+        let stop = Stop::new().unwrap();
+        // More than the 64 KiB that a pipe holds.
+        for _ in 0..70_000 {
+            stop.request();
+        }
+        assert!(is_readable(&stop, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_signal_is_a_request() {
+        let stop = Stop::on_signals().unwrap();
+        // One signal only: the second would end the test run, as it should.
+        low_level::raise(SIGTERM).unwrap();
+        assert!(is_readable(&stop, Duration::from_secs(30)));
+        assert!(stop.requested());
+    }
+}

@@ -1,0 +1,64 @@
+//! How do we listen and connect? Two rooms, one for each side; both give non-blocking, close-on-exec
+//! stream sockets with their options set before the first byte.
+
+mod connect;
+mod listen;
+
+pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream};
+pub use listen::{ListenError, ListenOptions, Listener, listen};
+
+use std::{io, path::Path};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::address::Address;
+
+/// A stream socket fit for `address`: close-on-exec, and non-blocking if asked.
+fn stream_socket(address: &Address, nonblocking: bool) -> io::Result<Socket> {
+    let (domain, protocol) = match address {
+        Address::Tcp(address) => (Domain::for_address(*address), Some(Protocol::TCP)),
+        Address::Unix(_) => (Domain::UNIX, None),
+    };
+    let kind = Type::STREAM.cloexec();
+    Socket::new_raw(
+        domain,
+        if nonblocking {
+            kind.nonblocking()
+        } else {
+            kind
+        },
+        protocol,
+    )
+}
+
+fn raw_address(address: &Address) -> io::Result<SockAddr> {
+    match address {
+        Address::Tcp(address) => Ok((*address).into()),
+        Address::Unix(path) => SockAddr::unix(path),
+    }
+}
+
+/// Asks for buffer sizes in bytes. The kernel doubles what is asked and caps it at `net.core.wmem_max`
+/// and `rmem_max` (socket(7)), so what holds must be read back.
+fn set_buffers(socket: &Socket, sndbuf: Option<usize>, rcvbuf: Option<usize>) -> io::Result<()> {
+    if let Some(bytes) = sndbuf {
+        socket.set_send_buffer_size(bytes.min(i32::MAX as usize))?;
+    }
+    if let Some(bytes) = rcvbuf {
+        socket.set_recv_buffer_size(bytes.min(i32::MAX as usize))?;
+    }
+    Ok(())
+}
+
+/// The address that a socket of `kind` is bound to.
+fn bound_address(socket: &Socket, kind: &Address) -> io::Result<Address> {
+    match kind {
+        Address::Unix(path) => Ok(Address::Unix(Path::new(path).to_owned())),
+        Address::Tcp(_) => {
+            let address = socket.local_addr()?.as_socket();
+            Ok(Address::Tcp(
+                address.expect("a socket bound to an IP address has one"),
+            ))
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! How does a client connect? One connection at a time, or many begun together and finished one after
+//! the other, with a time limit in every case.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
+use socket2::Socket;
+
+use super::{raw_address, set_buffers, stream_socket};
+use crate::address::Address;
+
+/// What a connection is made with.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// `TCP_NODELAY`.
+    pub nodelay: bool,
+    /// `SO_SNDBUF` in bytes, as asked.
+    pub sndbuf: Option<usize>,
+    /// `SO_RCVBUF` in bytes, as asked.
+    pub rcvbuf: Option<usize>,
+    /// The address to connect from. The port is chosen by `connect` with the peer known
+    /// (`IP_BIND_ADDRESS_NO_PORT`), so that each source has a full range of ports for each peer.
+    pub source: Option<IpAddr>,
+    /// How long [`connect_stream`] waits. Linux itself gives up after about two minutes.
+    pub time_limit: Duration,
+}
+
+impl Default for ConnectOptions {
+    /// No Nagle delay, five seconds, everything else the kernel's choice.
+    fn default() -> ConnectOptions {
+        ConnectOptions {
+            nodelay: true,
+            sndbuf: None,
+            rcvbuf: None,
+            source: None,
+            time_limit: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Connects to `address` and waits until it is done; the socket is non-blocking and close-on-exec.
+///
+/// # Errors
+/// What the kernel said (`ECONNREFUSED`, `EADDRNOTAVAIL` where the ports have run out, ...), or
+/// [`io::ErrorKind::TimedOut`] after `options.time_limit`.
+pub fn connect_stream(address: &Address, options: &ConnectOptions) -> io::Result<OwnedFd> {
+    let deadline = Instant::now() + options.time_limit;
+    connect_start(address, options)?.finish(deadline)
+}
+
+/// Begins to connect, without waiting: the SYN is sent when this returns.
+///
+/// A unix socket knows no such half-way state: there this waits, up to `options.time_limit`, for a place
+/// in the listener's queue.
+///
+/// # Errors
+/// As for [`connect_stream`]; a refusal may come here or from [`Connecting::finish`].
+pub fn connect_start(address: &Address, options: &ConnectOptions) -> io::Result<Connecting> {
+    let socket = match address {
+        Address::Tcp(peer) => start_tcp(address, *peer, options)?,
+        Address::Unix(_) => connect_unix(address, options)?,
+    };
+    Ok(Connecting(socket))
+}
+
+/// A connection on its way.
+#[derive(Debug)]
+pub struct Connecting(Socket);
+
+impl Connecting {
+    /// Waits until it is connected, at most until `deadline` (at once if that has passed).
+    ///
+    /// # Errors
+    /// As for [`connect_stream`].
+    pub fn finish(self, deadline: Instant) -> io::Result<OwnedFd> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], Some(&limit)) {
+                // A signal; look at the clock and wait again.
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+                Ok(0) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the server did not answer in time: its listen queue may be full, or a firewall drops packets",
+                    ));
+                }
+                Ok(_) => break,
+            }
+        }
+        match self.0.take_error()? {
+            Some(error) => Err(error),
+            None => Ok(self.0.into()),
+        }
+    }
+}
+
+impl AsFd for Connecting {
+    /// Becomes writable when [`Connecting::finish`] need not wait.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn start_tcp(address: &Address, peer: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
+    let socket = stream_socket(address, true)?;
+    socket.set_tcp_nodelay(options.nodelay)?;
+    set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
+    if let Some(source) = options.source {
+        if source.is_ipv4() != peer.is_ipv4() {
+            let text =
+                format!("cannot connect from {source} to {peer}: one is IPv4, the other IPv6");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        // The option is of the IP level for both families (ip(7), since Linux 4.2).
+        setsockopt(&socket, IpBindAddressNoPort, &true)?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
+    }
+    match socket.connect(&raw_address(address)?) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+/// A non-blocking connect to a full unix listener fails with EAGAIN and no way to wait for room, so the
+/// connect is made blocking, with the send timeout as its limit (unix(7), socket(7)).
+fn connect_unix(address: &Address, options: &ConnectOptions) -> io::Result<Socket> {
+    let socket = stream_socket(address, false)?;
+    set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
+    // A timeout of zero would mean none at all.
+    socket.set_write_timeout(Some(options.time_limit.max(Duration::from_millis(1))))?;
+    socket
+        .connect(&raw_address(address)?)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the server's listen queue stayed full: it accepts nobody",
+            ),
+            _ => error,
+        })?;
+    socket.set_write_timeout(None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{Ipv4Addr, TcpListener},
+        os::unix::net::UnixListener,
+    };
+
+    use socket2::{Domain, SockRef, Type};
+
+    use super::*;
+
+    fn listener() -> (TcpListener, Address) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("it is bound").into();
+        (listener, address)
+    }
+
+    fn patient() -> ConnectOptions {
+        ConnectOptions {
+            time_limit: Duration::from_secs(30),
+            ..ConnectOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_connection_is_made_with_its_options() {
+        let (listener, address) = listener();
+        for nodelay in [true, false] {
+            let options = ConnectOptions {
+                nodelay,
+                sndbuf: Some(65_536),
+                rcvbuf: Some(32_768),
+                ..patient()
+            };
+            let fd = connect_stream(&address, &options).unwrap();
+            let socket = SockRef::from(&fd);
+            assert_eq!(socket.tcp_nodelay().unwrap(), nodelay);
+            assert_eq!(socket.send_buffer_size().unwrap(), 2 * 65_536);
+            assert_eq!(socket.recv_buffer_size().unwrap(), 2 * 32_768);
+            assert!(socket.nonblocking().unwrap());
+            let (_, peer) = listener.accept().unwrap();
+            assert_eq!(socket.local_addr().unwrap().as_socket(), Some(peer));
+        }
+    }
+
+    #[test]
+    fn many_begin_before_any_is_finished() {
+        let (_listener, address) = listener();
+        let begun: Vec<_> = (0..100)
+            .map(|_| connect_start(&address, &patient()).unwrap())
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for connecting in begun {
+            let fd = connecting.finish(deadline).unwrap();
+            assert!(SockRef::from(&fd).peer_addr().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_source_is_where_the_connection_comes_from() {
+        let (listener, address) = listener();
+        let source = Ipv4Addr::new(127, 0, 0, 9);
+        let options = ConnectOptions {
+            source: Some(source.into()),
+            ..patient()
+        };
+        let _fd = connect_stream(&address, &options).unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip(), source);
+
+        let options = ConnectOptions {
+            source: Some(std::net::Ipv6Addr::LOCALHOST.into()),
+            ..patient()
+        };
+        let error = connect_stream(&address, &options).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+    }
+
+    /// Without `IP_BIND_ADDRESS_NO_PORT` a bound port serves one connection; with it, one for each peer.
+    #[test]
+    fn a_source_port_is_chosen_with_the_peer_known() {
+        let (_listener, address) = listener();
+        let socket = connect_start(
+            &address,
+            &ConnectOptions {
+                source: Some(Ipv4Addr::LOCALHOST.into()),
+                ..patient()
+            },
+        );
+        let fd = socket
+            .unwrap()
+            .finish(Instant::now() + Duration::from_secs(30))
+            .unwrap();
+        assert!(nix::sys::socket::getsockopt(&fd, IpBindAddressNoPort).unwrap());
+    }
+
+    #[test]
+    fn nobody_there_is_a_refusal() {
+        let (listener, address) = listener();
+        drop(listener);
+        let error = connect_stream(&address, &patient()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_server_that_never_answers_ends_in_a_time_out() {
+        // Backlog 0 holds one connection; the next one's SYN is dropped, again and again.
+        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        full.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .unwrap();
+        full.listen(0).unwrap();
+        let address = Address::Tcp(
+            full.local_addr()
+                .unwrap()
+                .as_socket()
+                .expect("an IP address"),
+        );
+        let _first = connect_stream(&address, &patient()).unwrap();
+
+        let impatient = ConnectOptions {
+            time_limit: Duration::from_millis(20),
+            ..ConnectOptions::default()
+        };
+        let start = Instant::now();
+        let error = connect_stream(&address, &impatient).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert!(Duration::from_millis(20) <= start.elapsed());
+    }
+
+    #[test]
+    fn unix_sockets_connect_and_time_out_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("echo.sock");
+        let address = Address::unix(&path).unwrap();
+        assert_eq!(
+            connect_stream(&address, &patient()).unwrap_err().kind(),
+            io::ErrorKind::NotFound
+        );
+
+        let listener = UnixListener::bind(&path).unwrap();
+        let fd = connect_stream(&address, &patient()).unwrap();
+        assert!(SockRef::from(&fd).nonblocking().unwrap());
+        drop((listener, fd));
+        assert_eq!(
+            connect_stream(&address, &patient()).unwrap_err().kind(),
+            io::ErrorKind::ConnectionRefused
+        );
+
+        std::fs::remove_file(&path).unwrap();
+        let full = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        full.bind(&raw_address(&address).unwrap()).unwrap();
+        full.listen(0).unwrap();
+        let _first = connect_stream(&address, &patient()).unwrap();
+        let impatient = ConnectOptions {
+            time_limit: Duration::from_millis(20),
+            ..ConnectOptions::default()
+        };
+        assert_eq!(
+            connect_stream(&address, &impatient).unwrap_err().kind(),
+            io::ErrorKind::TimedOut
+        );
+    }
+}

@@ -1,0 +1,515 @@
+//! How does a server listen? One listener, or a group of them on one port among which the kernel
+//! spreads the connections (`SO_REUSEPORT`), without ever sharing a port with a stranger by accident.
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::FileTypeExt,
+    },
+    path::Path,
+};
+
+use socket2::Socket;
+
+use super::{bound_address, raw_address, set_buffers, stream_socket};
+use crate::address::Address;
+
+/// What listeners are made with.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted, as asked; see [`Listener::backlog_effective`].
+    pub backlog: u32,
+    /// `TCP_NODELAY`; accepted connections inherit it from the listener.
+    pub nodelay: bool,
+    /// `SO_SNDBUF` in bytes, inherited by accepted connections; none leaves the kernel's auto-tuning on.
+    pub sndbuf: Option<usize>,
+    /// `SO_RCVBUF` in bytes, inherited likewise. It must be set before listening, because the window
+    /// scale is agreed on in the handshake (tcp(7)).
+    pub rcvbuf: Option<usize>,
+}
+
+impl Default for ListenOptions {
+    /// A backlog of 4,096 and no Nagle delay.
+    fn default() -> ListenOptions {
+        ListenOptions {
+            backlog: 4_096,
+            nodelay: true,
+            sndbuf: None,
+            rcvbuf: None,
+        }
+    }
+}
+
+/// Listens on `address` with `count` sockets, one for each worker.
+///
+/// With more than one, TCP listeners form an `SO_REUSEPORT` group on one port (port 0: the first picks
+/// it), each with a queue of its own; a unix socket has one queue, so its listeners are duplicates that
+/// share it. A unix path left behind by a dead server is replaced; one in use is not.
+///
+/// A port that any other socket listens on is refused, even where that one set `SO_REUSEPORT` and
+/// belongs to the same user: two benchmarks must not share a port without knowing. Therefore the first
+/// socket binds without `SO_REUSEPORT`, and the option is turned on, on it and the others, only then.
+///
+/// # Errors
+/// [`ListenError`] names the address and the cause. Nothing stays open then.
+///
+/// # Panics
+/// If `count` is 0.
+pub fn listen(
+    address: &Address,
+    count: usize,
+    options: &ListenOptions,
+) -> Result<Vec<Listener>, ListenError> {
+    assert!(0 < count, "a server listens with at least one socket");
+    let listeners = match address {
+        Address::Tcp(_) => listen_tcp(address, count, options),
+        Address::Unix(path) => listen_unix(address, path, count, options),
+    };
+    listeners.map_err(|source| ListenError {
+        address: address.clone(),
+        source,
+    })
+}
+
+/// A listening socket: non-blocking, close-on-exec.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: Address,
+    backlog_effective: u32,
+}
+
+impl Listener {
+    /// Where it listens; the port is the real one.
+    #[must_use]
+    pub fn local_addr(&self) -> &Address {
+        &self.address
+    }
+
+    /// How long its queue may really get: `listen(2)` silently cuts the backlog to
+    /// `net.core.somaxconn`. The kernel lets one more connection than this wait.
+    ///
+    /// Where the sysctl cannot be read, the backlog as asked.
+    #[must_use]
+    pub fn backlog_effective(&self) -> u32 {
+        self.backlog_effective
+    }
+
+    /// `SO_SNDBUF` as the kernel set it, in bytes (about twice what was asked).
+    ///
+    /// # Errors
+    /// Only if the socket were no socket.
+    pub fn sndbuf(&self) -> io::Result<usize> {
+        self.socket.send_buffer_size()
+    }
+
+    /// `SO_RCVBUF` as the kernel set it, in bytes (about twice what was asked).
+    ///
+    /// # Errors
+    /// Only if the socket were no socket.
+    pub fn rcvbuf(&self) -> io::Result<usize> {
+        self.socket.recv_buffer_size()
+    }
+
+    /// Gives the socket up to an owner of another kind.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket.into()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Why it could not be listened; the text names the address, the kernel's word and a cure.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}{}", hint(.source, .address))]
+pub struct ListenError {
+    /// Where.
+    pub address: Address,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+impl ListenError {
+    /// Whether somebody else has the address.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+}
+
+/// On a line of its own, so that the first line stays what other programs print.
+fn hint(error: &io::Error, address: &Address) -> String {
+    let port = address.port().unwrap_or(0);
+    match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, Address::Tcp(_)) => format!(
+            "\nhint: another process listens there (`ss -ltnp 'sport = :{port}'` shows which); \
+             stop it, or choose another port (port 0 picks a free one)"
+        ),
+        (io::ErrorKind::AddrInUse, Address::Unix(_)) => {
+            "\nhint: another server listens there, or the path is a file that is no socket; choose another path".into()
+        }
+        (io::ErrorKind::AddrNotAvailable, _) => {
+            "\nhint: no interface of this machine has that address (`ip address` lists them)".into()
+        }
+        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => format!(
+            "\nhint: port {port} is reserved for privileged processes (sysctl net.ipv4.ip_unprivileged_port_start); \
+             choose a higher one"
+        ),
+        (io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound, Address::Unix(_)) => {
+            "\nhint: the folder of that path must exist and be writable".into()
+        }
+        _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+            "\nhint: this kernel or container has that address family switched off".into()
+        }
+        _ => String::new(),
+    }
+}
+
+fn listen_tcp(
+    address: &Address,
+    count: usize,
+    options: &ListenOptions,
+) -> io::Result<Vec<Listener>> {
+    let first = tcp_socket(address, options)?;
+    first.bind(&raw_address(address)?)?;
+    // A port 0 is a number now.
+    let address = bound_address(&first, address)?;
+    // The first listens before the others bind: from here on the port is known to be ours alone.
+    start(&first, options)?;
+
+    let mut sockets = vec![first];
+    if 1 < count {
+        sockets[0].set_reuse_port(true)?;
+    }
+    while sockets.len() < count {
+        let next = tcp_socket(&address, options)?;
+        next.set_reuse_port(true)?;
+        next.bind(&raw_address(&address)?)?;
+        start(&next, options)?;
+        sockets.push(next);
+    }
+    Ok(finish(sockets, &address, options))
+}
+
+fn tcp_socket(address: &Address, options: &ListenOptions) -> io::Result<Socket> {
+    let socket = stream_socket(address, true)?;
+    // Else the connections of a server just gone (TIME_WAIT) would hold its port for a minute.
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(options.nodelay)?;
+    set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
+    Ok(socket)
+}
+
+fn listen_unix(
+    address: &Address,
+    path: &Path,
+    count: usize,
+    options: &ListenOptions,
+) -> io::Result<Vec<Listener>> {
+    let first = stream_socket(address, true)?;
+    set_buffers(&first, options.sndbuf, options.rcvbuf)?;
+    let raw = raw_address(address)?;
+    match first.bind(&raw) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_left_behind(address, path) => {
+            fs::remove_file(path)?;
+            first.bind(&raw)?;
+        }
+        bound => bound?,
+    }
+    start(&first, options)?;
+    let mut sockets = vec![first];
+    while sockets.len() < count {
+        sockets.push(sockets[0].try_clone()?);
+    }
+    Ok(finish(sockets, address, options))
+}
+
+/// Whether `path` is a socket that nobody listens on.
+fn is_left_behind(address: &Address, path: &Path) -> bool {
+    let is_socket =
+        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket());
+    let refused = || -> io::Result<bool> {
+        let probe = stream_socket(address, true)?.connect(&raw_address(address)?);
+        Ok(probe.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    };
+    is_socket && refused().unwrap_or(false)
+}
+
+fn start(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    // listen(2) takes an int and cuts it at somaxconn, itself an int.
+    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+}
+
+fn finish(sockets: Vec<Socket>, address: &Address, options: &ListenOptions) -> Vec<Listener> {
+    let backlog_effective = options.backlog.min(somaxconn().unwrap_or(u32::MAX));
+    let listener = |socket| Listener {
+        socket,
+        address: address.clone(),
+        backlog_effective,
+    };
+    sockets.into_iter().map(listener).collect()
+}
+
+fn somaxconn() -> Option<u32> {
+    fs::read_to_string("/proc/sys/net/core/somaxconn")
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashSet,
+        net::{Ipv6Addr, TcpStream},
+        os::unix::net::{UnixListener, UnixStream},
+        time::{Duration, Instant},
+    };
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use socket2::{Domain, SockRef, Type};
+
+    use super::*;
+
+    fn loopback() -> Address {
+        "127.0.0.1:0".parse().expect("an address")
+    }
+
+    fn connect(address: &Address) -> TcpStream {
+        let Address::Tcp(address) = address else {
+            panic!("{address} is not TCP")
+        };
+        TcpStream::connect(address).expect("the listener is there")
+    }
+
+    /// Waits for one connection and accepts it.
+    fn accept(listener: &Listener) -> Socket {
+        let limit = Timespec {
+            tv_sec: 30,
+            tv_nsec: 0,
+        };
+        assert_eq!(
+            poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&limit)).unwrap(),
+            1,
+            "nobody connected"
+        );
+        listener.socket.accept().unwrap().0
+    }
+
+    #[test]
+    fn port_0_picks_a_port_and_the_listener_does_not_block() {
+        let listeners = listen(&loopback(), 1, &ListenOptions::default()).unwrap();
+        assert_ne!(listeners[0].local_addr().port(), Some(0));
+        assert_eq!(
+            listeners[0].socket.accept().unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        assert!(
+            !listeners[0].socket.reuse_port().unwrap(),
+            "a lone listener shares its port with nobody"
+        );
+        let flags = rustix::io::fcntl_getfd(&listeners[0]).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+    }
+
+    #[test]
+    fn v6_works() {
+        let address = Address::Tcp((Ipv6Addr::LOCALHOST, 0).into());
+        let listeners = listen(&address, 2, &ListenOptions::default()).unwrap();
+        assert!(listeners[0].local_addr().to_string().starts_with("[::1]:"));
+        connect(listeners[1].local_addr());
+    }
+
+    #[test]
+    fn a_group_has_one_port_and_the_kernel_spreads_connections_over_it() {
+        let listeners = listen(&loopback(), 4, &ListenOptions::default()).unwrap();
+        let ports: HashSet<_> = listeners
+            .iter()
+            .map(|listener| listener.local_addr().port())
+            .collect();
+        assert_eq!(ports.len(), 1);
+
+        const CONNECTIONS: usize = 200;
+        let _clients: Vec<_> = (0..CONNECTIONS)
+            .map(|_| connect(listeners[0].local_addr()))
+            .collect();
+        let mut accepted = [0_usize; 4];
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while accepted.iter().sum::<usize>() < CONNECTIONS {
+            assert!(Instant::now() < deadline, "only {accepted:?} arrived");
+            for (listener, count) in listeners.iter().zip(&mut accepted) {
+                *count += usize::from(listener.socket.accept().is_ok());
+            }
+        }
+        // By a hash over the ports: 50 each, give or take. 10 of 200 by chance is one in 10^13.
+        assert!(accepted.iter().all(|&count| 10 <= count), "{accepted:?}");
+    }
+
+    #[test]
+    fn a_taken_port_is_refused_even_where_the_owner_would_share_it() {
+        for count in [1, 3] {
+            for owner_shares in [false, true] {
+                let owner = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                owner.set_reuse_port(owner_shares).unwrap();
+                owner.set_reuse_address(true).unwrap();
+                owner.bind(&raw_address(&loopback()).unwrap()).unwrap();
+                owner.listen(1).unwrap();
+                let taken = bound_address(&owner, &loopback()).unwrap();
+
+                let error = listen(&taken, count, &ListenOptions::default()).unwrap_err();
+                assert!(error.is_in_use());
+                let text = error.to_string();
+                let first_line =
+                    format!("cannot listen on {taken}: Address already in use (os error 98)");
+                assert_eq!(text.lines().next(), Some(first_line.as_str()));
+                assert!(text.contains("\nhint: "), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn our_own_groups_refuse_each_other() {
+        let group = listen(&loopback(), 2, &ListenOptions::default()).unwrap();
+        for count in [1, 2] {
+            let error =
+                listen(group[0].local_addr(), count, &ListenOptions::default()).unwrap_err();
+            assert!(error.is_in_use(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_free_again_at_once_when_its_server_is_gone() {
+        let listeners = listen(&loopback(), 2, &ListenOptions::default()).unwrap();
+        let address = listeners[0].local_addr().clone();
+        let client = connect(&address);
+        // The server closes first, so its side of the connection lingers in TIME_WAIT.
+        for listener in listeners {
+            drop(listener.socket.accept());
+            drop(listener);
+        }
+        drop(client);
+        listen(&address, 2, &ListenOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn accepted_connections_inherit_the_options() {
+        for nodelay in [true, false] {
+            let options = ListenOptions {
+                nodelay,
+                sndbuf: Some(65_536),
+                rcvbuf: Some(32_768),
+                ..ListenOptions::default()
+            };
+            let listener = listen(&loopback(), 1, &options).unwrap().remove(0);
+            let _client = connect(listener.local_addr());
+            let accepted = accept(&listener);
+            assert_eq!(accepted.tcp_nodelay().unwrap(), nodelay);
+            assert_eq!(
+                accepted.send_buffer_size().unwrap(),
+                listener.sndbuf().unwrap()
+            );
+            assert_eq!(
+                accepted.recv_buffer_size().unwrap(),
+                listener.rcvbuf().unwrap()
+            );
+            // socket(7): the kernel doubles what is asked.
+            assert_eq!(listener.sndbuf().unwrap(), 2 * 65_536);
+            assert_eq!(listener.rcvbuf().unwrap(), 2 * 32_768);
+        }
+    }
+
+    #[test]
+    fn the_effective_backlog_is_what_somaxconn_leaves() {
+        let somaxconn = somaxconn().expect("the sysctl is readable");
+        for (asked, effective) in [
+            (1, 1),
+            (somaxconn, somaxconn),
+            (somaxconn + 1, somaxconn),
+            (u32::MAX, somaxconn),
+        ] {
+            let options = ListenOptions {
+                backlog: asked,
+                ..ListenOptions::default()
+            };
+            assert_eq!(
+                listen(&loopback(), 1, &options).unwrap()[0].backlog_effective(),
+                effective
+            );
+        }
+    }
+
+    #[test]
+    fn errors_say_the_cause_and_a_cure() {
+        let text = |address: &str| {
+            let address = address.parse::<Address>().unwrap();
+            listen(&address, 1, &ListenOptions::default())
+                .unwrap_err()
+                .to_string()
+        };
+        // 192.0.2.0/24 is reserved for documentation (RFC 5737): no machine has it.
+        let not_ours = text("192.0.2.1:0");
+        assert!(
+            not_ours.starts_with("cannot listen on 192.0.2.1:0: Cannot assign requested address"),
+            "{not_ours}"
+        );
+        assert!(not_ours.contains("\nhint: no interface"), "{not_ours}");
+        let no_folder = text("unix:/nonexistent/echo.sock");
+        assert!(no_folder.contains("\nhint: the folder"), "{no_folder}");
+    }
+
+    #[test]
+    fn unix_listeners_share_one_queue_and_replace_a_dead_server() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("echo.sock");
+        let address = Address::unix(&path).unwrap();
+        // A std listener leaves its path behind when dropped.
+        drop(UnixListener::bind(&path).unwrap());
+
+        let listeners = listen(&address, 2, &ListenOptions::default()).unwrap();
+        assert_eq!(listeners[1].local_addr(), &address);
+        let _clients = [
+            UnixStream::connect(&path).unwrap(),
+            UnixStream::connect(&path).unwrap(),
+        ];
+        accept(&listeners[0]);
+        accept(&listeners[1]);
+
+        let error = listen(&address, 1, &ListenOptions::default()).unwrap_err();
+        assert!(error.is_in_use(), "{error}");
+        assert!(
+            UnixStream::connect(&path).is_ok(),
+            "the living server lost its path"
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = listen(
+            &Address::unix(file.path()).unwrap(),
+            1,
+            &ListenOptions::default(),
+        )
+        .unwrap_err();
+        assert!(error.is_in_use(), "{error}");
+        assert!(file.path().exists());
+    }
+
+    #[test]
+    fn a_listener_can_be_given_up_as_a_descriptor() {
+        let listener = listen(&loopback(), 1, &ListenOptions::default())
+            .unwrap()
+            .remove(0);
+        let address = listener.local_addr().clone();
+        let fd = listener.into_fd();
+        connect(&address);
+        assert!(SockRef::from(&fd).is_listener().unwrap());
+    }
+}
