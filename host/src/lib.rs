@@ -13,3 +13,4 @@ pub mod limits;
 pub mod pinning;
 pub mod signals;
 pub mod sockets;
+pub mod topology;
