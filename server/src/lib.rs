@@ -5,3 +5,5 @@
 
 pub mod connection;
 pub mod counters;
+pub mod delay;
+pub mod units;
