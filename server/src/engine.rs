@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 
@@ -16,7 +17,11 @@ use crate::config::Config;
 use crate::counters::Counters;
 
 /// Every engine, in the order in which `auto` tries them.
-pub const ENGINES: &[Engine] = &[Engine { name: "epoll", available: epoll::available, serve: epoll::serve }];
+pub const ENGINES: &[Engine] = &[Engine {
+    name: "epoll",
+    available: epoll::available,
+    serve: epoll::serve,
+}];
 
 /// Serves until stopped: one call a worker thread.
 ///
@@ -57,9 +62,9 @@ pub struct Worker {
 #[derive(Debug)]
 pub(crate) enum News {
     /// It accepts now, with these features in use.
-    Ready { worker: usize, features: Vec<String> },
+    Ready { features: Vec<String> },
     /// It is done.
-    Ended { worker: usize, result: Result<(), ServeError> },
+    Ended { result: Result<(), ServeError> },
 }
 
 /// An engine that cannot be used. `auto` goes on to the next one for `Denied` only: what is out of memory or
@@ -92,8 +97,8 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The thread could not be pinned.
-    #[error("{0}")]
-    Pinning(String),
+    #[error(transparent)]
+    Pinning(PinError),
     /// A worker thread panicked: a fault of ours.
     #[error("worker {0} panicked; this is a fault in echometer-server, please report it")]
     Panicked(usize),
@@ -111,7 +116,7 @@ impl Worker {
     /// ready line and `--stats`). The server is ready when all its workers are.
     pub fn ready(&self, features: Vec<String>) {
         // Nobody listens any more when another worker failed to start: then this one is about to be stopped.
-        let _ = self.news.send(News::Ready { worker: self.index, features });
+        let _ = self.news.send(News::Ready { features });
     }
 
     /// Connections open over all workers. Another worker's may be off by those of this instant: a limit checked
@@ -124,6 +129,9 @@ impl Worker {
 impl ServeError {
     /// For `map_err`: wraps the error of a system call.
     pub fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
-        move |source| ServeError::System { what, source: source.into() }
+        move |source| ServeError::System {
+            what,
+            source: source.into(),
+        }
     }
 }
