@@ -280,12 +280,28 @@ impl Ring {
         self.slots.state(slot).armed.is_some()
     }
 
-    /// Sends a payload, all of it (`MSG_WAITALL`), without a signal to the process where the peer is gone.
+    /// Sends a payload, all of it (`MSG_WAITALL`), however long the peer takes to make room, and without a signal to the
+    /// process where the peer is gone.
     ///
     /// # Panics
     /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
     #[inline]
     pub fn send(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, 0);
+    }
+
+    /// Sends as much of a payload as the socket takes at once: the event then says how much, or `EAGAIN`. Nothing waits
+    /// in the kernel, so a buffer that is sent this way is back after the next submit, whatever the peer does.
+    ///
+    /// # Panics
+    /// As [`Ring::send`].
+    #[inline]
+    pub fn send_now(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, libc::MSG_DONTWAIT);
+    }
+
+    #[inline]
+    fn push_send(&mut self, slot: Slot, payload: Payload, flags: i32) {
         assert!(!payload.is_empty(), "an empty send");
         let (start, len) = match &payload {
             Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
@@ -300,7 +316,7 @@ impl Ring {
         state.sending = Some(payload);
         // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
         let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let flags = flags | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let entry = match self.target(slot) {
             Target::Direct(fixed) => opcode::Send::new(fixed, start, len).flags(flags).build(),
             Target::Plain(fd) => opcode::Send::new(fd, start, len).flags(flags).build(),
