@@ -45,6 +45,8 @@ pub(crate) struct State {
     /// The bytes that the kernel is sending: one send at a time, because two on one socket corrupt its stream (a short
     /// first send is followed by the second's bytes).
     pub(crate) sending: Option<Payload>,
+    /// That send says nothing when it succeeds: its ticket, which no other silent send of late has. 0: it will speak.
+    pub(crate) ticket: u32,
 }
 
 impl State {
@@ -58,6 +60,7 @@ impl State {
             cancelling: false,
             file: None,
             sending: None,
+            ticket: 0,
         }
     }
 
@@ -71,6 +74,7 @@ impl State {
         self.cancelling = false;
         self.file = file;
         self.sending = None;
+        self.ticket = 0;
     }
 }
 
