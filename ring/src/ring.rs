@@ -53,6 +53,7 @@ pub struct Ring {
     ticket: u32,
     /// What is left of a receive that filled several buffers.
     bundle: Bundle,
+    bundle_bytes_max: u32,
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
@@ -165,6 +166,7 @@ impl Ring {
                 buffers: VecDeque::new(),
                 more: false,
             },
+            bundle_bytes_max: config.bundle_bytes_max.max(1),
             addresses: Vec::new(),
             counts: Counts::default(),
         })
@@ -285,12 +287,15 @@ impl Ring {
         self.arm(slot, Op::Recv);
         let multishot = self.features.has(Feature::MultishotRecv);
         let bundle = self.features.has(Feature::Bundle);
+        let limit = self.bundle_bytes_max;
         let size = self.pool.size();
         let entry = match (self.target(slot), multishot) {
             (Target::Direct(fixed), true) if bundle => {
-                opcode::RecvMultiBundle::new(fixed, GROUP).build()
+                limited(opcode::RecvMultiBundle::new(fixed, GROUP).build(), limit)
             }
-            (Target::Plain(fd), true) if bundle => opcode::RecvMultiBundle::new(fd, GROUP).build(),
+            (Target::Plain(fd), true) if bundle => {
+                limited(opcode::RecvMultiBundle::new(fd, GROUP).build(), limit)
+            }
             (Target::Direct(fixed), true) => opcode::RecvMulti::new(fixed, GROUP).build(),
             (Target::Plain(fd), true) => opcode::RecvMulti::new(fd, GROUP).build(),
             (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
@@ -404,6 +409,12 @@ impl Ring {
         gather.header.msg_iovlen = vectors.len() as _;
         gather.vectors = vectors;
         &raw const gather.header
+    }
+
+    /// Sends that say nothing when they succeed and whose success is not known yet.
+    #[inline]
+    pub fn sends_unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
     }
 
     /// Whether a send is in flight on the slot.
@@ -945,6 +956,24 @@ impl Ring {
         }
         self.in_flight == 0
     }
+}
+
+/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`). Without it one connection
+/// whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are bytes for.
+fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` of the kernel's ABI has its `optlen`.
+    const OPTLEN: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    // SAFETY: an entry is `repr(C)` and nothing but the kernel's 64-byte `io_uring_sqe`, in which 4 bytes at 44, aligned,
+    // are a plain integer.
+    unsafe {
+        (&raw mut entry)
+            .cast::<u8>()
+            .add(OPTLEN)
+            .cast::<u32>()
+            .write(bytes);
+    }
+    entry
 }
 
 #[derive(Clone, Copy)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use echometer_host::clock;
 use echometer_host::sockets::Listener;
-use echometer_ring::{Buffer, Errno, Event, Payload, Ring, Slot};
+use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, SetupError, Slot};
 
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Fate, Receive};
@@ -27,7 +27,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
 pub fn available(config: &Config) -> Result<(), Unavailable> {
     let config = sizing::ring_config(config)?;
-    Ring::new(&config).map(drop).map_err(unavailable)
+    Ring::new(&config)
+        .map(drop)
+        .map_err(|error| unavailable(&error))
 }
 
 /// Serves with io_uring: see [`Serve`](crate::engine::Serve).
@@ -35,15 +37,17 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
     let mut server = Server::new(listener, config, worker)?;
     worker.ready(server.features());
     while !server.is_done() {
-        let limit = server.wait_limit();
-        server
-            .ring
-            .submit_and_wait(limit)
-            .map_err(ServeError::system("cannot wait for completions"))?;
+        let entered = if server.must_not_sleep() {
+            server.ring.submit()
+        } else {
+            let limit = server.wait_limit();
+            server.ring.submit_and_wait(limit)
+        };
+        entered.map_err(ServeError::system("cannot wait for completions"))?;
         while let Some(event) = server.ring.next_event() {
             server.handle(event)?;
         }
-        server.end_turn()?;
+        server.end_turn();
     }
     Ok(())
 }
@@ -52,6 +56,14 @@ struct Server<'a> {
     ring: Ring,
     /// By slot. The listener's and the stop request's places are never open.
     peers: Vec<Peer>,
+    /// Pieces that one connection got in a row in this turn, to be sent as one.
+    run: Vec<Buffer>,
+    run_slot: Option<Slot>,
+    /// Gathers that were sent, to be filled again.
+    #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
+    gathers: Vec<Box<Gather>>,
+    /// Something waits for a send whose success is known only when the submit returns: see `must_not_sleep`.
+    hurry: bool,
     /// Connections whose receive found no buffer, the longest waiting first.
     parked: VecDeque<Turn>,
     /// Pieces that a `--delay` keeps back.
@@ -63,7 +75,6 @@ struct Server<'a> {
     connections_max: usize,
     accepting: Accepting,
     listener: Option<(Slot, OwnedFd)>,
-    stop: Slot,
     drain_deadline: Option<Instant>,
     config: &'a Config,
     worker: &'a Worker,
@@ -79,8 +90,8 @@ struct Peer {
     /// Where the ring keeps it, while it is open.
     slot: Option<Slot>,
     parked: bool,
-    /// The send in flight waits for the peer, with a buffer of the pool that is counted in `held`.
-    stalled_on_buffer: bool,
+    /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
+    stalled_on: u16,
 }
 
 /// A connection that something waits for.
@@ -108,7 +119,7 @@ impl<'a> Server<'a> {
     ) -> Result<Server<'a>, ServeError> {
         let ring_config = sizing::ring_config(config)?;
         let connections_max = sizing::connections_max(&ring_config, listener.backlog_effective());
-        let mut ring = Ring::new(&ring_config).map_err(unavailable)?;
+        let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
         let listener: OwnedFd = listener.into_fd();
         let listening = ring
             .install(listener.as_fd())
@@ -123,6 +134,10 @@ impl<'a> Server<'a> {
         Ok(Server {
             ring,
             peers: Vec::new(),
+            run: Vec::new(),
+            run_slot: None,
+            gathers: Vec::new(),
+            hurry: false,
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
             held: 0,
@@ -130,7 +145,6 @@ impl<'a> Server<'a> {
             connections_max,
             accepting: Accepting::Yes,
             listener: Some((listening, listener)),
-            stop,
             drain_deadline: None,
             config,
             worker,
@@ -169,11 +183,7 @@ impl<'a> Server<'a> {
 
     // ---- connections come
 
-    fn handle_accept(
-        &mut self,
-        result: Result<Slot, Errno>,
-        more: bool,
-    ) -> Result<(), ServeError> {
+    fn handle_accept(&mut self, result: Result<Slot, Errno>, more: bool) -> Result<(), ServeError> {
         match result {
             Ok(slot) => self.welcome(slot),
             // Our own cancel: at a limit, or at the stop.
@@ -226,7 +236,8 @@ impl<'a> Server<'a> {
     }
 
     fn handle_close(&mut self) {
-        if matches!(self.accepting, Accepting::Resting(_)) && self.connections < self.connections_max
+        if matches!(self.accepting, Accepting::Resting(_))
+            && self.connections < self.connections_max
         {
             self.accepting = Accepting::Yes;
             self.arm_accept();
@@ -291,28 +302,71 @@ impl<'a> Server<'a> {
         self.settle(slot);
     }
 
-    /// Sends a received piece on: at once if nothing is before it.
+    /// Sends a received piece on: with those that came just before it on the same connection, if they did.
     #[inline]
     fn echo(&mut self, slot: Slot, buffer: Buffer) {
         if !self.config.delay.is_none() {
             self.delay(slot, buffer);
             return;
         }
-        if self.ring.is_sending(slot) {
-            let piece = self.keep(buffer);
-            self.peers[slot.index()].waiting.push_back(piece);
-        } else {
-            self.ring.send_now(slot, Payload::Buffer(buffer));
+        if self.run_slot != Some(slot) {
+            self.end_run();
+            self.run_slot = Some(slot);
         }
+        self.run.push(buffer);
+    }
+
+    /// The pieces in a row are complete: another connection's turn comes, or the end of this one.
+    #[inline]
+    fn end_run(&mut self) {
+        let Some(slot) = self.run_slot.take() else {
+            return;
+        };
+        if self.ring.is_sending(slot) {
+            // A Vec that is taken and put back: the loop's body needs the rest of `self`.
+            let mut run = std::mem::take(&mut self.run);
+            for buffer in run.drain(..) {
+                let piece = self.keep(buffer);
+                self.peers[slot.index()].waiting.push_back(piece);
+            }
+            self.run = run;
+            self.hurry = true;
+            return;
+        }
+        if self.run.len() == 1 {
+            let buffer = self.run.pop().expect("there is one");
+            self.send_now(slot, Payload::Buffer(buffer));
+        } else {
+            self.send_run(slot);
+        }
+    }
+
+    fn send_run(&mut self, slot: Slot) {
+        let gathering = self.ring.features().has(Feature::Gather);
+        let mut gather = if gathering {
+            self.gathers.pop().unwrap_or_default()
+        } else {
+            Box::default()
+        };
+        let pieces_max = if gathering { Gather::PIECES_MAX } else { 1 };
+        let mut run = std::mem::take(&mut self.run);
+        for buffer in run.drain(..) {
+            if gather.pieces() < pieces_max {
+                gather.push(Payload::Buffer(buffer));
+            } else {
+                let piece = self.keep(buffer);
+                self.peers[slot.index()].waiting.push_back(piece);
+                self.hurry = true;
+            }
+        }
+        self.run = run;
+        self.send_now(slot, Payload::Gather(gather));
     }
 
     #[inline]
     fn handle_send(&mut self, slot: Slot, result: Result<usize, Errno>, mut payload: Payload) {
         let peer = &mut self.peers[slot.index()];
-        if peer.stalled_on_buffer {
-            peer.stalled_on_buffer = false;
-            self.held -= 1;
-        }
+        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
         match result {
             Ok(sent) => {
                 peer.connection.sent(sent);
@@ -334,24 +388,71 @@ impl<'a> Server<'a> {
         self.settle(slot);
     }
 
-    fn send_next(&mut self, slot: Slot) {
-        let Some(payload) = self.peers[slot.index()].waiting.pop_front() else {
-            return;
-        };
-        if matches!(payload, Payload::Buffer(_)) {
-            self.held -= 1;
+    #[inline]
+    fn send_now(&mut self, slot: Slot, payload: Payload) {
+        if self.peers[slot.index()].connection.receive() != Receive::Echo {
+            self.hurry = true;
         }
         self.ring.send_now(slot, payload);
+    }
+
+    /// Sends what waits, if anything does: as much of it as one request takes.
+    #[inline]
+    fn send_next(&mut self, slot: Slot) {
+        if !self.peers[slot.index()].waiting.is_empty() {
+            self.send_waiting(slot);
+        }
+    }
+
+    fn send_waiting(&mut self, slot: Slot) {
+        let waiting = &mut self.peers[slot.index()].waiting;
+        let payload = if waiting.len() == 1 || !self.ring.features().has(Feature::Gather) {
+            let Some(payload) = waiting.pop_front() else {
+                return;
+            };
+            self.held -= usize::from(matches!(payload, Payload::Buffer(_)));
+            payload
+        } else {
+            let mut gather = self.gathers.pop().unwrap_or_default();
+            while gather.pieces() < Gather::PIECES_MAX
+                && let Some(piece) = waiting.pop_front()
+            {
+                self.held -= usize::from(matches!(piece, Payload::Buffer(_)));
+                gather.push(piece);
+            }
+            Payload::Gather(gather)
+        };
+        if waiting.is_empty() {
+            // An idle connection costs what its `Peer` costs, however much it once owed.
+            *waiting = VecDeque::new();
+        } else {
+            self.hurry = true;
+        }
+        self.send_now(slot, payload);
     }
 
     /// The socket is full: the rest is sent by a request that waits for the peer.
     fn stall(&mut self, slot: Slot, payload: Payload) {
         self.worker.counters.send_stalls.add(1);
+        let held_before = self.held;
         let payload = match payload {
             Payload::Buffer(buffer) => self.keep(buffer),
+            Payload::Gather(mut gather) => {
+                let mut kept = self.gathers.pop().unwrap_or_default();
+                while let Some(piece) = gather.pop() {
+                    match piece {
+                        Payload::Buffer(buffer) if buffer.is_empty() => self.ring.release(buffer),
+                        Payload::Buffer(buffer) => kept.push(self.keep(buffer)),
+                        piece if piece.is_empty() => {}
+                        piece => kept.push(piece),
+                    }
+                }
+                self.gathers.push(gather);
+                Payload::Gather(kept)
+            }
             other => other,
         };
-        self.peers[slot.index()].stalled_on_buffer = matches!(payload, Payload::Buffer(_));
+        self.peers[slot.index()].stalled_on = (self.held - held_before) as u16;
         self.ring.send(slot, payload);
     }
 
@@ -367,10 +468,20 @@ impl<'a> Server<'a> {
         Payload::Heap { bytes, start: 0 }
     }
 
+    /// The kernel is done with it, and so are we.
     #[inline]
     fn give_back(&mut self, payload: Payload) {
-        if let Payload::Buffer(buffer) = payload {
-            self.ring.release(buffer);
+        match payload {
+            Payload::Buffer(buffer) => self.ring.release(buffer),
+            Payload::Gather(mut gather) => {
+                while let Some(piece) = gather.pop() {
+                    if let Payload::Buffer(buffer) = piece {
+                        self.ring.release(buffer);
+                    }
+                }
+                self.gathers.push(gather);
+            }
+            Payload::Heap { .. } | Payload::Shared(_) => {}
         }
     }
 
@@ -423,8 +534,13 @@ impl<'a> Server<'a> {
             peer.connection.shutdown_issued();
             self.ring.shutdown_write(slot);
         }
-        let wanted = peer.connection.receive() != Receive::Pause;
-        if !wanted {
+        let receive = peer.connection.receive();
+        // What comes next for this connection hangs on its send: the wait may not be longer than that.
+        if receive != Receive::Echo && self.ring.is_sending(slot) {
+            self.hurry = true;
+        }
+        let peer = &self.peers[slot.index()];
+        if receive == Receive::Pause {
             self.ring.cancel(slot);
         } else if !peer.parked && !self.ring.is_armed(slot) {
             self.ring.recv(slot);
@@ -437,9 +553,14 @@ impl<'a> Server<'a> {
         let peer = &mut self.peers[slot.index()];
         peer.slot = None;
         peer.parked = false;
-        if std::mem::take(&mut peer.stalled_on_buffer) {
-            self.held -= 1;
+        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
+        if self.run_slot == Some(slot) {
+            self.run_slot = None;
+            for buffer in self.run.drain(..) {
+                self.ring.release(buffer);
+            }
         }
+        let peer = &mut self.peers[slot.index()];
         for payload in std::mem::take(&mut peer.waiting) {
             self.drop_kept(payload);
         }
@@ -455,7 +576,8 @@ impl<'a> Server<'a> {
 
     // ---- turns
 
-    fn end_turn(&mut self) -> Result<(), ServeError> {
+    fn end_turn(&mut self) {
+        self.end_run();
         if !self.delayed.is_empty() {
             self.release_delayed();
         }
@@ -477,14 +599,21 @@ impl<'a> Server<'a> {
             .drain_deadline
             .is_some_and(|deadline| deadline <= Instant::now())
         {
-            self.for_each_open(|connection| connection.drain_expired());
+            self.for_each_open(Connection::drain_expired);
         }
         let counts = self.ring.counts();
         let counters = &self.worker.counters;
         counters.enters.set(counts.enters);
         counters.cqes.set(counts.cqes);
         counters.cq_overflows.set(counts.cq_overflows);
-        Ok(())
+    }
+
+    /// Whether the next submit may not wait. The success of silent sends is known when it returns: had it slept, what
+    /// is queued behind them, and receives that wait for their buffers, would sleep too.
+    #[inline]
+    fn must_not_sleep(&mut self) -> bool {
+        std::mem::take(&mut self.hurry)
+            || !self.parked.is_empty() && 0 < self.ring.sends_unconfirmed()
     }
 
     /// As many receives as there are buffers are armed again, in the order in which they were parked. It doesn't matter
@@ -609,7 +738,7 @@ impl Peer {
             life: 0,
             slot: None,
             parked: false,
-            stalled_on_buffer: false,
+            stalled_on: 0,
         }
     }
 
@@ -622,7 +751,7 @@ impl Peer {
     }
 }
 
-fn unavailable(error: echometer_ring::SetupError) -> Unavailable {
+fn unavailable(error: &SetupError) -> Unavailable {
     if error.is_unavailable() {
         Unavailable::Denied(error.to_string())
     } else {

@@ -72,7 +72,11 @@ mod tests {
     fn features_are_switched_in_order() {
         let switches = [(false, "direct".to_owned()), (true, "direct".to_owned())];
         assert!(features(&switches).expect("known").has(Feature::Direct));
-        assert!(!features(&switches[..1]).expect("known").has(Feature::Direct));
+        assert!(
+            !features(&switches[..1])
+                .expect("known")
+                .has(Feature::Direct)
+        );
     }
 
     #[test]
