@@ -11,5 +11,7 @@ pub mod clock;
 pub mod cpus;
 pub mod limits;
 pub mod pinning;
+pub mod process;
 pub mod signals;
 pub mod sockets;
+pub mod topology;
