@@ -8,7 +8,9 @@
 
 pub mod address;
 pub mod clock;
+pub mod counters;
 pub mod cpus;
+pub mod kernel;
 pub mod limits;
 pub mod pinning;
 pub mod process;
