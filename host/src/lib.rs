@@ -12,6 +12,7 @@ pub mod counters;
 pub mod cpus;
 pub mod kernel;
 pub mod limits;
+pub mod machine;
 pub mod pinning;
 pub mod process;
 pub mod signals;
