@@ -1,1 +1,26 @@
 //! How do we speak to io_uring safely?
+//!
+//! This crate is the only one of the workspace that holds `unsafe`. It offers a [`Ring`] whose users can't break
+//! memory safety whatever they do: the ring owns every byte and every file that the kernel may touch, gives received
+//! bytes out as [`Buffer`] leases, takes bytes to send as a [`Payload`] and hands them back with the completion, and
+//! on drop cancels what is in flight and reaps the last completion before any memory is freed.
+//!
+//! Files live in [`Slot`]s. Behind a slot stands a direct descriptor (a file known to this ring alone, which saves the
+//! kernel a reference count on a shared table for each operation) or, where those are switched off, a plain one. Every
+//! operation carries a token of `{operation, slot, generation}`, so that a completion which outlived its connection is
+//! recognised and swallowed here, and never reaches the connection that has the slot by then.
+
+mod buffers;
+mod event;
+mod features;
+mod ring;
+mod setup;
+mod slots;
+mod token;
+
+pub use buffers::Buffer;
+pub use event::{Errno, Event, Payload};
+pub use features::{Feature, Features};
+pub use ring::{Counts, Ring};
+pub use setup::{Config, SetupError};
+pub use slots::Slot;

@@ -1,2 +1,48 @@
-//! The binary.
-fn main() {}
+//! The binary: parse, serve until told to stop, write what was counted.
+#![forbid(unsafe_code)]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+use echometer_host::signals::Stop;
+use echometer_server::flags::{Flags, FlagsError};
+use echometer_server::running::{StartError, start};
+
+fn main() -> ExitCode {
+    let Err(error) = run(Flags::parse()) else {
+        return ExitCode::SUCCESS;
+    };
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(StartError::Usage(text)), _) | (_, Some(FlagsError::Usage(text))) => Flags::command()
+            .error(clap::error::ErrorKind::ValueValidation, text)
+            .exit(),
+        _ => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
+    let stats_path = flags.stats();
+    let config = flags.into_config()?;
+    let stop = Stop::on_signals().context("cannot watch for signals")?;
+    let server = start(config, &stop)?;
+    if let Some(why) = server.fallback() {
+        eprintln!("note: serving with {}: {why}", server.engine());
+    }
+    eprintln!("{}", server.limits());
+    // Whoever started us may have closed our stdout, and may still want the echo.
+    let _ = writeln!(std::io::stdout().lock(), "{}", server.ready_line())
+        .and_then(|()| std::io::stdout().flush());
+
+    let (stats, result) = server.wait();
+    if let Some(path) = stats_path {
+        stats
+            .write(&path)
+            .with_context(|| format!("cannot write the counters to {}", path.display()))?;
+    }
+    Ok(result?)
+}

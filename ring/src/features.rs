@@ -1,0 +1,153 @@
+//! The parts of io_uring that can be switched, each by its name, so that a gain can be attributed to it.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// One part of io_uring that the ring can do with or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Feature {
+    /// One accept request that yields connection after connection (5.19).
+    MultishotAccept,
+    /// One receive request a connection that yields piece after piece (6.0).
+    MultishotRecv,
+    /// Direct descriptors: files known to the ring alone (5.19 for allocation by the kernel).
+    Direct,
+    /// Completions are worked off when the ring's own thread asks, not by interrupting it (6.1).
+    DeferTaskrun,
+    /// The ring's own descriptor is registered, which saves its look-up on each enter (5.18).
+    RegisteredRing,
+    /// No index array between the kernel and the submission queue (6.6).
+    NoSqarray,
+}
+
+impl Feature {
+    /// All of them, in the order in which they are shown.
+    pub const ALL: [Feature; 6] = [
+        Feature::MultishotAccept,
+        Feature::MultishotRecv,
+        Feature::Direct,
+        Feature::DeferTaskrun,
+        Feature::RegisteredRing,
+        Feature::NoSqarray,
+    ];
+
+    /// The name on the command line, in the ready line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::MultishotAccept => "multishot-accept",
+            Feature::MultishotRecv => "multishot-recv",
+            Feature::Direct => "direct",
+            Feature::DeferTaskrun => "defer-taskrun",
+            Feature::RegisteredRing => "registered-ring",
+            Feature::NoSqarray => "no-sqarray",
+        }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u8
+    }
+}
+
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A name that is no feature's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown ring feature '{name}'; known are {}", Feature::ALL.map(Feature::name).join(", "))]
+pub struct UnknownFeature {
+    name: String,
+}
+
+impl FromStr for Feature {
+    type Err = UnknownFeature;
+
+    fn from_str(name: &str) -> Result<Feature, UnknownFeature> {
+        Feature::ALL
+            .into_iter()
+            .find(|feature| feature.name() == name)
+            .ok_or_else(|| UnknownFeature { name: name.into() })
+    }
+}
+
+/// A set of features.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Features(u32);
+
+impl Features {
+    /// None of them: what a 5.19 kernel offers, one request an operation.
+    pub const NONE: Features = Features(0);
+
+    /// Whether `feature` is in the set.
+    #[inline]
+    pub fn has(self, feature: Feature) -> bool {
+        self.0 & feature.bit() != 0
+    }
+
+    /// The set with `feature` in it.
+    #[must_use]
+    pub fn with(self, feature: Feature) -> Features {
+        Features(self.0 | feature.bit())
+    }
+
+    /// The set without `feature`.
+    #[must_use]
+    pub fn without(self, feature: Feature) -> Features {
+        Features(self.0 & !feature.bit())
+    }
+
+    /// Those in the set, in the order in which they are shown.
+    pub fn iter(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.into_iter().filter(move |f| self.has(*f))
+    }
+}
+
+impl Default for Features {
+    /// What pays on a kernel that has it all.
+    fn default() -> Features {
+        Feature::ALL
+            .into_iter()
+            .fold(Features::NONE, Features::with)
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set()
+            .entries(self.iter().map(Feature::name))
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for feature in Feature::ALL {
+            assert_eq!(feature.name().parse(), Ok(feature));
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_gets_the_list() {
+        let error = "warp".parse::<Feature>().unwrap_err().to_string();
+        assert!(
+            error.contains("'warp'") && error.contains("multishot-recv"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn sets_add_and_remove() {
+        let set = Features::NONE
+            .with(Feature::Direct)
+            .with(Feature::DeferTaskrun);
+        assert!(set.has(Feature::Direct) && !set.has(Feature::MultishotRecv));
+        assert!(!set.without(Feature::Direct).has(Feature::Direct));
+    }
+}

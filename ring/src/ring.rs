@@ -1,0 +1,738 @@
+//! The ring: operations in, events out, and an orderly end.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use rustix::io::Errno;
+use rustix::net::SocketAddrAny;
+
+use crate::buffers::{Buffer, Pool};
+use crate::event::{Event, Payload};
+use crate::features::{Feature, Features};
+use crate::setup::{self, Config, SetupError, limit_text};
+use crate::slots::{Life, Slot, Slots};
+use crate::token::{Op, Token};
+
+/// The buffer group that all receives pick from.
+const GROUP: u16 = 0;
+
+/// Buffers that are offered at first, and each time that those run out: few enough to stay in cache.
+const BUFFERS_OPENED: u16 = 64;
+
+/// How long a ring that ends waits for its last completions. Cancelled socket operations end at once; the limit is
+/// there so that a kernel fault costs memory and not the process.
+const REAP_LIMIT: Duration = Duration::from_secs(2);
+
+/// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
+pub struct Ring {
+    // The three faces borrow from `uring`, which is boxed and outlives them: see `Drop`.
+    submitter: ManuallyDrop<Submitter<'static>>,
+    submissions: ManuallyDrop<SubmissionQueue<'static>>,
+    completions: ManuallyDrop<CompletionQueue<'static>>,
+    uring: ManuallyDrop<Box<IoUring>>,
+    pool: Pool,
+    slots: Slots,
+    shared: Arc<[u8]>,
+    features: Features,
+    /// Operations that have not had their last completion.
+    in_flight: u32,
+    /// Accepts that are armed: while one is, the kernel may be choosing slots.
+    accepts: u32,
+    /// Completions that were taken off the queue to make room, in order.
+    stash: VecDeque<cqueue::Entry>,
+    /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
+    #[allow(clippy::vec_box, reason = "a queued request points into the box")]
+    addresses: Vec<Box<SocketAddrAny>>,
+    counts: Counts,
+}
+
+/// What a ring did so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Calls of `io_uring_enter`.
+    pub enters: u64,
+    /// Completions seen.
+    pub cqes: u64,
+    /// Times that the completion queue was found to have overflowed. Nothing was lost; time was.
+    pub cq_overflows: u64,
+}
+
+impl Ring {
+    /// Sets a ring up: queues, table of direct descriptors, buffers.
+    ///
+    /// # Errors
+    /// [`SetupError`] says which limit or which rule forbids it, and what helps.
+    pub fn new(config: &Config) -> Result<Ring, SetupError> {
+        let (uring, mut features) = setup::build(config)?;
+        if !uring.params().is_feature_ext_arg() || !uring.params().is_feature_nodrop() {
+            return Err(SetupError::Unavailable {
+                what: "no timed waits or no completion back-log",
+            });
+        }
+        let slots = config.slots.clamp(1, Slot::MAX);
+        if features.has(Feature::Direct) {
+            match uring.submitter().register_files_sparse(slots) {
+                Ok(()) => {}
+                Err(error) => match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE) => {
+                        return Err(SetupError::Nofile {
+                            slots,
+                            limit: limit_text(rustix::process::Resource::Nofile),
+                        });
+                    }
+                    Some(Errno::INVAL) => features = features.without(Feature::Direct),
+                    _ => {
+                        return Err(SetupError::Other {
+                            step: "registering the table of direct descriptors",
+                            source: error,
+                        });
+                    }
+                },
+            }
+        }
+        let mut pool =
+            Pool::new(config.buffers, config.buffer_size).map_err(|source| SetupError::Other {
+                step: "mapping the buffers",
+                source,
+            })?;
+        // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
+        // it could not be brought to rest).
+        let registered = unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                pool.entries_address(),
+                pool.count(),
+                GROUP,
+                0,
+            )
+        };
+        registered.map_err(|source| match Errno::from_io_error(&source) {
+            Some(Errno::INVAL) => SetupError::Unavailable {
+                what: "no rings of provided buffers",
+            },
+            _ => SetupError::Other {
+                step: "registering the buffers",
+                source,
+            },
+        })?;
+        pool.open(BUFFERS_OPENED);
+        pool.publish();
+
+        let mut uring = ManuallyDrop::new(Box::new(uring));
+        let address: *mut IoUring = &raw mut **uring;
+        // SAFETY: the box is neither moved out of nor used again before `drop`, which ends the three faces first; so
+        // the borrow that is made 'static here never outlives what it borrows from, and is the only one.
+        let (mut submitter, submissions, completions) = unsafe { (*address).split() };
+        if features.has(Feature::RegisteredRing) && submitter.register_ring_fd().is_err() {
+            features = features.without(Feature::RegisteredRing);
+        }
+        Ok(Ring {
+            submitter: ManuallyDrop::new(submitter),
+            submissions: ManuallyDrop::new(submissions),
+            completions: ManuallyDrop::new(completions),
+            uring,
+            pool,
+            slots: Slots::new(slots),
+            shared: Arc::clone(&config.shared),
+            features,
+            in_flight: 0,
+            accepts: 0,
+            stash: VecDeque::new(),
+            addresses: Vec::new(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// The features in use: those asked for, less what this kernel lacks.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the ring did so far.
+    #[inline]
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    // ---- files
+
+    /// Puts a file into a slot. The ring holds a reference of its own; the caller's descriptor stays the caller's.
+    ///
+    /// # Errors
+    /// `EMFILE`: all slots are taken. `EBUSY`: an accept is armed and direct descriptors are in use, so that the kernel
+    /// may be taking slots at this moment. Else what the kernel said.
+    pub fn install(&mut self, file: BorrowedFd<'_>) -> io::Result<Slot> {
+        let direct = self.features.has(Feature::Direct);
+        if direct && 0 < self.accepts {
+            return Err(Errno::BUSY.into());
+        }
+        let held = if direct {
+            None
+        } else {
+            Some(rustix::io::fcntl_dupfd_cloexec(file, 0)?)
+        };
+        let slot = self.slots.take(held).ok_or(Errno::MFILE)?;
+        if direct {
+            let installed = self
+                .submitter
+                .register_files_update(slot.0, &[file.as_raw_fd()]);
+            if let Err(error) = installed {
+                self.vacate(slot);
+                self.slots.closed(slot);
+                return Err(error);
+            }
+        }
+        Ok(slot)
+    }
+
+    /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
+    /// closes, then says [`Event::Close`]. From this call on the slot is not the caller's any more. A second call is
+    /// without effect.
+    pub fn close(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        if state.life != Life::Open {
+            return;
+        }
+        state.life = Life::Closing;
+        if state.in_flight == 0 {
+            self.push_close(slot);
+            return;
+        }
+        // Closing under an armed receive would send no FIN and go on receiving: so first all must have ended.
+        self.cancel(slot);
+        if self.slots.state(slot).sending.is_some() {
+            self.push_cancel_of(slot, Op::Send);
+        }
+    }
+
+    /// Whether nothing is in flight on the slot.
+    pub fn is_quiet(&mut self, slot: Slot) -> bool {
+        self.slots.state(slot).in_flight == 0
+    }
+
+    // ---- operations
+
+    /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
+    /// connections take slots of the kernel's choice (direct) or ours.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept(&mut self, listener: Slot) {
+        let direct = self.features.has(Feature::Direct);
+        self.arm(listener, Op::Accept);
+        self.accepts += 1;
+        // A direct descriptor has no close-on-exec flag: it is in no process' table.
+        let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
+        let multishot = self.features.has(Feature::MultishotAccept);
+        let entry = match (self.target(listener), multishot) {
+            (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
+                .allocate_file_index(true)
+                .flags(flags)
+                .build(),
+            (Target::Direct(fixed), false) => {
+                opcode::Accept::new(fixed, std::ptr::null_mut(), std::ptr::null_mut())
+                    .file_index(Some(io_uring::types::DestinationSlot::auto_target()))
+                    .flags(flags)
+                    .build()
+            }
+            (Target::Plain(fd), true) => opcode::AcceptMulti::new(fd).flags(flags).build(),
+            (Target::Plain(fd), false) => {
+                opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                    .flags(flags)
+                    .build()
+            }
+        };
+        self.push(entry, Op::Accept, listener);
+    }
+
+    /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    #[inline]
+    pub fn recv(&mut self, slot: Slot) {
+        self.arm(slot, Op::Recv);
+        let multishot = self.features.has(Feature::MultishotRecv);
+        let size = self.pool.size();
+        let entry = match (self.target(slot), multishot) {
+            (Target::Direct(fixed), true) => opcode::RecvMulti::new(fixed, GROUP).build(),
+            (Target::Plain(fd), true) => opcode::RecvMulti::new(fd, GROUP).build(),
+            (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            (Target::Plain(fd), false) => opcode::Recv::new(fd, std::ptr::null_mut(), size)
+                .buf_group(GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        self.push(entry, Op::Recv, slot);
+    }
+
+    /// Whether an accept, a receive or a poll is armed on the slot.
+    #[inline]
+    pub fn is_armed(&mut self, slot: Slot) -> bool {
+        self.slots.state(slot).armed.is_some()
+    }
+
+    /// Sends a payload, all of it (`MSG_WAITALL`), without a signal to the process where the peer is gone.
+    ///
+    /// # Panics
+    /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
+    #[inline]
+    pub fn send(&mut self, slot: Slot, payload: Payload) {
+        assert!(!payload.is_empty(), "an empty send");
+        let (start, len) = match &payload {
+            Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
+            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
+            Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
+        };
+        let state = self.slots.state(slot);
+        assert!(
+            state.sending.is_none(),
+            "two sends in flight on one socket corrupt its stream"
+        );
+        state.sending = Some(payload);
+        // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Send::new(fixed, start, len).flags(flags).build(),
+            Target::Plain(fd) => opcode::Send::new(fd, start, len).flags(flags).build(),
+        };
+        self.push(entry, Op::Send, slot);
+    }
+
+    /// Whether a send is in flight on the slot.
+    #[inline]
+    pub fn is_sending(&mut self, slot: Slot) -> bool {
+        self.slots.state(slot).sending.is_some()
+    }
+
+    /// Connects a socket that was installed.
+    pub fn connect(&mut self, slot: Slot, address: &SocketAddrAny) {
+        // Boxed, so that the vector may grow without moving what a queued request points to.
+        let address = Box::new(address.clone());
+        let start = address.as_ptr().cast::<libc::sockaddr>();
+        let len = address.addr_len();
+        self.addresses.push(address);
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
+            Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
+        };
+        self.push(entry, Op::Connect, slot);
+    }
+
+    /// Ends our side of the stream: the peer reads to the end of what was sent, then sees EOF.
+    pub fn shutdown_write(&mut self, slot: Slot) {
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Shutdown::new(fixed, libc::SHUT_WR).build(),
+            Target::Plain(fd) => opcode::Shutdown::new(fd, libc::SHUT_WR).build(),
+        };
+        self.push(entry, Op::Shutdown, slot);
+    }
+
+    /// Waits for the file to become readable, once.
+    ///
+    /// # Panics
+    /// When something is armed on the slot already.
+    pub fn poll(&mut self, slot: Slot) {
+        self.arm(slot, Op::Poll);
+        let events = u32::from(rustix::event::PollFlags::IN.bits());
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).build(),
+            Target::Plain(fd) => opcode::PollAdd::new(fd, events).build(),
+        };
+        self.push(entry, Op::Poll, slot);
+    }
+
+    /// Ends the armed accept, receive or poll of a slot. Its last event still comes: `ECANCELED`, or what it had just
+    /// then. Without effect where none is armed.
+    pub fn cancel(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        if let Some(op) = state.armed
+            && !state.cancelling
+        {
+            state.cancelling = true;
+            self.push_cancel_of(slot, op);
+        }
+    }
+
+    // ---- buffers
+
+    /// The bytes of a lease.
+    ///
+    /// # Panics
+    /// When the buffer is another ring's.
+    #[inline]
+    pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
+        self.pool.bytes(buffer)
+    }
+
+    /// Gives a buffer back to the pool.
+    ///
+    /// # Panics
+    /// When the buffer is another ring's.
+    #[inline]
+    pub fn release(&mut self, buffer: Buffer) {
+        self.pool.release(buffer);
+    }
+
+    /// Buffers that nobody holds.
+    #[inline]
+    pub fn buffers_free(&self) -> usize {
+        self.pool.free()
+    }
+
+    /// Buffers in all.
+    pub fn buffers(&self) -> usize {
+        usize::from(self.pool.count())
+    }
+
+    // ---- turns
+
+    /// Hands over what was asked for, and doesn't wait.
+    ///
+    /// # Errors
+    /// What `io_uring_enter` said, interruptions and time-outs left out: the ring is not usable then.
+    #[inline]
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.enter(0, None)
+    }
+
+    /// Hands over what was asked for and waits for an event, or for `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`]. That the time is up is not an error.
+    #[inline]
+    pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        // Events that are here already are reason enough not to wait.
+        self.completions.sync();
+        let want = usize::from(self.completions.is_empty() && self.stash.is_empty());
+        self.enter(want, limit)
+    }
+
+    /// The next event of those that the last submit brought. They are to be drained before the next wait.
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event> {
+        loop {
+            let entry = match self.stash.pop_front() {
+                Some(entry) => entry,
+                None => self.completions.next()?,
+            };
+            self.counts.cqes += 1;
+            if let Some(event) = self.settle(&entry) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        self.pool.publish();
+        self.submissions.sync();
+        self.counts.enters += 1;
+        let entered = match limit {
+            Some(limit) if 0 < want => {
+                let limit = Timespec::from(limit);
+                let args = SubmitArgs::new().timespec(&limit);
+                self.submitter.submit_with_args(want, &args)
+            }
+            _ => self.submitter.submit_and_wait(want),
+        };
+        self.submissions.sync();
+        if self.submissions.is_empty() {
+            self.addresses.clear();
+        }
+        if self.submissions.cq_overflow() {
+            self.counts.cq_overflows += 1;
+        }
+        self.completions.sync();
+        match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
+            Ok(_) => Ok(()),
+            // The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of
+            // memory for the moment: all of these are for the next turn.
+            Err(Ok(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => Ok(()),
+            Err(Ok(errno)) => Err(errno.into()),
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    /// Turns a completion into an event, or swallows it: a stranger's, a cancel's, a closing connection's.
+    #[inline]
+    fn settle(&mut self, entry: &cqueue::Entry) -> Option<Event> {
+        let Some(token) = Token::unpack(entry.user_data()) else {
+            debug_assert!(false, "a completion that nobody asked for");
+            return None;
+        };
+        let flags = entry.flags();
+        let more = cqueue::more(flags);
+        let result = entry.result();
+        if !more {
+            self.in_flight -= 1;
+        }
+        let slot = token.slot;
+        // A buffer that came with the completion is taken at once: whatever becomes of the event, it must come back.
+        let buffer = match cqueue::buffer_select(flags) {
+            Some(id) => self.pool.lease(id, result.max(0) as u32),
+            None => None,
+        };
+        if token.op == Op::Accept && !more {
+            self.accepts -= 1;
+        }
+        let state = self.slots.try_state(slot)?;
+        if token.generation != state.generation {
+            if let Some(buffer) = buffer {
+                self.pool.release(buffer);
+            }
+            if token.op == Op::Close {
+                self.slots.closed(slot);
+                return Some(Event::Close { slot });
+            }
+            return None;
+        }
+        if !more {
+            state.in_flight -= 1;
+            if matches!(token.op, Op::Accept | Op::Recv | Op::Poll) {
+                state.armed = None;
+                state.cancelling = false;
+            }
+        }
+        if state.life == Life::Closing {
+            let sent = if token.op == Op::Send {
+                state.sending.take()
+            } else {
+                None
+            };
+            let quiet = state.in_flight == 0;
+            let sent = match sent {
+                Some(Payload::Buffer(buffer)) => Some(buffer),
+                _ => None,
+            };
+            for buffer in buffer.into_iter().chain(sent) {
+                self.pool.release(buffer);
+            }
+            if quiet {
+                self.push_close(slot);
+            }
+            return None;
+        }
+        match token.op {
+            Op::Recv => Some(Event::Recv {
+                slot,
+                result: self.received(result, buffer),
+                more,
+            }),
+            Op::Send => {
+                let payload = state
+                    .sending
+                    .take()
+                    .expect("a send's payload is kept until its completion");
+                Some(Event::Send {
+                    slot,
+                    result: outcome(result).map(|sent| sent as usize),
+                    payload,
+                })
+            }
+            Op::Accept => Some(Event::Accept {
+                listener: slot,
+                result: self.accepted(result),
+                more,
+            }),
+            Op::Connect => Some(Event::Connect {
+                slot,
+                result: outcome(result).map(|_| ()),
+            }),
+            Op::Shutdown => Some(Event::Shutdown {
+                slot,
+                result: outcome(result).map(|_| ()),
+            }),
+            Op::Poll => (0 <= result).then_some(Event::Poll { slot }),
+            // A close carries the generation that it ended, so it is never met here.
+            Op::Close | Op::Cancel => None,
+        }
+    }
+
+    #[inline]
+    fn received(&mut self, result: i32, buffer: Option<Buffer>) -> Result<Option<Buffer>, Errno> {
+        match (outcome(result), buffer) {
+            (Ok(0), None) => Ok(None),
+            (Ok(0), Some(empty)) => {
+                self.pool.release(empty);
+                Ok(None)
+            }
+            (Ok(_), Some(buffer)) => Ok(Some(buffer)),
+            (Ok(_), None) => {
+                debug_assert!(false, "bytes that came in no buffer");
+                Err(Errno::IO)
+            }
+            (Err(errno), buffer) => {
+                if let Some(buffer) = buffer {
+                    self.pool.release(buffer);
+                }
+                if errno == Errno::NOBUFS {
+                    // Those in use ran out: open more of the pool, for the receive that is armed next.
+                    self.pool.open(BUFFERS_OPENED.max(self.pool.count() / 8));
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    fn accepted(&mut self, result: i32) -> Result<Slot, Errno> {
+        let number = outcome(result)?;
+        if self.features.has(Feature::Direct) {
+            let slot = Slot(number);
+            self.slots.occupy(slot, None);
+            return Ok(slot);
+        }
+        // SAFETY: the kernel made this descriptor for this accept and told nobody else.
+        let file = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
+        self.slots.take(Some(file)).ok_or(Errno::NFILE)
+    }
+
+    #[inline]
+    fn arm(&mut self, slot: Slot, op: Op) {
+        let state = self.slots.state(slot);
+        assert!(state.armed.is_none(), "armed twice on one slot");
+        state.armed = Some(op);
+    }
+
+    #[inline]
+    fn target(&mut self, slot: Slot) -> Target {
+        if self.features.has(Feature::Direct) {
+            return Target::Direct(Fixed(slot.0));
+        }
+        let file = self.slots.state(slot).file.as_ref();
+        Target::Plain(Fd(file.map_or(-1, AsRawFd::as_raw_fd)))
+    }
+
+    fn push_cancel_of(&mut self, slot: Slot, op: Op) {
+        let generation = self.slots.state(slot).generation;
+        let target = Token::new(op, slot, generation).pack();
+        let entry = opcode::AsyncCancel::new(target).build();
+        self.push(entry, Op::Cancel, slot);
+    }
+
+    /// Tells the kernel to close the file. The generation moves on now: the kernel may give the slot to a new
+    /// connection before the completion of this close is read.
+    fn push_close(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        debug_assert_eq!(state.in_flight, 0, "a close under something in flight");
+        let generation = state.generation;
+        let file = state.file.take();
+        let entry = match file {
+            Some(file) => opcode::Close::new(Fd(file.into_raw_fd())).build(),
+            None => opcode::Close::new(Fixed(slot.0)).build(),
+        };
+        let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
+        self.vacate(slot);
+        self.push_raw(&entry);
+    }
+
+    fn vacate(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        state.generation = state.generation.wrapping_add(1);
+        state.life = Life::Vacant;
+        state.file = None;
+    }
+
+    #[inline]
+    fn push(&mut self, entry: squeue::Entry, op: Op, slot: Slot) {
+        let state = self.slots.state(slot);
+        state.in_flight += 1;
+        let token = Token::new(op, slot, state.generation);
+        self.push_raw(&entry.user_data(token.pack()));
+    }
+
+    #[inline]
+    fn push_raw(&mut self, entry: &squeue::Entry) {
+        self.in_flight += 1;
+        loop {
+            // SAFETY: every entry is built in this file from memory that the ring owns until the completion: a pool
+            // buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
+            if unsafe { self.submissions.push(entry) }.is_ok() {
+                return;
+            }
+            self.make_room();
+        }
+    }
+
+    /// The submission queue is full: submit early. Where the kernel wants completions taken off first, they wait in the
+    /// stash.
+    #[cold]
+    fn make_room(&mut self) {
+        for entry in self.completions.by_ref() {
+            self.stash.push_back(entry);
+        }
+        self.completions.sync();
+        // An error here is seen again, and reported, by the submit at the end of the turn.
+        let _ = self.enter(0, None);
+    }
+}
+
+/// Cancel, reap to the last completion, then free.
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if !self.come_to_rest() {
+            // The kernel may still write to this memory: it is given up, not freed.
+            self.pool.leak();
+            for (_, state) in self.slots.iter_mut() {
+                std::mem::forget(state.sending.take());
+            }
+            std::mem::forget(Arc::clone(&self.shared));
+        }
+        // SAFETY: each is dropped once, here, and the three that borrow from the ring before it.
+        unsafe {
+            ManuallyDrop::drop(&mut self.completions);
+            ManuallyDrop::drop(&mut self.submissions);
+            ManuallyDrop::drop(&mut self.submitter);
+            ManuallyDrop::drop(&mut self.uring);
+        }
+    }
+}
+
+impl Ring {
+    /// Ends all that is in flight. Returns whether it did within [`REAP_LIMIT`].
+    fn come_to_rest(&mut self) -> bool {
+        let deadline = Instant::now() + REAP_LIMIT;
+        let everything = Token::new(Op::Cancel, Slot(Slot::MAX), 0);
+        self.push_raw(
+            &opcode::AsyncCancel2::new(CancelBuilder::any())
+                .build()
+                .user_data(everything.pack()),
+        );
+        while 0 < self.in_flight && Instant::now() < deadline {
+            if self
+                .submit_and_wait(Some(Duration::from_millis(100)))
+                .is_err()
+            {
+                return false;
+            }
+            // Buffers that come now go down with the pool, and slots with the table: nothing is armed again.
+            while let Some(event) = self.next_event() {
+                drop(event);
+            }
+        }
+        self.in_flight == 0
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Direct(Fixed),
+    Plain(Fd),
+}
+
+#[inline]
+fn outcome(result: i32) -> Result<u32, Errno> {
+    if 0 <= result {
+        Ok(result as u32)
+    } else {
+        Err(Errno::from_raw_os_error(-result))
+    }
+}

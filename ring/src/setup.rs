@@ -1,0 +1,251 @@
+//! Getting a ring from this kernel: what to ask for, the steps down where it says no, and what a refusal means.
+
+use std::fs;
+use std::io;
+use std::sync::Arc;
+
+use io_uring::IoUring;
+use rustix::io::Errno;
+
+use crate::features::{Feature, Features};
+
+/// What a ring is to be like.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Entries of the submission queue, rounded up to a power of two by the kernel. A full one is submitted early.
+    pub entries: u32,
+    /// Entries of the completion queue. When it overflows nothing is lost, but time is.
+    pub cq_entries: u32,
+    /// Slots, that is files at most. Direct ones are bounded by RLIMIT_NOFILE.
+    pub slots: u32,
+    /// Buffers that received bytes land in; rounded up to a power of two, at most 32,768.
+    pub buffers: u16,
+    /// Bytes a buffer, 64 at least.
+    pub buffer_size: u32,
+    /// Bytes that sends may come from and that nobody changes: see `Payload::Shared`.
+    pub shared: Arc<[u8]>,
+    /// What to use where the kernel has it.
+    pub features: Features,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            entries: 256,
+            cq_entries: 4_096,
+            slots: 1_024,
+            buffers: 1_024,
+            buffer_size: 4_096,
+            shared: Arc::from([]),
+            features: Features::default(),
+        }
+    }
+}
+
+/// Why there is no ring.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The kernel has no io_uring, or lacks what can't be done without.
+    #[error(
+        "this kernel has no usable io_uring ({what}); it takes Linux 5.19 or newer: use --engine epoll"
+    )]
+    Unavailable {
+        /// What was asked for and missing.
+        what: &'static str,
+    },
+    /// io_uring is there and forbidden.
+    #[error("io_uring is forbidden here: {cause}; {cure}")]
+    Denied {
+        /// Who forbids it.
+        cause: &'static str,
+        /// What allows it.
+        cure: &'static str,
+    },
+    /// The limit on locked memory is too low for the ring.
+    #[error(
+        "no memory for a ring of {entries} + {cq_entries} entries within the memlock limit (RLIMIT_MEMLOCK, {limit}): \
+         about {need} bytes are needed; raise it with 'ulimit -l', LimitMEMLOCK= or --ulimit memlock, or run fewer workers"
+    )]
+    Memlock {
+        /// Submission entries asked for.
+        entries: u32,
+        /// Completion entries asked for.
+        cq_entries: u32,
+        /// Bytes that they take.
+        need: u64,
+        /// The limit now, as text.
+        limit: String,
+    },
+    /// The table of direct descriptors is larger than the limit on descriptors.
+    #[error(
+        "a ring of {slots} files does not fit the nofile limit (RLIMIT_NOFILE, {limit}): \
+         raise it with 'ulimit -n {slots}' or lower --max-connections"
+    )]
+    Nofile {
+        /// Files asked for.
+        slots: u32,
+        /// The limit now, as text.
+        limit: String,
+    },
+    /// Anything else.
+    #[error("cannot set up io_uring: {step}: {source}")]
+    Other {
+        /// What was being done.
+        step: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl SetupError {
+    /// Whether another engine is the right answer: io_uring is missing or forbidden. A limit that is too low is not
+    /// that; it is to be raised.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(
+            self,
+            SetupError::Unavailable { .. } | SetupError::Denied { .. }
+        )
+    }
+}
+
+/// Asks for a ring with all that `config` wants and steps down where the kernel answers EINVAL: by trying, because
+/// version numbers say nothing about distribution kernels. Returns what is in use with it.
+pub(crate) fn build(config: &Config) -> Result<(IoUring, Features), SetupError> {
+    let mut features = config.features;
+    loop {
+        match attempt(config, features) {
+            Ok(ring) => return Ok((ring, features)),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
+                // The youngest first: 6.6, then 6.1.
+                let youngest = [Feature::NoSqarray, Feature::DeferTaskrun]
+                    .into_iter()
+                    .find(|feature| features.has(*feature));
+                match youngest {
+                    Some(feature) => features = features.without(feature),
+                    None => return Err(refused(config, error)),
+                }
+            }
+            Err(error) => return Err(refused(config, error)),
+        }
+    }
+}
+
+fn attempt(config: &Config, features: Features) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    // SUBMIT_ALL (5.18): one bad request doesn't hold up those behind it. CLAMP: too large a queue is made smaller.
+    builder
+        .setup_clamp()
+        .setup_cqsize(config.cq_entries)
+        .setup_submit_all();
+    if features.has(Feature::DeferTaskrun) {
+        // Without TASKRUN_FLAG a plain submit never runs the deferred work, and the completion queue stays empty.
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag();
+    }
+    if features.has(Feature::NoSqarray) {
+        builder.setup_no_sqarray();
+    }
+    builder.build(config.entries)
+}
+
+/// What a refused `io_uring_setup` means: the errno alone doesn't tell a sandbox from a sysctl.
+fn refused(config: &Config, error: io::Error) -> SetupError {
+    match Errno::from_io_error(&error) {
+        Some(Errno::NOSYS) => SetupError::Unavailable {
+            what: "io_uring_setup answers ENOSYS: an old kernel, or a sandbox that hides it",
+        },
+        Some(Errno::INVAL) => SetupError::Unavailable {
+            what: "io_uring_setup answers EINVAL to the plainest request",
+        },
+        Some(Errno::PERM | Errno::ACCESS) => denied(),
+        Some(Errno::NOMEM) => SetupError::Memlock {
+            entries: config.entries,
+            cq_entries: config.cq_entries,
+            need: ring_bytes(config.entries, config.cq_entries),
+            limit: limit_text(rustix::process::Resource::Memlock),
+        },
+        _ => SetupError::Other {
+            step: "io_uring_setup",
+            source: error,
+        },
+    }
+}
+
+fn denied() -> SetupError {
+    let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let filtered = status.lines().any(|line| {
+        line.strip_prefix("Seccomp:")
+            .is_some_and(|v| v.trim() != "0")
+    });
+    match sysctl.trim() {
+        "2" => SetupError::Denied {
+            cause: "the sysctl kernel.io_uring_disabled is 2",
+            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0', or use --engine epoll",
+        },
+        "1" => SetupError::Denied {
+            cause: "the sysctl kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group",
+            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0', or use --engine epoll",
+        },
+        _ if filtered => SetupError::Denied {
+            cause: "a seccomp filter answers EPERM (the default profiles of Docker and containerd do)",
+            cure: "run the container with '--security-opt seccomp=unconfined' or a profile that allows io_uring, \
+                   or use --engine epoll",
+        },
+        _ => SetupError::Denied {
+            cause: "io_uring_setup answers EPERM, and neither the sysctl nor a seccomp filter explains it",
+            cure: "look at the security module's log (SELinux, AppArmor), or use --engine epoll",
+        },
+    }
+}
+
+/// Bytes that the queues of a ring take: 64 a submission entry, 4 for its index, 16 a completion entry, each part in
+/// whole pages (`io_uring_setup`: `rings_size`).
+pub(crate) fn ring_bytes(entries: u32, cq_entries: u32) -> u64 {
+    let entries = u64::from(entries.next_power_of_two());
+    let cq_entries = u64::from(cq_entries.next_power_of_two());
+    let page = 4_096;
+    let rings = 64 + 16 * cq_entries + 4 * entries;
+    rings.next_multiple_of(page) + (64 * entries).next_multiple_of(page)
+}
+
+/// A soft limit as text, for messages.
+pub(crate) fn limit_text(resource: rustix::process::Resource) -> String {
+    match rustix::process::getrlimit(resource).current {
+        Some(limit) => format!("{limit} now"),
+        None => "unlimited".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_cause_and_cure() {
+        let refused = |errno: Errno| refused(&Config::default(), errno.into()).to_string();
+        assert!(refused(Errno::NOSYS).contains("--engine epoll"));
+        assert!(refused(Errno::NOMEM).contains("memlock"));
+        assert!(refused(Errno::PERM).contains("forbidden"));
+        assert!(refused(Errno::MFILE).contains("io_uring_setup"));
+    }
+
+    #[test]
+    fn only_a_missing_ring_is_unavailable() {
+        let unavailable = |errno: Errno| refused(&Config::default(), errno.into()).is_unavailable();
+        assert!(unavailable(Errno::NOSYS) && unavailable(Errno::PERM));
+        assert!(!unavailable(Errno::NOMEM) && !unavailable(Errno::MFILE));
+    }
+
+    #[test]
+    fn a_ring_takes_what_the_kernel_charges() {
+        // 256 + 4,096 entries: 97 rings fit 8 MiB, as was seen; so one takes 86 KiB at most, and 98 would not fit.
+        let bytes = ring_bytes(256, 4_096);
+        assert!(
+            (8 << 20) / bytes >= 90 && (8 << 20) / bytes <= 105,
+            "{bytes}"
+        );
+    }
+}

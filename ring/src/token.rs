@@ -1,0 +1,92 @@
+//! What an operation is called while the kernel has it: `{operation, slot, generation}` in the 64 bits of `user_data`.
+//!
+//! A slot is reused at once after a close, so its number alone doesn't name a connection: the generation does.
+
+use crate::slots::Slot;
+
+/// The operation that a completion belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Op {
+    Accept = 1,
+    Recv = 2,
+    Send = 3,
+    Shutdown = 4,
+    Close = 5,
+    Poll = 6,
+    Connect = 7,
+    Cancel = 8,
+}
+
+impl Op {
+    fn from_byte(byte: u8) -> Option<Op> {
+        Some(match byte {
+            1 => Op::Accept,
+            2 => Op::Recv,
+            3 => Op::Send,
+            4 => Op::Shutdown,
+            5 => Op::Close,
+            6 => Op::Poll,
+            7 => Op::Connect,
+            8 => Op::Cancel,
+            _ => return None,
+        })
+    }
+}
+
+/// The name of one operation: operation in the top 8 bits, then 24 bits of slot, then 32 bits of generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token {
+    pub(crate) op: Op,
+    pub(crate) slot: Slot,
+    pub(crate) generation: u32,
+}
+
+impl Token {
+    pub(crate) fn new(op: Op, slot: Slot, generation: u32) -> Token {
+        Token {
+            op,
+            slot,
+            generation,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pack(self) -> u64 {
+        (self.op as u64) << 56 | u64::from(self.slot.0) << 32 | u64::from(self.generation)
+    }
+
+    /// The token in `user_data`, or `None` where no operation of ours wrote it.
+    #[inline]
+    pub(crate) fn unpack(user_data: u64) -> Option<Token> {
+        Some(Token {
+            op: Op::from_byte((user_data >> 56) as u8)?,
+            slot: Slot((user_data >> 32) as u32 & Slot::MAX),
+            generation: user_data as u32,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_survives_the_trip_through_the_kernel() {
+        for byte in 1..=8 {
+            let op = Op::from_byte(byte).expect("1 to 8 are operations");
+            for slot in [0, 1, 4_096, Slot::MAX] {
+                for generation in [0, 1, u32::MAX] {
+                    let token = Token::new(op, Slot(slot), generation);
+                    assert_eq!(Token::unpack(token.pack()), Some(token));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_user_data_is_no_token() {
+        assert_eq!(Token::unpack(0), None);
+        assert_eq!(Token::unpack(u64::MAX), None);
+    }
+}

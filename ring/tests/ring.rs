@@ -1,0 +1,468 @@
+//! The ring against real sockets: each pitfall of io_uring that the ring takes on itself is provoked here.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use echometer_ring::{Config, Errno, Event, Feature, Features, Payload, Ring, Slot};
+
+/// Sets of features that every test of bytes runs with: all, none, and each one missing.
+fn feature_sets() -> Vec<Features> {
+    let mut sets = vec![Features::default(), Features::NONE];
+    sets.extend(Feature::ALL.map(|feature| Features::default().without(feature)));
+    sets
+}
+
+fn small(features: Features) -> Config {
+    Config {
+        entries: 8,
+        cq_entries: 64,
+        slots: 32,
+        buffers: 8,
+        buffer_size: 64,
+        features,
+        ..Config::default()
+    }
+}
+
+/// The next event, within a generous limit.
+fn event(ring: &mut Ring) -> Event {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(event) = ring.next_event() {
+            return event;
+        }
+        assert!(Instant::now() < deadline, "no event within 10 s");
+        ring.submit_and_wait(Some(Duration::from_millis(100)))
+            .expect("enter");
+    }
+}
+
+/// Lets the ring work until it has nothing to say for a moment.
+fn no_event(ring: &mut Ring) {
+    ring.submit_and_wait(Some(Duration::from_millis(50)))
+        .expect("enter");
+    if let Some(event) = ring.next_event() {
+        panic!("unexpected {event:?}");
+    }
+}
+
+/// A listener in the ring, one connection accepted, and the client's end of it.
+fn connected(ring: &mut Ring) -> (Slot, Slot, TcpStream) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let address = listener.local_addr().expect("address");
+    let slot = ring.install(listener.as_fd()).expect("install");
+    ring.accept(slot);
+    let client = TcpStream::connect(address).expect("connect");
+    match event(ring) {
+        Event::Accept {
+            result: Ok(connection),
+            ..
+        } => (slot, connection, client),
+        other => panic!("not an accept: {other:?}"),
+    }
+}
+
+#[test]
+fn bytes_come_back_with_every_set_of_features() {
+    for features in feature_sets() {
+        let mut ring = Ring::new(&small(features)).expect("ring");
+        let (_, slot, mut client) = connected(&mut ring);
+        let sent: Vec<u8> = (0..10_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let mut writer = client.try_clone().expect("clone");
+        let copy = sent.clone();
+        let writing = std::thread::spawn(move || {
+            writer.write_all(&copy).expect("write");
+            writer.shutdown(Shutdown::Write).expect("shutdown");
+        });
+        ring.recv(slot);
+        let mut pieces = std::collections::VecDeque::new();
+        let mut ended = false;
+        while !ended || ring.is_sending(slot) {
+            match event(&mut ring) {
+                Event::Recv { result, more, .. } => {
+                    match result {
+                        Ok(Some(buffer)) => pieces.push_back(buffer),
+                        Ok(None) => ended = true,
+                        Err(Errno::NOBUFS) => {}
+                        Err(error) => panic!("{features:?}: {error}"),
+                    }
+                    if !more && !ended {
+                        // An empty group fails a receive at once: re-arming only helps when a buffer is back.
+                        if 0 < ring.buffers_free() {
+                            ring.recv(slot);
+                        }
+                    }
+                }
+                Event::Send {
+                    result, payload, ..
+                } => {
+                    assert_eq!(result, Ok(payload.len()), "{features:?}");
+                    let Payload::Buffer(buffer) = payload else {
+                        panic!("another payload came back");
+                    };
+                    ring.release(buffer);
+                    if !ended && !ring.is_armed(slot) {
+                        ring.recv(slot);
+                    }
+                }
+                Event::Accept { .. } => panic!("one client only"),
+                other => panic!("{features:?}: {other:?}"),
+            }
+            if !ring.is_sending(slot)
+                && let Some(buffer) = pieces.pop_front()
+            {
+                ring.send(slot, Payload::Buffer(buffer));
+            }
+        }
+        ring.close(slot);
+        ring.submit().expect("submit");
+        let mut back = Vec::new();
+        client.read_to_end(&mut back).expect("read");
+        writing.join().expect("writer");
+        assert!(back == sent, "{features:?}: the bytes differ");
+        assert_eq!(ring.buffers_free(), ring.buffers(), "{features:?}");
+    }
+}
+
+#[test]
+fn idle_connections_hold_no_buffer_and_an_empty_pool_says_nobufs() {
+    let mut ring = Ring::new(&small(Features::default())).expect("ring");
+    let (_, slot, mut client) = connected(&mut ring);
+    ring.recv(slot);
+    no_event(&mut ring);
+    assert_eq!(ring.buffers_free(), 8);
+    client.write_all(&[1; 64 * 9]).expect("write");
+    let mut held = Vec::new();
+    loop {
+        match event(&mut ring) {
+            Event::Recv {
+                result: Ok(Some(buffer)),
+                ..
+            } => held.push(buffer),
+            Event::Recv {
+                result: Err(Errno::NOBUFS),
+                more,
+                ..
+            } => {
+                assert!(!more, "a receive without buffers has ended");
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((held.len(), ring.buffers_free()), (8, 0));
+    // Armed on an empty group it fails at once; with one buffer back it goes on where it was.
+    ring.release(held.pop().expect("eight"));
+    ring.recv(slot);
+    match event(&mut ring) {
+        Event::Recv {
+            result: Ok(Some(buffer)),
+            ..
+        } => assert_eq!(ring.bytes(&buffer), &[1; 64][..]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn close_ends_an_armed_receive_and_the_peer_sees_the_end() {
+    for features in feature_sets() {
+        let mut ring = Ring::new(&small(features)).expect("ring");
+        let (_, slot, mut client) = connected(&mut ring);
+        ring.recv(slot);
+        ring.submit().expect("submit");
+        ring.close(slot);
+        ring.close(slot);
+        match event(&mut ring) {
+            Event::Close { slot: closed } => assert_eq!(closed, slot),
+            other => panic!("{features:?}: {other:?}"),
+        }
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).expect("EOF and no reset");
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn a_slot_that_is_used_again_hears_nothing_of_its_last_life() {
+    let mut ring = Ring::new(&small(Features::default())).expect("ring");
+    let (listener, first, mut client) = connected(&mut ring);
+    let _ = listener;
+    ring.recv(first);
+    ring.submit().expect("submit");
+    let address = client.peer_addr().expect("address");
+    // Bytes on their way while the connection closes: their completion is the old life's.
+    client.write_all(b"late").expect("write");
+    ring.close(first);
+    match event(&mut ring) {
+        Event::Close { slot } => assert_eq!(slot, first),
+        other => panic!("{other:?}"),
+    }
+    let mut next = TcpStream::connect(address).expect("connect");
+    let second = match event(&mut ring) {
+        Event::Accept {
+            result: Ok(slot), ..
+        } => slot,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(second, first, "the kernel reuses a direct slot at once");
+    ring.recv(second);
+    next.write_all(b"new").expect("write");
+    match event(&mut ring) {
+        Event::Recv {
+            result: Ok(Some(buffer)),
+            ..
+        } => {
+            assert_eq!(ring.bytes(&buffer), b"new");
+            ring.release(buffer);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(ring.buffers_free(), ring.buffers());
+}
+
+#[test]
+fn a_reset_is_that_connections_end_only() {
+    let mut ring = Ring::new(&small(Features::default())).expect("ring");
+    let (_, slot, client) = connected(&mut ring);
+    ring.recv(slot);
+    ring.submit().expect("submit");
+    let socket = rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO));
+    socket.expect("linger");
+    drop(client);
+    match event(&mut ring) {
+        Event::Recv {
+            result: Err(errno),
+            more,
+            ..
+        } => {
+            assert_eq!(errno, Errno::CONNRESET);
+            assert!(!more);
+        }
+        other => panic!("{other:?}"),
+    }
+    ring.send(
+        slot,
+        Payload::Heap {
+            bytes: b"to nobody".to_vec(),
+            start: 0,
+        },
+    );
+    match event(&mut ring) {
+        Event::Send { result, .. } => assert_eq!(result, Err(Errno::PIPE)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn shared_bytes_and_heap_bytes_are_sent() {
+    let config = Config {
+        shared: Arc::from(&b"0123456789"[..]),
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let (_, slot, mut client) = connected(&mut ring);
+    ring.send(slot, Payload::Shared(2..5));
+    assert!(matches!(
+        event(&mut ring),
+        Event::Send { result: Ok(3), .. }
+    ));
+    let bytes = b"heap".to_vec();
+    ring.send(slot, Payload::Heap { bytes, start: 1 });
+    assert!(matches!(
+        event(&mut ring),
+        Event::Send { result: Ok(3), .. }
+    ));
+    let mut six = [0; 6];
+    client.read_exact(&mut six).expect("read");
+    assert_eq!(&six, b"234eap");
+}
+
+#[test]
+#[should_panic(expected = "two sends in flight")]
+fn a_second_send_on_one_socket_is_refused() {
+    let config = Config {
+        shared: Arc::from(&b"0123456789"[..]),
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let (_, slot, _client) = connected(&mut ring);
+    ring.send(slot, Payload::Shared(0..1));
+    ring.send(slot, Payload::Shared(1..2));
+}
+
+#[test]
+fn a_full_submission_queue_is_submitted_early() {
+    let config = Config {
+        shared: Arc::from(&b"x"[..]),
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let (listener, first, client) = connected(&mut ring);
+    let _ = listener;
+    let mut clients = vec![client];
+    let mut slots = vec![first];
+    let address = clients[0].peer_addr().expect("address");
+    while slots.len() < 20 {
+        clients.push(TcpStream::connect(address).expect("connect"));
+        match event(&mut ring) {
+            Event::Accept {
+                result: Ok(slot), ..
+            } => slots.push(slot),
+            other => panic!("{other:?}"),
+        }
+    }
+    // 20 sends through 8 submission entries, in one turn.
+    for slot in &slots {
+        ring.send(*slot, Payload::Shared(0..1));
+    }
+    for _ in &slots {
+        assert!(matches!(
+            event(&mut ring),
+            Event::Send { result: Ok(1), .. }
+        ));
+    }
+    for client in &mut clients {
+        let mut one = [0];
+        client.read_exact(&mut one).expect("read");
+    }
+}
+
+#[test]
+fn a_full_table_turns_the_connection_away_and_lives() {
+    let config = Config {
+        slots: 2,
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let (listener, first, client) = connected(&mut ring);
+    let address = client.peer_addr().expect("address");
+    let mut turned_away = TcpStream::connect(address).expect("connect");
+    match event(&mut ring) {
+        Event::Accept { result, more, .. } => {
+            assert_eq!(result, Err(Errno::NFILE));
+            assert!(!more);
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut rest = Vec::new();
+    let _ = turned_away.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "it gets an end and no bytes");
+    ring.close(first);
+    assert!(matches!(event(&mut ring), Event::Close { .. }));
+    ring.accept(listener);
+    let _next = TcpStream::connect(address).expect("connect");
+    assert!(matches!(
+        event(&mut ring),
+        Event::Accept { result: Ok(_), .. }
+    ));
+}
+
+#[test]
+fn connect_and_poll_are_operations_too() {
+    let mut ring = Ring::new(&small(Features::default())).expect("ring");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let socket = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    )
+    .expect("socket");
+    let slot = ring.install(socket.as_fd()).expect("install");
+    ring.connect(slot, &listener.local_addr().expect("address").into());
+    assert!(matches!(
+        event(&mut ring),
+        Event::Connect { result: Ok(()), .. }
+    ));
+    let (mut peer, _) = listener.accept().expect("accept");
+    ring.poll(slot);
+    no_event(&mut ring);
+    peer.write_all(b"!").expect("write");
+    assert!(matches!(event(&mut ring), Event::Poll { .. }));
+}
+
+#[test]
+fn installed_slots_are_used_again_after_their_close_is_done() {
+    let mut ring = Ring::new(&Config {
+        slots: 1,
+        ..small(Features::default())
+    })
+    .expect("ring");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let first = ring.install(listener.as_fd()).expect("install");
+    assert!(ring.install(listener.as_fd()).is_err(), "one slot");
+    ring.close(first);
+    assert!(
+        ring.install(listener.as_fd()).is_err(),
+        "the close is queued and not done: it would hit the new file"
+    );
+    assert!(matches!(event(&mut ring), Event::Close { .. }));
+    assert_eq!(ring.install(listener.as_fd()).expect("install"), first);
+}
+
+#[test]
+fn a_ring_that_is_dropped_in_full_flight_ends_soon() {
+    for features in feature_sets() {
+        let mut ring = Ring::new(&Config {
+            shared: Arc::from(vec![7; 32 << 20]),
+            ..small(features)
+        })
+        .expect("ring");
+        let (_, slot, client) = connected(&mut ring);
+        ring.recv(slot);
+        // More than the sockets hold, to a peer that doesn't read: the send stays in flight.
+        ring.send(slot, Payload::Shared(0..32 << 20));
+        ring.submit().expect("submit");
+        let start = Instant::now();
+        drop(ring);
+        assert!(start.elapsed() < Duration::from_secs(1), "{features:?}");
+        drop(client);
+    }
+}
+
+#[test]
+fn an_overflowed_completion_queue_loses_nothing_and_is_counted() {
+    let config = Config {
+        entries: 8,
+        cq_entries: 8,
+        slots: 64,
+        shared: Arc::from(&b"x"[..]),
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let (_, first, client) = connected(&mut ring);
+    let address = client.peer_addr().expect("address");
+    let mut clients = vec![client];
+    let mut slots = vec![first];
+    // 40 connections at once against 8 completion entries, with nobody harvesting meanwhile.
+    for _ in 0..40 {
+        clients.push(TcpStream::connect(address).expect("connect"));
+    }
+    while slots.len() < 41 {
+        match event(&mut ring) {
+            Event::Accept {
+                result: Ok(slot),
+                more,
+                listener,
+            } => {
+                slots.push(slot);
+                if !more {
+                    ring.accept(listener);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    for slot in &slots {
+        ring.send(*slot, Payload::Shared(0..1));
+    }
+    for _ in &slots {
+        assert!(matches!(
+            event(&mut ring),
+            Event::Send { result: Ok(1), .. }
+        ));
+    }
+    assert!(0 < ring.counts().cq_overflows, "it was to overflow");
+}

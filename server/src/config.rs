@@ -1,0 +1,76 @@
+//! What a server was asked to be: values already valid, as every engine receives them.
+
+use std::time::Duration;
+
+use echometer_host::address::Address;
+
+use crate::delay::Delay;
+
+/// The least bytes a connection may owe before it is no longer received from. Two of the largest sensible pieces:
+/// one on its way out, one on its way in.
+pub const OWED_MAX_DEFAULT: u32 = 256 * 1024;
+
+/// A server's settings. `Default` is what the binary does without flags, on one unpinned worker.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Address,
+    /// Which engine, by name, or `auto`.
+    pub engine: EngineChoice,
+    /// The workers, one an entry: the cpu that it is pinned to, or `None` for wherever the scheduler puts it. Never empty.
+    pub workers: Vec<Option<u32>>,
+    /// Connections that may wait to be accepted, as asked; the kernel caps it at `net.core.somaxconn`.
+    pub backlog: u32,
+    /// Bytes received at once, 1 to 2^30. `None`: the engine's own choice.
+    pub buffer_size: Option<u32>,
+    /// Receive buffers a worker, for engines that have a pool of them. `None`: the engine's own choice.
+    pub buffers: Option<u32>,
+    /// Connections open at once over all workers; one more is accepted and closed at once. `None`: as many as
+    /// descriptors and engine allow.
+    pub connections_max: Option<u32>,
+    /// Bytes that a connection may owe its peer before it is no longer received from, at least 1
+    /// (see [`Connection::new`](crate::connection::Connection::new)).
+    pub owed_max: u32,
+    /// How long a stop may wait for peers to read and close.
+    pub drain_timeout: Duration,
+    /// A known slowness, for calibrating instruments.
+    pub delay: Delay,
+    /// TCP_NODELAY on accepted sockets.
+    pub nodelay: bool,
+    /// SO_SNDBUF as asked, in bytes; the kernel doubles and caps it. `None`: left to its autotuning.
+    pub sndbuf: Option<usize>,
+    /// SO_RCVBUF likewise.
+    pub rcvbuf: Option<usize>,
+    /// `--uring` as typed: features to switch on (`true`) or off, in order. The engine says which exist.
+    pub uring: Vec<(bool, String)>,
+}
+
+/// Which engine was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EngineChoice {
+    /// The first one of [`ENGINES`](crate::engine::ENGINES) that this kernel and its keepers allow.
+    Auto,
+    /// This one or none.
+    Named(String),
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: Address::Tcp(([127, 0, 0, 1], 7777).into()),
+            engine: EngineChoice::Auto,
+            workers: vec![None],
+            backlog: 4096,
+            buffer_size: None,
+            buffers: None,
+            connections_max: None,
+            owed_max: OWED_MAX_DEFAULT,
+            drain_timeout: Duration::from_secs(5),
+            delay: Delay::None,
+            nodelay: true,
+            sndbuf: None,
+            rcvbuf: None,
+            uring: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The seam where engines meet: one function a worker thread. Below it each engine is written the way its best
+//! user would write it; above it nobody knows how bytes move.
+//!
+//! Adding an engine is one file here and one line in [`ENGINES`].
+
+pub mod epoll;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use echometer_host::pinning::PinError;
+use echometer_host::signals::Stop;
+use echometer_host::sockets::Listener;
+
+use crate::config::Config;
+use crate::counters::Counters;
+
+/// Every engine, in the order in which `auto` tries them.
+pub const ENGINES: &[Engine] = &[Engine {
+    name: "epoll",
+    available: epoll::available,
+    serve: epoll::serve,
+}];
+
+/// Serves until stopped: one call a worker thread.
+///
+/// The engine accepts on `listener` (non-blocking), echoes, counts into `worker.counters`, calls
+/// [`Worker::ready`] once it accepts, and watches `worker.stop`. When that is requested it drains the accept queue,
+/// closes the listener, closes each connection as [`Connection`](crate::connection::Connection) says, within
+/// `config.drain_timeout`, and returns. A failing connection is closed and counted; an error returned ends the process.
+pub type Serve = fn(Listener, &Config, &Worker) -> Result<(), ServeError>;
+
+/// A way of moving bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// As typed after `--engine`.
+    pub name: &'static str,
+    /// Whether this machine lets it run, asked once before any worker starts, so that `auto` can choose.
+    pub available: fn(&Config) -> Result<(), Unavailable>,
+    /// The engine itself.
+    pub serve: Serve,
+}
+
+/// What a worker thread knows besides its settings.
+#[derive(Debug)]
+pub struct Worker {
+    /// 0 for the first worker.
+    pub index: usize,
+    /// The cpu that its thread is pinned to.
+    pub cpu: Option<u32>,
+    /// When to stop.
+    pub stop: Stop,
+    /// Where this worker counts. No other thread writes to it.
+    pub counters: Arc<Counters>,
+    /// The counters of all workers, this one's included, by index: to be read.
+    pub everyone: Arc<[Arc<Counters>]>,
+    pub(crate) news: Sender<News>,
+}
+
+/// What a worker thread tells the thread that started it.
+#[derive(Debug)]
+pub(crate) enum News {
+    /// It accepts now, with these features in use.
+    Ready { features: Vec<String> },
+    /// It is done.
+    Ended { result: Result<(), ServeError> },
+}
+
+/// An engine that cannot be used. `auto` goes on to the next one for `Denied` only: what is out of memory or
+/// descriptors is to be mended, not hidden.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The kernel has no such thing, or forbids it here. The text names cause and cure.
+    #[error("{0}")]
+    Denied(String),
+    /// It exists, and setting it up failed for another reason.
+    #[error("{0}")]
+    Failed(String),
+    /// The flags ask for what it doesn't have: a usage error.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Why a worker ended before it was stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The engine cannot be used here.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// A system call that must not fail did.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done, as in "cannot wait for events".
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The thread could not be pinned.
+    #[error(transparent)]
+    Pinning(PinError),
+    /// A worker thread panicked: a fault of ours.
+    #[error("worker {0} panicked; this is a fault in echometer-server, please report it")]
+    Panicked(usize),
+}
+
+impl Engine {
+    /// The engine of that name.
+    pub fn named(name: &str) -> Option<&'static Engine> {
+        ENGINES.iter().find(|engine| engine.name == name)
+    }
+}
+
+impl Worker {
+    /// To be called once the engine accepts, with the features in use (short words without blanks or commas, for the
+    /// ready line and `--stats`). The server is ready when all its workers are.
+    pub fn ready(&self, features: Vec<String>) {
+        // Nobody listens any more when another worker failed to start: then this one is about to be stopped.
+        let _ = self.news.send(News::Ready { features });
+    }
+
+    /// Connections open over all workers. Another worker's may be off by those of this instant: a limit checked
+    /// against it is exact with one worker, and within one connection a worker otherwise.
+    pub fn connections_open(&self) -> u64 {
+        self.everyone.iter().map(|counters| counters.open()).sum()
+    }
+}
+
+impl ServeError {
+    /// For `map_err`: wraps the error of a system call.
+    pub fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
+        move |source| ServeError::System {
+            what,
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,486 @@
+//! The epoll engine: edge-triggered readiness, the echo sent inline from the buffer it was received into, and no
+//! epoll_ctl, no allocation and no clock read for a message.
+
+mod peer;
+mod slab;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use echometer_host::clock::now_ns;
+use echometer_host::sockets::Listener;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+
+use self::peer::{Peer, Shared, Turn};
+use self::slab::{Slab, Token};
+use crate::config::Config;
+use crate::connection::CloseReason;
+use crate::counters::{AcceptError, Counter};
+use crate::delay::Delay;
+use crate::engine::{ServeError, Unavailable, Worker};
+
+/// Bytes received at once unless the user says otherwise. Received into one buffer a worker, so that small messages
+/// touch its first lines only; larger ones fill the second-level cache (256 KiB halved the rate of 64 KiB messages).
+const BUFFER_SIZE_DEFAULT: u32 = 64 * 1024;
+
+/// Events fetched by one wait. A thousand busy connections are served in a few batches, each small enough that the
+/// sockets' lines, touched by the wait, are still in cache when they are received from.
+const EVENTS_MAX: usize = 256;
+
+/// Connections accepted in one turn, so that a storm of them does not starve those that are in.
+const ACCEPTS_PER_TURN: usize = 64;
+
+/// How long the listener rests at a descriptor limit if no connection of this worker is closed meanwhile.
+const PARK_NS: u64 = 100_000_000;
+
+/// How much before a delayed echo is due the timer wakes the worker, which then spins: a thread that wakes from sleep
+/// is late by 30 to 120 us on a virtual machine.
+const TIMER_LEAD_NS: u64 = 150_000;
+
+/// Epoll needs nothing that a kernel of this century lacks.
+pub fn available(_: &Config) -> Result<(), Unavailable> {
+    Ok(())
+}
+
+/// Serves on one thread until stopped; see [`Serve`](crate::engine::Serve).
+pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
+    let mut engine = Readiness::new(listener, config, worker)?;
+    worker.ready(vec!["edge-triggered".into(), "inline-send".into()]);
+    engine.run()
+}
+
+/// One worker's loop.
+struct Readiness<'a> {
+    config: &'a Config,
+    worker: &'a Worker,
+    epoll: OwnedFd,
+    listening: Listening,
+    peers: Slab<Peer>,
+    shared: Shared<'a>,
+    /// Peers that used up their turn, in the order in which they get their next one.
+    again: Vec<Token>,
+    /// The same, for the turn being taken: swapped, so that neither is allocated anew.
+    taking_turns: Vec<Token>,
+    /// Wakes the worker for delayed echoes; only with a fixed delay.
+    timer: Option<Timer>,
+    /// Once stopping: when the drain time ends.
+    deadline_ns: Option<u64>,
+}
+
+/// Whether connections are accepted.
+enum Listening {
+    Armed(Listener),
+    /// A descriptor limit was met: readiness is switched off, or a listener with a queue would wake us for ever.
+    Parked {
+        listener: Listener,
+        retry_ns: u64,
+    },
+    /// Stopping.
+    Ended,
+}
+
+/// How a round of accepting ended.
+enum Accepted {
+    /// The queue is empty.
+    All,
+    /// The turn is over; there may be more.
+    Some,
+    /// A limit was met.
+    Limit,
+}
+
+const LISTENER: Token = Token::special(0);
+const STOP: Token = Token::special(1);
+const TIMER: Token = Token::special(2);
+
+impl<'a> Readiness<'a> {
+    fn new(
+        listener: Listener,
+        config: &'a Config,
+        worker: &'a Worker,
+    ) -> Result<Readiness<'a>, ServeError> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)
+            .map_err(ServeError::system("cannot create an epoll set"))?;
+        // Level-triggered, both: a turn may leave connections in the queue, and a stop request is never taken back.
+        watch(&epoll, &listener, LISTENER, EventFlags::IN)?;
+        watch(&epoll, worker.stop.fd(), STOP, EventFlags::IN)?;
+        let timer = match config.delay {
+            Delay::Fixed { .. } => {
+                let timer = Timer::new()?;
+                // Edge-triggered: arming it anew takes the old expiry back, so it never needs to be read.
+                watch(&epoll, &timer.fd, TIMER, EventFlags::IN | EventFlags::ET)?;
+                Some(timer)
+            }
+            _ => None,
+        };
+        let buffer_size = config.buffer_size.unwrap_or(BUFFER_SIZE_DEFAULT) as usize;
+        Ok(Readiness {
+            config,
+            worker,
+            epoll,
+            listening: Listening::Armed(listener),
+            peers: Slab::new(),
+            shared: Shared::new(config.delay, buffer_size, worker),
+            again: Vec::new(),
+            taking_turns: Vec::new(),
+            timer,
+            deadline_ns: None,
+        })
+    }
+
+    fn run(&mut self) -> Result<(), ServeError> {
+        let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
+        loop {
+            let timeout = self.timeout();
+            events.clear();
+            self.worker.counters.enters.add(1);
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                timeout.as_ref(),
+            ) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(ServeError::system("cannot wait for events")(errno)),
+            }
+            for event in &events {
+                let (token, flags) = (Token::from_u64(event.data.u64()), event.flags);
+                match token {
+                    LISTENER => self.handle_listener()?,
+                    STOP => self.handle_stop()?,
+                    TIMER => {}
+                    _ => self.handle_peer(token, flags)?,
+                }
+            }
+            self.take_turns()?;
+            if self.timer.is_some() {
+                self.release_due()?;
+            }
+            self.retry_parked()?;
+            if self.drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn handle_peer(&mut self, token: Token, flags: EventFlags) -> Result<(), ServeError> {
+        // A token of a connection closed earlier in this batch names nobody any more.
+        if let Some(peer) = self.peers.entry(token) {
+            peer.note(flags);
+            let turn = peer.turn(token, &mut self.shared);
+            self.settle(token, turn)?;
+        }
+        Ok(())
+    }
+
+    /// What follows from a peer's turn.
+    #[inline]
+    fn settle(&mut self, token: Token, turn: Turn) -> Result<(), ServeError> {
+        match turn {
+            Turn::Waits => {}
+            Turn::Full => {
+                let peer = self
+                    .peers
+                    .entry(token)
+                    .expect("the peer that just had its turn");
+                // Once in a connection's life at most: an edge-triggered EPOLLOUT that stays on fires only after
+                // the socket was full, so taking it off again would cost a call and save nothing.
+                if peer.wants_writable_watch() {
+                    self.worker.counters.enters.add(1);
+                    epoll::modify(
+                        &self.epoll,
+                        peer.socket(),
+                        token.data(),
+                        PEER_EVENTS | EventFlags::OUT,
+                    )
+                    .map_err(ServeError::system("cannot watch a full socket"))?;
+                }
+            }
+            Turn::Again => self.again.push(token),
+            Turn::Close(reason) => self.close(token, reason),
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, token: Token, reason: CloseReason) {
+        if let Some(peer) = self.peers.remove(token) {
+            drop(peer);
+            self.worker.counters.enters.add(1);
+            self.worker.counters.close(reason);
+            if let Listening::Parked { retry_ns, .. } = &mut self.listening {
+                *retry_ns = 0;
+            }
+        }
+    }
+
+    /// Gives everyone who used up the last turn another one.
+    fn take_turns(&mut self) -> Result<(), ServeError> {
+        if self.again.is_empty() {
+            return Ok(());
+        }
+        std::mem::swap(&mut self.again, &mut self.taking_turns);
+        for index in 0..self.taking_turns.len() {
+            let token = self.taking_turns[index];
+            if let Some(peer) = self.peers.entry(token) {
+                let turn = peer.turn_again(token, &mut self.shared);
+                self.settle(token, turn)?;
+            }
+        }
+        self.taking_turns.clear();
+        Ok(())
+    }
+
+    fn handle_listener(&mut self) -> Result<(), ServeError> {
+        if let Accepted::Limit = self.accept()? {
+            self.park()?;
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) -> Result<Accepted, ServeError> {
+        let (Listening::Armed(listener) | Listening::Parked { listener, .. }) = &self.listening
+        else {
+            return Ok(Accepted::All);
+        };
+        let counters = &self.worker.counters;
+        for _ in 0..ACCEPTS_PER_TURN {
+            counters.enters.add(1);
+            let errno = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(socket) => {
+                    counters.accepted.add(1);
+                    let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
+                    if limit < self.worker.connections_open() {
+                        counters.enters.add(1);
+                        counters.close(CloseReason::OverLimit);
+                        continue;
+                    }
+                    let token = self.peers.insert(Peer::new(socket, self.config));
+                    let peer = self.peers.entry(token).expect("just inserted");
+                    counters.enters.add(1);
+                    if epoll::add(&self.epoll, peer.socket(), token.data(), PEER_EVENTS).is_err() {
+                        // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: this connection's misfortune, not ours.
+                        self.peers.remove(token);
+                        counters.enters.add(1);
+                        counters.close(CloseReason::Error);
+                    }
+                    continue;
+                }
+                Err(Errno::AGAIN) => return Ok(Accepted::All),
+                Err(Errno::INTR) => continue,
+                Err(errno) => errno,
+            };
+            let error = AcceptError::from_errno(errno);
+            counters.accept_error(error);
+            if error.is_limit() {
+                return Ok(Accepted::Limit);
+            }
+            if error == AcceptError::Other {
+                return Err(ServeError::system("cannot accept connections")(errno));
+            }
+        }
+        Ok(Accepted::Some)
+    }
+
+    fn park(&mut self) -> Result<(), ServeError> {
+        self.listening = match std::mem::replace(&mut self.listening, Listening::Ended) {
+            Listening::Armed(listener) => {
+                rewatch(&self.epoll, &listener, LISTENER, EventFlags::empty())?;
+                Listening::Parked {
+                    listener,
+                    retry_ns: now_ns() + PARK_NS,
+                }
+            }
+            Listening::Parked { listener, .. } => Listening::Parked {
+                listener,
+                retry_ns: now_ns() + PARK_NS,
+            },
+            Listening::Ended => Listening::Ended,
+        };
+        Ok(())
+    }
+
+    /// Accepts again after a descriptor limit: at once when a connection was closed, else every [`PARK_NS`], since
+    /// another thread or process may have closed something.
+    fn retry_parked(&mut self) -> Result<(), ServeError> {
+        let Listening::Parked { retry_ns, .. } = self.listening else {
+            return Ok(());
+        };
+        if 0 < retry_ns && now_ns() < retry_ns {
+            return Ok(());
+        }
+        if let Accepted::Limit = self.accept()? {
+            return self.park();
+        }
+        if let Listening::Parked { listener, .. } =
+            std::mem::replace(&mut self.listening, Listening::Ended)
+        {
+            rewatch(&self.epoll, &listener, LISTENER, EventFlags::IN)?;
+            self.listening = Listening::Armed(listener);
+        }
+        Ok(())
+    }
+
+    /// Stopping: takes in who already waits in the queue, so that closing the listener resets nobody, and then lets
+    /// every connection flush, shut and linger.
+    fn handle_stop(&mut self) -> Result<(), ServeError> {
+        epoll::delete(&self.epoll, self.worker.stop.fd())
+            .map_err(ServeError::system("cannot change the epoll set"))?;
+        self.deadline_ns =
+            Some(now_ns().saturating_add(self.config.drain_timeout.as_nanos() as u64));
+        // At a descriptor limit those in the queue cannot be helped.
+        while let Accepted::Some = self.accept()? {}
+        self.listening = Listening::Ended;
+        for token in self.peers.tokens() {
+            if let Some(peer) = self.peers.entry(token) {
+                let turn = peer.stop(token, &mut self.shared);
+                self.settle(token, turn)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the stop is complete; closes by force what is left at the deadline.
+    fn drained(&mut self) -> bool {
+        let Some(deadline_ns) = self.deadline_ns else {
+            return false;
+        };
+        if !self.peers.is_empty() && deadline_ns <= now_ns() {
+            for token in self.peers.tokens() {
+                self.close(token, CloseReason::DrainExpired);
+            }
+        }
+        self.peers.is_empty()
+    }
+
+    /// Sends the delayed echoes whose time has come, and sets the timer for the next.
+    fn release_due(&mut self) -> Result<(), ServeError> {
+        loop {
+            let now = now_ns();
+            while let Some((token, bytes)) = self.shared.delayed.pop_due(now) {
+                if let Some(peer) = self.peers.entry(token) {
+                    let turn = peer.release(bytes, token, &mut self.shared);
+                    self.settle(token, turn)?;
+                }
+            }
+            let Some(due_ns) = self.shared.delayed.next_due() else {
+                return Ok(());
+            };
+            if now_ns() < due_ns {
+                let timer = self.timer.as_mut().expect("what is delayed has a timer");
+                return timer.arm(
+                    due_ns.saturating_sub(TIMER_LEAD_NS),
+                    &self.worker.counters.enters,
+                );
+            }
+        }
+    }
+
+    /// How long the next wait may last. Reads the clock only at a limit or in a stop.
+    #[inline]
+    fn timeout(&self) -> Option<Timespec> {
+        if !self.again.is_empty() {
+            return Some(NO_WAIT);
+        }
+        if self.timer.is_some()
+            && self
+                .shared
+                .delayed
+                .next_due()
+                .is_some_and(|due_ns| due_ns < now_ns() + TIMER_LEAD_NS)
+        {
+            return Some(NO_WAIT);
+        }
+        let parked_ns = match self.listening {
+            Listening::Parked { retry_ns, .. } => Some(retry_ns),
+            _ => None,
+        };
+        let due_ns = parked_ns.into_iter().chain(self.deadline_ns).min()?;
+        let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns()));
+        // Rounded up to what epoll_wait can say, or it would wake early and wait again for nothing.
+        let wait_ms = wait.as_nanos().div_ceil(1_000_000) as i64;
+        Some(Timespec {
+            tv_sec: wait_ms / 1000,
+            tv_nsec: (wait_ms % 1000) * 1_000_000,
+        })
+    }
+}
+
+/// EPOLLRDHUP says that an EOF lies behind the data, so that a short read need not be followed by another one to learn
+/// of it; EPOLLPRI that urgent data, at which a read stops short, is there. All are edges.
+const PEER_EVENTS: EventFlags = EventFlags::IN
+    .union(EventFlags::RDHUP)
+    .union(EventFlags::PRI)
+    .union(EventFlags::ET);
+
+const NO_WAIT: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+fn watch(
+    epoll: &OwnedFd,
+    fd: impl AsFd,
+    token: Token,
+    flags: EventFlags,
+) -> Result<(), ServeError> {
+    epoll::add(epoll, fd, token.data(), flags)
+        .map_err(ServeError::system("cannot add to the epoll set"))
+}
+
+fn rewatch(
+    epoll: &OwnedFd,
+    fd: impl AsFd,
+    token: Token,
+    flags: EventFlags,
+) -> Result<(), ServeError> {
+    epoll::modify(epoll, fd, token.data(), flags)
+        .map_err(ServeError::system("cannot change the epoll set"))
+}
+
+impl Token {
+    fn data(self) -> EventData {
+        EventData::new_u64(self.to_u64())
+    }
+}
+
+/// A timer of the kernel. Unlike the timeout of epoll_wait it has no slack and no rounding to a millisecond.
+struct Timer {
+    fd: OwnedFd,
+    armed_ns: u64,
+}
+
+impl Timer {
+    fn new() -> Result<Timer, ServeError> {
+        let fd = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )
+        .map_err(ServeError::system("cannot create a timer"))?;
+        Ok(Timer { fd, armed_ns: 0 })
+    }
+
+    fn arm(&mut self, due_ns: u64, enters: &Counter) -> Result<(), ServeError> {
+        if self.armed_ns == due_ns {
+            return Ok(());
+        }
+        let at = Timespec {
+            tv_sec: (due_ns / 1_000_000_000) as i64,
+            tv_nsec: (due_ns % 1_000_000_000) as i64,
+        };
+        let once = Itimerspec {
+            it_interval: NO_WAIT,
+            it_value: at,
+        };
+        enters.add(1);
+        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &once)
+            .map_err(ServeError::system("cannot set a timer"))?;
+        self.armed_ns = due_ns;
+        Ok(())
+    }
+}

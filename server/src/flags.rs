@@ -1,0 +1,354 @@
+//! The command line: what was typed, and what it means. Nobody else sees a flag.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use echometer_host::address::Address;
+use echometer_host::cpus::{self, CpuList};
+
+use crate::config::{Config, EngineChoice, OWED_MAX_DEFAULT};
+use crate::delay::Delay;
+use crate::engine::{ENGINES, Engine};
+use crate::units;
+
+/// An echo server to measure against: one pinned worker a cpu, everything that it does counted.
+#[derive(Debug, Parser)]
+#[command(name = "echometer-server", version, max_term_width = 100)]
+#[command(after_help = "\
+Once every worker accepts, one line on stdout says what runs, and where; logs go to stderr.
+SIGTERM or Ctrl-C: stops accepting, flushes, lets peers read to their end, exits 0. A second one exits at once, 130.
+Exit codes: 0 stopped in order, 1 could not serve, 2 usage, 130 cut short.
+
+Examples:
+  echometer-server --engine uring --cpus 0
+  echometer-server --listen [::1]:0 --engine epoll --threads 2
+  echometer-server --delay freeze:200ms/2s        a known truth to check a load generator against")]
+pub struct Flags {
+    /// Where to listen: v4 or v6 with a port (0 picks one), or unix:/path.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:7777",
+        help_heading = "Serving"
+    )]
+    listen: Address,
+
+    /// How bytes are moved. `auto` takes the best one that this machine allows.
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = engine, help_heading = "Serving")]
+    engine: EngineChoice,
+
+    /// One worker on each of these cpus, pinned. Default: all cpus that this process may use.
+    #[arg(
+        long,
+        value_name = "LIST",
+        conflicts_with = "threads",
+        help_heading = "Serving"
+    )]
+    cpus: Option<CpuList>,
+
+    /// That many workers, not pinned.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024), help_heading = "Serving")]
+    threads: Option<u16>,
+
+    /// Connections that may wait to be accepted, on each listener (the kernel caps it at net.core.somaxconn).
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=0x7fff_ffff), help_heading = "Serving")]
+    backlog: u32,
+
+    /// Write the counters to this file (JSON, echometer.stats/1) at exit.
+    #[arg(long, value_name = "FILE", help_heading = "Serving")]
+    stats: Option<PathBuf>,
+
+    /// How long a stop waits for peers to read what they are owed and close.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = drain_timeout, help_heading = "Serving")]
+    drain_timeout: Duration,
+
+    /// Bytes received at once. Default: the engine's choice.
+    #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = "Limits")]
+    buffer_size: Option<u32>,
+
+    /// Receive buffers a worker, for an engine with a pool of them. Default: the engine's choice.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32768), help_heading = "Limits")]
+    buffers: Option<u32>,
+
+    /// Connections open at once; one more is accepted, closed at once and counted.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
+    max_connections: Option<u32>,
+
+    /// Leave Nagle's algorithm on (default: TCP_NODELAY).
+    #[arg(long, help_heading = "Sockets")]
+    nagle: bool,
+
+    /// SO_SNDBUF of each connection. Default: the kernel's autotuning.
+    #[arg(long, value_name = "SIZE", value_parser = socket_buffer, help_heading = "Sockets")]
+    sndbuf: Option<usize>,
+
+    /// SO_RCVBUF of each connection. Default: the kernel's autotuning.
+    #[arg(long, value_name = "SIZE", value_parser = socket_buffer, help_heading = "Sockets")]
+    rcvbuf: Option<usize>,
+
+    /// A known slowness: none, fixed:1ms, freeze:200ms/2s or busy:20us.
+    #[arg(
+        long,
+        value_name = "KIND",
+        default_value = "none",
+        help_heading = "Experiments"
+    )]
+    delay: Delay,
+
+    /// Features of the uring engine to switch on or off, as in +bundle,-direct.
+    #[arg(long, value_name = "LIST", allow_hyphen_values = true, value_parser = switches, help_heading = "Experiments")]
+    uring: Option<Switches>,
+}
+
+/// `--uring` as typed, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Switches(Vec<(bool, String)>);
+
+/// Flags that cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FlagsError {
+    /// They contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// The machine would not say which cpus there are.
+    #[error(
+        "cannot read which cpus this process may use: {0}; name them with --cpus, or use --threads"
+    )]
+    Cpus(#[source] std::io::Error),
+}
+
+impl Flags {
+    /// Where the counters are to be written at exit.
+    pub fn stats(&self) -> Option<PathBuf> {
+        self.stats.clone()
+    }
+
+    /// What the flags mean.
+    ///
+    /// # Errors
+    /// [`FlagsError`]: what clap could not see by looking at one flag alone.
+    pub fn into_config(self) -> Result<Config, FlagsError> {
+        let uring = self.uring.map(|switches| switches.0).unwrap_or_default();
+        if let EngineChoice::Named(name) = &self.engine
+            && name != "uring"
+            && !uring.is_empty()
+        {
+            return Err(FlagsError::Usage(format!(
+                "--uring switches features of the engine uring, not of {name}: drop it, or use --engine uring"
+            )));
+        }
+        let workers = match (self.cpus, self.threads) {
+            (Some(cpus), _) => cpus.iter().map(Some).collect(),
+            (None, Some(threads)) => vec![None; usize::from(threads)],
+            (None, None) => cpus::allowed()
+                .map_err(FlagsError::Cpus)?
+                .iter()
+                .map(Some)
+                .collect(),
+        };
+        Ok(Config {
+            listen: self.listen,
+            engine: self.engine,
+            workers,
+            backlog: self.backlog,
+            buffer_size: self.buffer_size,
+            buffers: self.buffers,
+            connections_max: self.max_connections,
+            owed_max: OWED_MAX_DEFAULT,
+            drain_timeout: self.drain_timeout,
+            delay: self.delay,
+            nodelay: !self.nagle,
+            sndbuf: self.sndbuf,
+            rcvbuf: self.rcvbuf,
+            uring,
+        })
+    }
+}
+
+fn engine(text: &str) -> Result<EngineChoice, String> {
+    match text {
+        "auto" => Ok(EngineChoice::Auto),
+        _ if Engine::named(text).is_some() => Ok(EngineChoice::Named(text.into())),
+        _ => {
+            let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+            Err(format!("there are auto, {}", names.join(", ")))
+        }
+    }
+}
+
+fn drain_timeout(text: &str) -> Result<Duration, String> {
+    let limit = Duration::from_secs(3600);
+    units::duration(text).and_then(|time| {
+        if time <= limit {
+            Ok(time)
+        } else {
+            Err("it may be 1h at most".into())
+        }
+    })
+}
+
+fn buffer_size(text: &str) -> Result<u32, String> {
+    size_within(text, 1, 1 << 30).map(|bytes| bytes as u32)
+}
+
+fn socket_buffer(text: &str) -> Result<usize, String> {
+    // The kernel takes an int and doubles it.
+    size_within(text, 1, (i32::MAX / 2) as u64).map(|bytes| bytes as usize)
+}
+
+fn size_within(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let bytes = units::size(text)?;
+    if min <= bytes && bytes <= max {
+        Ok(bytes)
+    } else {
+        Err(format!("it may be {min} to {max} bytes"))
+    }
+}
+
+fn switches(text: &str) -> Result<Switches, String> {
+    let switch = |item: &str| {
+        let (on, name) = match (item.strip_prefix('+'), item.strip_prefix('-')) {
+            (Some(name), _) => (true, name),
+            (_, Some(name)) => (false, name),
+            _ => {
+                return Err(format!(
+                    "`{item}` needs + or - before it, as in +bundle,-direct"
+                ));
+            }
+        };
+        if name.is_empty() {
+            return Err(format!("`{item}` names no feature"));
+        }
+        Ok((on, name.to_owned()))
+    };
+    text.split(',')
+        .map(switch)
+        .collect::<Result<_, _>>()
+        .map(Switches)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        Flags::try_parse_from(std::iter::once(&"echometer-server").chain(args))
+    }
+
+    fn config(args: &[&str]) -> Config {
+        parse(args)
+            .expect("these parse")
+            .into_config()
+            .expect("these mean something")
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn no_flags_mean_a_pinned_worker_for_each_cpu() {
+        let config = config(&[]);
+        assert_eq!(config.listen.to_string(), "127.0.0.1:7777");
+        let allowed = cpus::allowed().expect("a mask");
+        assert_eq!(config.workers, allowed.iter().map(Some).collect::<Vec<_>>());
+        assert!(config.nodelay);
+    }
+
+    #[test]
+    fn flags_mean_what_they_say() {
+        let config = config(&[
+            "--listen",
+            "[::1]:0",
+            "--engine",
+            "epoll",
+            "--threads",
+            "3",
+            "--backlog",
+            "16",
+            "--buffer-size",
+            "4KiB",
+            "--buffers",
+            "512",
+            "--max-connections",
+            "7",
+            "--nagle",
+            "--sndbuf",
+            "64KiB",
+            "--rcvbuf",
+            "65536",
+            "--drain-timeout",
+            "250ms",
+            "--delay",
+            "fixed:1ms",
+        ]);
+        assert_eq!(config.listen.to_string(), "[::1]:0");
+        assert_eq!(config.engine, EngineChoice::Named("epoll".into()));
+        assert_eq!(config.workers, [None; 3]);
+        assert_eq!(
+            (config.backlog, config.buffer_size, config.buffers),
+            (16, Some(4096), Some(512))
+        );
+        assert_eq!(config.connections_max, Some(7));
+        assert!(!config.nodelay);
+        assert_eq!((config.sndbuf, config.rcvbuf), (Some(65536), Some(65536)));
+        assert_eq!(config.drain_timeout, Duration::from_millis(250));
+        assert_eq!(
+            config.delay,
+            Delay::Fixed {
+                delay_ns: 1_000_000
+            }
+        );
+    }
+
+    #[test]
+    fn cpus_are_workers() {
+        assert_eq!(
+            config(&["--cpus", "0,2-3"]).workers,
+            [Some(0), Some(2), Some(3)]
+        );
+    }
+
+    #[test]
+    fn switches_may_begin_with_a_minus() {
+        let config = config(&["--uring", "-direct,+sqpoll"]);
+        assert_eq!(
+            config.uring,
+            [(false, "direct".into()), (true, "sqpoll".into())]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (args, words) in [
+            (&["--engine", "nope"][..], &["--engine", "nope", "auto"][..]),
+            (&["--listen", "127.0.0.1"], &["--listen", "port"]),
+            (&["--cpus", "0,x"], &["--cpus", "x"]),
+            (&["--cpus", "0", "--threads", "1"], &["--cpus", "--threads"]),
+            (&["--threads", "0"], &["--threads", "0"]),
+            (&["--buffer-size", "4kib"], &["--buffer-size", "KiB"]),
+            (&["--buffer-size", "0"], &["--buffer-size", "1 to"]),
+            (&["--drain-timeout", "5"], &["--drain-timeout", "unit"]),
+            (&["--delay", "slow"], &["--delay", "freeze:200ms/2s"]),
+            (&["--uring", "bundle"], &["--uring", "+ or -"]),
+        ] {
+            let text = parse(args).expect_err("wrong").to_string();
+            for word in words {
+                assert!(text.contains(word), "{args:?}: `{word}` is not in: {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn switches_of_another_engine_are_refused() {
+        let flags =
+            parse(&["--engine", "epoll", "--uring", "+bundle"]).expect("each is right alone");
+        assert!(
+            matches!(flags.into_config(), Err(FlagsError::Usage(text)) if text.contains("--engine uring"))
+        );
+    }
+}

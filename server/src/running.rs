@@ -1,0 +1,406 @@
+//! A server's life: listen, start a worker a cpu, wait until all of them accept, wait until they are done.
+//! The binary and the tests start it alike, so that a test's server on port 0 is the real one.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
+
+use echometer_host::address::Address;
+use echometer_host::limits::{self, UNLIMITED};
+use echometer_host::pinning::pin_current_thread;
+use echometer_host::signals::Stop;
+use echometer_host::sockets::{ListenError, ListenOptions, Listener, listen};
+
+use crate::config::{Config, EngineChoice};
+use crate::counters::Counters;
+use crate::engine::{ENGINES, Engine, News, ServeError, Unavailable, Worker};
+use crate::stats::Stats;
+
+/// Starts a server and returns when all its workers accept connections. It runs until `stop` is requested or a worker
+/// fails; [`Running::wait`] says which.
+///
+/// # Errors
+/// [`StartError`]; nothing stays behind then, and `stop` was requested of those workers that had started.
+pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
+    let (engine, fallback) = choose(&config)?;
+    let options = ListenOptions {
+        backlog: config.backlog,
+        nodelay: config.nodelay,
+        sndbuf: config.sndbuf,
+        rcvbuf: config.rcvbuf,
+    };
+    let listeners = listen(&config.listen, config.workers.len(), &options)?;
+    let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
+
+    let config = Arc::new(config);
+    let (sender, news) = channel();
+    let mut running = Running {
+        engine,
+        address: listeners[0].local_addr().clone(),
+        backlog_effective: listeners[0].backlog_effective(),
+        sndbuf: listeners[0]
+            .sndbuf()
+            .ok()
+            .filter(|_| config.sndbuf.is_some()),
+        rcvbuf: listeners[0]
+            .rcvbuf()
+            .ok()
+            .filter(|_| config.rcvbuf.is_some()),
+        fallback,
+        features: Vec::new(),
+        config: Arc::clone(&config),
+        counters: Arc::clone(&counters),
+        stop: stop.clone(),
+        news,
+        threads: Vec::new(),
+    };
+    for (index, listener) in listeners.into_iter().enumerate() {
+        let worker = Worker {
+            index,
+            cpu: config.workers[index],
+            stop: stop.clone(),
+            counters: Arc::clone(&counters[index]),
+            everyone: Arc::clone(&counters),
+            news: sender.clone(),
+        };
+        match spawn(engine, listener, Arc::clone(&config), worker) {
+            Ok(thread) => running.threads.push(thread),
+            Err(source) => {
+                running.end();
+                return Err(ServeError::System {
+                    what: "cannot start a worker thread",
+                    source,
+                }
+                .into());
+            }
+        }
+    }
+    // From here on only workers hold a sender: when the last is gone, so is the channel.
+    drop(sender);
+    running.wait_until_ready()?;
+    Ok(running)
+}
+
+/// A server that accepts connections. Dropping it stops it and waits for its workers.
+#[derive(Debug)]
+pub struct Running {
+    engine: &'static Engine,
+    address: Address,
+    backlog_effective: u32,
+    sndbuf: Option<usize>,
+    rcvbuf: Option<usize>,
+    fallback: Option<String>,
+    features: Vec<String>,
+    config: Arc<Config>,
+    counters: Arc<[Arc<Counters>]>,
+    stop: Stop,
+    news: Receiver<News>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings contradict each other or the engine: a usage error.
+    #[error("{0}")]
+    Usage(String),
+    /// The address cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A worker did not come up.
+    #[error(transparent)]
+    Worker(#[from] ServeError),
+}
+
+/// The first line on stdout: what runs, and where. By its `Display`.
+#[derive(Debug)]
+pub struct ReadyLine<'a>(&'a Running);
+
+impl Running {
+    /// Where it listens; the port is the real one.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The name of the engine in use.
+    pub fn engine(&self) -> &'static str {
+        self.engine.name
+    }
+
+    /// What of its engine is in use.
+    pub fn features(&self) -> &[String] {
+        &self.features
+    }
+
+    /// Under `auto`: why a better engine is not in use.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// The line for stdout.
+    pub fn ready_line(&self) -> ReadyLine<'_> {
+        ReadyLine(self)
+    }
+
+    /// The limits chosen, for the log: what a peer or a user may run into.
+    pub fn limits(&self) -> String {
+        let config = &*self.config;
+        let nofile = limits::nofile().soft;
+        let connections = config
+            .connections_max
+            .map_or("unlimited".into(), |max| max.to_string());
+        let buffer = config
+            .buffer_size
+            .map_or("by engine".into(), |bytes| format!("{bytes} B"));
+        let mut text = format!(
+            "limits: connections {connections} (descriptors {}), buffer {buffer}, owed a connection {} B, drain time {:?}",
+            if nofile == UNLIMITED {
+                "unlimited".into()
+            } else {
+                nofile.to_string()
+            },
+            config.owed_max,
+            config.drain_timeout,
+        );
+        for (name, asked, actual) in [
+            ("sndbuf", config.sndbuf, self.sndbuf),
+            ("rcvbuf", config.rcvbuf, self.rcvbuf),
+        ] {
+            if let (Some(asked), Some(actual)) = (asked, actual) {
+                text.push_str(&format!(", {name} asked {asked} B, in effect {actual} B"));
+            }
+        }
+        text
+    }
+
+    /// The counters now.
+    pub fn stats(&self) -> Stats {
+        Stats::new(
+            self.engine.name,
+            &self.features,
+            &self.config.workers,
+            &self.counters,
+        )
+    }
+
+    /// Asks the workers to stop; [`wait`](Self::wait) waits until they have.
+    pub fn stop(&self) {
+        self.stop.request();
+    }
+
+    /// Waits until the server was stopped and its connections are closed, and gives its last counters.
+    ///
+    /// # Errors
+    /// A worker failed. The others were stopped then.
+    pub fn wait(mut self) -> (Stats, Result<(), ServeError>) {
+        let result = self.end_when_over();
+        (self.stats(), result)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), ServeError> {
+        let mut waiting = self.threads.len();
+        while 0 < waiting {
+            match self.news.recv() {
+                Ok(News::Ready { features, .. }) => {
+                    self.features = features;
+                    waiting -= 1;
+                }
+                Ok(News::Ended { result, .. }) => {
+                    self.end();
+                    // A worker that ended well before all were ready was stopped: then so is the server, orderly.
+                    return result;
+                }
+                Err(_) => {
+                    unreachable!("every worker thread reports its end before it drops its sender")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when all workers are done; the first failure stops the others.
+    fn end_when_over(&mut self) -> Result<(), ServeError> {
+        let mut outcome = Ok(());
+        while let Ok(news) = self.news.recv() {
+            if let News::Ended {
+                result: Err(error), ..
+            } = news
+            {
+                self.stop.request();
+                if outcome.is_ok() {
+                    outcome = Err(error);
+                }
+            }
+        }
+        self.join();
+        outcome
+    }
+
+    fn end(&mut self) {
+        self.stop.request();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            thread.join().expect("a worker thread catches its panics");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.end();
+        }
+    }
+}
+
+impl fmt::Display for ReadyLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Running {
+            engine,
+            address,
+            backlog_effective,
+            features,
+            config,
+            ..
+        } = self.0;
+        let cpus: Vec<String> = config
+            .workers
+            .iter()
+            .flatten()
+            .map(u32::to_string)
+            .collect();
+        write!(
+            f,
+            "listening on {address} engine={} threads={} cpus={} backlog={} effective_backlog={backlog_effective} features={}",
+            engine.name,
+            config.workers.len(),
+            if cpus.is_empty() {
+                "any".into()
+            } else {
+                cpus.join(",")
+            },
+            config.backlog,
+            if features.is_empty() {
+                "none".into()
+            } else {
+                features.join(",")
+            },
+        )
+    }
+}
+
+impl From<Unavailable> for StartError {
+    fn from(unavailable: Unavailable) -> StartError {
+        match unavailable {
+            Unavailable::Usage(text) => StartError::Usage(text),
+            other => StartError::Worker(other.into()),
+        }
+    }
+}
+
+/// The engine to use; and under `auto`, why not one that comes before it.
+fn choose(config: &Config) -> Result<(&'static Engine, Option<String>), StartError> {
+    match &config.engine {
+        EngineChoice::Named(name) => {
+            let engine = Engine::named(name).ok_or_else(|| {
+                let names: Vec<_> = ENGINES.iter().map(|engine| engine.name).collect();
+                StartError::Usage(format!(
+                    "`{name}` is no engine; there are auto, {}",
+                    names.join(", ")
+                ))
+            })?;
+            (engine.available)(config)?;
+            Ok((engine, None))
+        }
+        EngineChoice::Auto => {
+            let mut denials = Vec::new();
+            for engine in ENGINES {
+                match (engine.available)(config) {
+                    Ok(()) => {
+                        return Ok((engine, (!denials.is_empty()).then(|| denials.join("; "))));
+                    }
+                    Err(Unavailable::Denied(why)) => {
+                        denials.push(format!("{} cannot be used: {why}", engine.name));
+                    }
+                    Err(other) => return Err(other.into()),
+                }
+            }
+            Err(Unavailable::Denied(denials.join("; ")).into())
+        }
+    }
+}
+
+fn spawn(
+    engine: &'static Engine,
+    listener: Listener,
+    config: Arc<Config>,
+    worker: Worker,
+) -> std::io::Result<JoinHandle<()>> {
+    let (index, news) = (worker.index, worker.news.clone());
+    thread::Builder::new()
+        .name(format!("{}-{index}", engine.name))
+        .spawn(move || {
+            let work = move || {
+                if let Some(cpu) = worker.cpu {
+                    pin_current_thread(cpu).map_err(ServeError::Pinning)?;
+                }
+                (engine.serve)(listener, &config, &worker)
+            };
+            // Whoever waits for this worker must hear of its end, also of one that should not be.
+            let result =
+                catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ServeError::Panicked(index)));
+            let _ = news.send(News::Ended { result });
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            listen: "127.0.0.1:0".parse().expect("valid"),
+            ..Config::default()
+        }
+    }
+
+    #[test]
+    fn an_unknown_engine_is_a_usage_error_with_the_choices() {
+        let config = Config {
+            engine: EngineChoice::Named("nope".into()),
+            ..config()
+        };
+        let error = start(config, &Stop::new().expect("a pipe")).expect_err("no such engine");
+        assert!(
+            matches!(&error, StartError::Usage(text) if text.contains("auto, ")),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_ends_the_start() {
+        let config = Config {
+            workers: vec![None, Some(100_000)],
+            ..config()
+        };
+        let stop = Stop::new().expect("a pipe");
+        let error = start(config, &stop).expect_err("no such cpu");
+        assert!(error.to_string().contains("cpu 100000"), "{error}");
+        assert!(stop.requested(), "the worker that had started was stopped");
+    }
+
+    #[test]
+    fn a_stop_before_the_start_is_a_short_life() {
+        let stop = Stop::new().expect("a pipe");
+        stop.request();
+        let running = start(config(), &stop).expect("it starts");
+        let (stats, result) = running.wait();
+        result.expect("an orderly end");
+        assert_eq!(stats.total.accepted, 0);
+    }
+}

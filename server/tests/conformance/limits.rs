@@ -1,0 +1,101 @@
+//! At its limits a server serves whom it has, says so in its counters, and takes more when there is room again.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Process, close, connect, connect_to, echo, finish, serve, until};
+
+pub(crate) fn one_connection_too_many_is_closed_at_once(engine: &str) {
+    let server = serve(engine, |config| config.connections_max = Some(2));
+    let mut first = connect(&server);
+    let mut second = connect(&server);
+    echo(&mut first, b"one");
+    echo(&mut second, b"two");
+    let mut third = connect(&server);
+    match third.read(&mut [0; 1]) {
+        Ok(0) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("the third was to be closed, and not {other:?}"),
+    }
+    until("it to be counted", || {
+        server.stats().total.closed["over_limit"] == 1
+    });
+    echo(&mut first, b"still one");
+    close(&mut second);
+    until("room for another", || server.stats().total.open == 1);
+    let mut fourth = connect(&server);
+    echo(&mut fourth, b"three");
+    close(&mut first);
+    close(&mut fourth);
+    assert_eq!(finish(server).total.accepted, 4);
+}
+
+pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let server = Process::start_limited(
+        engine,
+        40,
+        &["--threads", "1", "--stats", path.to_str().expect("text")],
+    );
+    let mut streams: Vec<TcpStream> = (0..60).map(|_| connect_to(server.address)).collect();
+    for stream in &mut streams {
+        stream.write_all(b"?").expect("the kernel takes it");
+    }
+    // Connections are accepted in order, so the first that is not answered is where the limit is.
+    let served = streams
+        .iter_mut()
+        .map(|stream| answered(stream, Duration::from_millis(500)))
+        .take_while(|&answered| answered)
+        .count();
+    assert!(
+        (20..60).contains(&served),
+        "{served} of 60 served with 40 descriptors"
+    );
+
+    let (before, began) = (server.cpu_time(), Instant::now());
+    thread::sleep(Duration::from_millis(500));
+    let (used, passed) = (server.cpu_time() - before, began.elapsed());
+    assert!(
+        used < passed / 4,
+        "{used:?} of CPU in {passed:?} at the descriptor limit"
+    );
+    for stream in &mut streams[..served] {
+        echo(stream, b"those that are in are served");
+    }
+
+    // As many as leave are let in.
+    let leaving = 15;
+    for stream in streams.drain(..leaving) {
+        drop(stream);
+    }
+    let waiting = &mut streams[served - leaving..][..leaving];
+    for stream in waiting {
+        assert!(
+            answered(stream, Duration::from_secs(30)),
+            "there was room again, and nobody was let in"
+        );
+    }
+    drop(streams);
+    let stats = server.finish(&path);
+    let failed = stats.total.accept_errors.values().sum::<u64>();
+    assert!(0 < failed, "a limit that was met is counted");
+    // A retry every 100 ms and one for each connection that left, and not thousands.
+    assert!(failed < 1000, "{failed} failed accepts");
+}
+
+/// Whether the byte sent before comes back in time.
+fn answered(stream: &mut TcpStream, limit: Duration) -> bool {
+    stream.set_read_timeout(Some(limit)).expect("a valid time");
+    let answer = stream.read(&mut [0; 1]);
+    stream
+        .set_read_timeout(Some(crate::support::LIMIT))
+        .expect("a valid time");
+    match answer {
+        Ok(n) => n == 1,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+        Err(error) => panic!("it may wait, but not be dropped: {error}"),
+    }
+}

@@ -1,0 +1,77 @@
+//! What every engine promises, as tests over real sockets: each test is a function of the engine's name, and the list
+//! at the end runs all of them for all engines.
+
+mod delays;
+mod limits;
+mod peers;
+mod process;
+mod stopping;
+mod streams;
+mod support;
+
+/// Runs the suite for each engine named.
+macro_rules! engines {
+    ($($engine:ident)*) => { $(
+        mod $engine {
+            const ENGINE: &str = stringify!($engine);
+            suite!();
+        }
+    )* };
+}
+
+macro_rules! suite {
+    () => {
+        tests! { streams:
+            any_size_comes_back_byte_for_byte
+            two_hundred_interleaved_connections_keep_their_bytes
+            one_byte_at_a_time
+            a_buffer_of_a_few_bytes_is_enough
+            v6_is_served
+            workers_share_the_connections
+        }
+        tests! { peers:
+            a_slow_reader_is_bounded_and_harms_nobody
+            a_half_close_with_megabytes_pending_loses_nothing
+            a_reset_ends_only_its_own_connection
+            a_reset_of_a_slow_reader_is_noticed
+            a_firehose_leaves_turns_for_others
+            urgent_data_does_not_hold_up_what_follows
+            connections_that_come_and_go_are_counted
+            who_waits_does_not_spin
+        }
+        tests! { stopping:
+            a_stop_under_load_accounts_for_every_byte
+            a_stop_without_connections_is_immediate
+            who_waits_in_the_queue_is_not_reset
+            a_peer_that_never_closes_is_cut_off_at_the_drain_time
+            a_second_signal_ends_at_once
+        }
+        tests! { limits:
+            one_connection_too_many_is_closed_at_once
+            the_descriptor_limit_is_waited_out
+        }
+        tests! { delays:
+            a_fixed_delay_is_that_long
+            a_fixed_delay_keeps_the_order
+            a_freeze_stops_all_echoing
+            busy_burns_cpu
+        }
+        tests! { process:
+            the_ready_line_says_what_runs
+            a_taken_port_is_an_error_with_a_cure
+            the_counters_are_written_at_exit
+        }
+    };
+}
+
+macro_rules! tests {
+    ($module:ident: $($test:ident)*) => { $(
+        #[test]
+        fn $test() {
+            crate::$module::$test(ENGINE);
+        }
+    )* };
+}
+
+// Macros are named before they are used, so the list stands at the end.
+engines! { epoll }

@@ -1,0 +1,179 @@
+//! Nothing that one peer does costs another its bytes, memory without bound, or a spinning thread.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use echometer_server::config::OWED_MAX_DEFAULT;
+use socket2::SockRef;
+
+use crate::support::{
+    Pattern, Process, close, connect, connect_to, echo, finish, read_to_eof, serve, stuff, until,
+};
+
+pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
+    let buffer_size = 16 * 1024;
+    let server = serve(engine, |config| config.buffer_size = Some(buffer_size));
+    let slow = connect(&server);
+    let mut pattern = Pattern::new(1);
+    let written = stuff(&slow, &mut pattern);
+    let taken_in = server.stats().total.bytes_in;
+
+    let mut neighbour = connect(&server);
+    for _ in 0..1000 {
+        echo(&mut neighbour, b"is anybody there?");
+    }
+    let total = server.stats().total;
+    assert_eq!(
+        total.bytes_in - 17 * 1000,
+        taken_in,
+        "the slow reader's bytes are taken in without end"
+    );
+    assert!(
+        taken_in < written,
+        "a full peer is not received from: the rest waits in its own socket"
+    );
+    let owed = total.bytes_in - total.bytes_out;
+    assert!(
+        owed <= u64::from(OWED_MAX_DEFAULT + buffer_size),
+        "{owed} bytes are kept for one connection"
+    );
+    assert!(0 < total.send_stalls);
+
+    slow.shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(
+        read_to_eof(&slow, &mut Pattern::new(1)),
+        written,
+        "all comes, late as it is read"
+    );
+    close(&mut neighbour);
+    finish(server);
+}
+
+pub(crate) fn a_half_close_with_megabytes_pending_loses_nothing(engine: &str) {
+    let server = serve(engine, |_| {});
+    let stream = connect(&server);
+    let written = stuff(&stream, &mut Pattern::new(5));
+    assert!(1 << 20 < written, "megabytes are pending: {written}");
+    stream.shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(read_to_eof(&stream, &mut Pattern::new(5)), written);
+    let stats = finish(server);
+    assert_eq!(
+        (stats.total.bytes_in, stats.total.bytes_out),
+        (written, written)
+    );
+}
+
+pub(crate) fn a_reset_ends_only_its_own_connection(engine: &str) {
+    let server = serve(engine, |_| {});
+    let mut neighbour = connect(&server);
+    for _ in 0..20 {
+        let mut victim = connect(&server);
+        echo(&mut victim, b"so far so good");
+        reset(victim);
+        echo(&mut neighbour, b"still here");
+    }
+    until("all resets to be counted", || {
+        server.stats().total.closed["reset"] == 20
+    });
+    assert_eq!(server.stats().total.open, 1);
+    close(&mut neighbour);
+    finish(server);
+}
+
+pub(crate) fn a_reset_of_a_slow_reader_is_noticed(engine: &str) {
+    let server = serve(engine, |_| {});
+    let slow = connect(&server);
+    stuff(&slow, &mut Pattern::new(1));
+    reset(slow);
+    until("the reset to be counted", || {
+        server.stats().total.closed["reset"] == 1
+    });
+    finish(server);
+}
+
+pub(crate) fn a_firehose_leaves_turns_for_others(engine: &str) {
+    let server = serve(engine, |_| {});
+    let firehose = connect(&server);
+    let enough = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut pattern = Pattern::new(9);
+            while !enough.load(Ordering::Relaxed) {
+                (&firehose).write_all(&pattern.next(1 << 20)).expect("sent");
+            }
+            firehose.shutdown(Shutdown::Write).expect("connected");
+        });
+        scope.spawn(|| read_to_eof(&firehose, &mut Pattern::new(9)));
+        until("the firehose to flow", || {
+            1 << 20 < server.stats().total.bytes_in
+        });
+        let mut neighbour = connect(&server);
+        for _ in 0..200 {
+            echo(&mut neighbour, b"my turn?");
+        }
+        enough.store(true, Ordering::Relaxed);
+        close(&mut neighbour);
+    });
+    finish(server);
+}
+
+pub(crate) fn urgent_data_does_not_hold_up_what_follows(engine: &str) {
+    let server = serve(engine, |_| {});
+    let mut stream = connect(&server);
+    echo(&mut stream, b"before");
+    // A receive stops at the mark of urgent data (tcp(7)), and what follows has come with the same edge.
+    SockRef::from(&stream).send_out_of_band(b"!").expect("sent");
+    stream.write_all(b"after").expect("sent");
+    let mut back = [0; 5];
+    stream
+        .read_exact(&mut back)
+        .expect("echoed, without the urgent byte, which is no part of the stream");
+    assert_eq!(&back, b"after");
+    close(&mut stream);
+    finish(server);
+}
+
+pub(crate) fn connections_that_come_and_go_are_counted(engine: &str) {
+    let server = serve(engine, |_| {});
+    for _ in 0..300 {
+        let mut stream = connect(&server);
+        echo(&mut stream, b"once");
+        close(&mut stream);
+    }
+    let stats = finish(server);
+    assert_eq!(
+        (stats.total.accepted, stats.total.closed["peer_closed"]),
+        (300, 300)
+    );
+}
+
+/// Idle, stuck and half-open connections cost no CPU. One measurement for all of them, since it takes a while.
+pub(crate) fn who_waits_does_not_spin(engine: &str) {
+    let server = Process::start(engine, &["--threads", "1"]);
+    let mut idle = connect_to(server.address);
+    echo(&mut idle, b"and now nothing");
+    let slow = connect_to(server.address);
+    stuff(&slow, &mut Pattern::new(1));
+    let half_open = connect_to(server.address);
+    stuff(&half_open, &mut Pattern::new(2));
+    half_open.shutdown(Shutdown::Write).expect("connected");
+
+    let (before, began) = (server.cpu_time(), Instant::now());
+    thread::sleep(Duration::from_millis(500));
+    let (used, passed) = (server.cpu_time() - before, began.elapsed());
+    assert!(
+        used < passed / 4,
+        "{used:?} of CPU in {passed:?} for connections that all wait"
+    );
+}
+
+/// Closes with a reset instead of a FIN.
+fn reset(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a socket");
+    drop(stream);
+}

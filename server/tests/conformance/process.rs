@@ -1,0 +1,130 @@
+//! The binary as its users see it: the ready line, the messages, the exit codes, the file.
+
+use std::process::{Command, Output};
+
+use crate::support::{Process, close, connect_to, echo};
+
+pub(crate) fn the_ready_line_says_what_runs(engine: &str) {
+    let server = Process::start(engine, &["--cpus", "0", "--backlog", "16"]);
+    let (head, features) = server
+        .ready_line
+        .trim_end()
+        .split_once(" features=")
+        .expect("the features come last");
+    let address = server.address;
+    assert_eq!(
+        head,
+        format!(
+            "listening on {address} engine={engine} threads=1 cpus=0 backlog=16 effective_backlog=16"
+        )
+    );
+    assert!(!features.is_empty() && !features.contains(' '));
+    assert_ne!(address.port(), 0);
+
+    let v6 = Process::start(engine, &["--listen", "[::1]:0", "--threads", "2"]);
+    assert!(
+        v6.ready_line.starts_with("listening on [::1]:"),
+        "{}",
+        v6.ready_line
+    );
+    assert!(
+        v6.ready_line.contains(" threads=2 cpus=any "),
+        "{}",
+        v6.ready_line
+    );
+    echo(&mut connect_to(v6.address), b"hello");
+}
+
+pub(crate) fn a_taken_port_is_an_error_with_a_cure(engine: &str) {
+    let owner = Process::start(engine, &[]);
+    let address = owner.address.to_string();
+    for args in [&["--threads", "1"][..], &["--threads", "2"]] {
+        let output = run(&[&["--engine", engine, "--listen", &address], args].concat());
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1));
+        let line =
+            format!("error: cannot listen on {address}: Address already in use (os error 98)\n");
+        assert!(stderr.starts_with(&line), "{stderr}");
+        assert!(
+            stderr.contains("hint: ") && !stderr.contains("panicked"),
+            "{stderr}"
+        );
+        assert!(output.stdout.is_empty());
+    }
+}
+
+pub(crate) fn the_counters_are_written_at_exit(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let server = Process::start(
+        engine,
+        &["--threads", "2", "--stats", path.to_str().expect("text")],
+    );
+    let mut stream = connect_to(server.address);
+    echo(&mut stream, &[7; 1000]);
+    close(&mut stream);
+    let stats = server.finish(&path);
+    assert_eq!(
+        (stats.schema.as_str(), stats.engine.as_str()),
+        ("echometer.stats/1", engine)
+    );
+    assert_eq!(
+        (
+            stats.total.accepted,
+            stats.total.open,
+            stats.total.closed["peer_closed"]
+        ),
+        (1, 0, 1)
+    );
+    assert_eq!(
+        (
+            stats.total.bytes_in,
+            stats.total.bytes_out,
+            stats.total.bytes_dropped
+        ),
+        (1000, 1000, 0)
+    );
+    assert!(0 < stats.total.enters);
+    assert_eq!(
+        stats
+            .workers
+            .iter()
+            .map(|worker| worker.tally.accepted)
+            .sum::<u64>(),
+        1
+    );
+    assert!(!stats.features.is_empty());
+}
+
+#[test]
+fn usage_errors_exit_2_and_name_the_flag() {
+    for (args, words) in [
+        (&["--listen", "localhost"][..], "--listen"),
+        (&["--listen", "127.0.0.1:99999"], "99999"),
+        (&["--engine", "nope"], "auto, "),
+        (&["--drain-timeout", "5"], "unit"),
+        (&["--delay", "fixed"], "--delay"),
+        (&["--cpus", "0-"], "--cpus"),
+        (&["--engine", "epoll", "--uring", "+bundle"], "--uring"),
+    ] {
+        let output = run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_cpu_that_is_not_there_exits_1() {
+    let output = run(&["--listen", "127.0.0.1:0", "--cpus", "4000"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: cpu 4000 does not exist"));
+}
+
+/// Runs the binary to its end, for what should not start.
+fn run(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_echometer-server"))
+        .args(args)
+        .output()
+        .expect("the binary is built")
+}

@@ -1,0 +1,168 @@
+//! A stop loses nothing that was taken in: flush, shut, let the peer read to its end, close.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use echometer_server::delay::Delay;
+use rustix::process::Signal;
+
+use crate::support::{
+    Pattern, Process, close, connect, connect_to, echo, finish, read_stats, read_to_eof, serve,
+    stuff, until,
+};
+
+pub(crate) fn a_stop_under_load_accounts_for_every_byte(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let server = Process::start(
+        engine,
+        &["--threads", "2", "--stats", path.to_str().expect("text")],
+    );
+    let streams: Vec<TcpStream> = (0..12).map(|_| connect_to(server.address)).collect();
+
+    let received: u64 = thread::scope(|scope| {
+        let readers: Vec<_> = streams
+            .iter()
+            .enumerate()
+            .map(|(seed, stream)| {
+                // Small messages, large ones, and ones that outrun their reader.
+                let size = [64, 4096, 256 * 1024][seed % 3];
+                scope.spawn(move || write_until_shut(stream, seed as u64, size));
+                scope.spawn(move || {
+                    let received = read_to_eof(stream, &mut Pattern::new(seed as u64));
+                    // The writer is told by its next write or, where that would wait for ever, by this.
+                    stream
+                        .shutdown(Shutdown::Write)
+                        .or_else(gone)
+                        .expect("connected");
+                    received
+                })
+            })
+            .collect();
+        until("the load to flow", || {
+            // Nothing of the server's own is readable from outside while it runs; its CPU time says that it works.
+            Duration::from_millis(50) < server.cpu_time()
+        });
+        let began = Instant::now();
+        server.signal(Signal::TERM);
+        let (status, stderr) = server.wait();
+        assert_eq!(status.code(), Some(0), "{stderr}");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "longer than the drain time: {:?}",
+            began.elapsed()
+        );
+        readers
+            .into_iter()
+            .map(|reader| reader.join().expect("a reader's checks hold"))
+            .sum()
+    });
+
+    let stats = read_stats(&path);
+    assert!(0 < received);
+    assert_eq!(
+        stats.total.bytes_in, received,
+        "clients that read to EOF have got all that was taken in"
+    );
+    assert_eq!(stats.total.bytes_out, received);
+    assert_eq!((stats.total.accepted, stats.total.open), (12, 0));
+    assert_eq!(stats.total.closed["drain_expired"], 0);
+}
+
+pub(crate) fn a_stop_without_connections_is_immediate(engine: &str) {
+    let server = Process::start(engine, &["--drain-timeout", "60s"]);
+    server.signal(Signal::INT);
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+}
+
+pub(crate) fn who_waits_in_the_queue_is_not_reset(engine: &str) {
+    // The worker stands still, so that connections and their bytes pile up; only the stop wakes it.
+    let hour_ns = 3_600_000_000_000;
+    let delay = Delay::Freeze {
+        length_ns: hour_ns - 1,
+        period_ns: hour_ns,
+    };
+    let server = serve(engine, |config| config.delay = delay);
+    let mut first = connect(&server);
+    first.write_all(b"this one is being served").expect("sent");
+    until("the worker to stand still", || {
+        server.stats().total.accepted == 1
+    });
+    let streams: Vec<TcpStream> = (0..30).map(|_| connect(&server)).collect();
+    for mut stream in &streams {
+        stream.write_all(b"nobody has accepted me").expect("sent");
+    }
+    server.stop();
+    let mut received = 0;
+    for stream in streams.iter().chain([&first]) {
+        let mut back = Vec::new();
+        let n = (&*stream)
+            .read_to_end(&mut back)
+            .expect("EOF, and no reset");
+        received += n as u64;
+        stream
+            .shutdown(Shutdown::Write)
+            .or_else(gone)
+            .expect("connected");
+    }
+    let stats = finish(server);
+    assert_eq!(stats.total.accepted, 31);
+    assert_eq!(stats.total.bytes_in, received);
+}
+
+pub(crate) fn a_peer_that_never_closes_is_cut_off_at_the_drain_time(engine: &str) {
+    let server = serve(engine, |config| {
+        config.drain_timeout = Duration::from_millis(300);
+    });
+    let mut idle = connect(&server);
+    echo(&mut idle, b"hello");
+    let stuck = connect(&server);
+    stuff(&stuck, &mut Pattern::new(1));
+    let mut leaves = connect(&server);
+    echo(&mut leaves, b"hello");
+
+    let began = Instant::now();
+    server.stop();
+    close(&mut leaves);
+    let stats = finish(server);
+    let took = began.elapsed();
+    assert!(
+        Duration::from_millis(300) <= took && took < Duration::from_secs(3),
+        "{took:?}"
+    );
+    assert_eq!(stats.total.closed["drain_expired"], 2);
+    assert_eq!(stats.total.closed["drained"], 1);
+}
+
+pub(crate) fn a_second_signal_ends_at_once(engine: &str) {
+    let server = Process::start(engine, &["--drain-timeout", "60s"]);
+    let mut idle = connect_to(server.address);
+    echo(&mut idle, b"I stay");
+    server.signal(Signal::TERM);
+    assert_eq!(
+        idle.read(&mut [0; 1]).expect("EOF"),
+        0,
+        "the stop has begun"
+    );
+    server.signal(Signal::TERM);
+    let (status, _) = server.wait();
+    assert_eq!(status.code(), Some(130));
+}
+
+/// Writes messages of `size` until the server's end is seen.
+fn write_until_shut(mut stream: &TcpStream, seed: u64, size: usize) {
+    let mut pattern = Pattern::new(seed);
+    while stream.write_all(&pattern.next(size)).is_ok() {}
+}
+
+/// A peer that is gone already need not be told.
+fn gone(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == ErrorKind::NotConnected {
+        Ok(())
+    } else {
+        Err(error)
+    }
+}

@@ -1,0 +1,283 @@
+//! Servers to test, in this process and as processes of their own, and the clients' helpers.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use echometer_host::address::Address;
+use echometer_host::signals::Stop;
+use echometer_server::config::{Config, EngineChoice};
+use echometer_server::running::{Running, start};
+use echometer_server::stats::Stats;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than anything here takes on a loaded machine, shorter than anybody's patience.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A server in this process, on a port of its own.
+pub(crate) fn serve(engine: &str, change: impl FnOnce(&mut Config)) -> Running {
+    let mut config = Config {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        engine: EngineChoice::Named(engine.into()),
+        ..Config::default()
+    };
+    change(&mut config);
+    start(config, &Stop::new().expect("a pipe")).expect("the server starts")
+}
+
+/// Stops a server whose clients are gone, and gives its last counters.
+pub(crate) fn finish(server: Running) -> Stats {
+    server.stop();
+    let (stats, result) = server.wait();
+    result.expect("no worker failed");
+    assert_eq!(stats.total.open, 0);
+    stats
+}
+
+pub(crate) fn connect(server: &Running) -> TcpStream {
+    let Address::Tcp(address) = server.address() else {
+        panic!("these tests speak TCP")
+    };
+    connect_to(*address)
+}
+
+/// Connects; no call on the stream waits longer than [`LIMIT`].
+pub(crate) fn connect_to(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, LIMIT).expect("the server listens");
+    stream.set_nodelay(true).expect("a TCP stream");
+    stream.set_read_timeout(Some(LIMIT)).expect("a valid time");
+    stream.set_write_timeout(Some(LIMIT)).expect("a valid time");
+    stream
+}
+
+/// Sends `bytes` and waits for them.
+pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(bytes).expect("sent");
+    let mut back = vec![0; bytes.len()];
+    stream.read_exact(&mut back).expect("echoed");
+    assert!(back == bytes, "what came back is not what was sent");
+}
+
+/// Writes until nothing more fits, that is, until the server has not made room for a while. Gives the number of bytes.
+pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
+    stream
+        .set_write_timeout(Some(Duration::from_millis(200)))
+        .expect("a valid time");
+    let mut written = 0;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        assert!(
+            Instant::now() < deadline,
+            "the server takes in without end: {written} bytes so far"
+        );
+        let chunk = pattern.peek(64 * 1024);
+        match (&*stream).write(&chunk) {
+            Ok(n) => {
+                pattern.skip(n);
+                written += n as u64;
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("a full socket is no error: {error}"),
+        }
+    }
+    stream.set_write_timeout(Some(LIMIT)).expect("a valid time");
+    written
+}
+
+/// Reads to EOF, comparing with `pattern`, and gives the number of bytes.
+pub(crate) fn read_to_eof(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut total = 0;
+    loop {
+        let n = (&*stream).read(&mut buffer).expect("EOF, and no reset");
+        if n == 0 {
+            return total;
+        }
+        assert!(
+            pattern.next(n) == buffer[..n],
+            "wrong bytes within {n} after {total}"
+        );
+        total += n as u64;
+    }
+}
+
+/// Closes a client's side and waits for the server's EOF.
+pub(crate) fn close(stream: &mut TcpStream) {
+    stream.shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(
+        stream.read(&mut [0; 1]).expect("EOF, and no reset"),
+        0,
+        "bytes that nobody sent"
+    );
+}
+
+/// Waits for a condition.
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(
+            Instant::now() < deadline,
+            "waited {LIMIT:?} for this: {what}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Bytes without end, different for each seed and without a short period: a lost, doubled or foreign piece shows.
+#[derive(Clone)]
+pub(crate) struct Pattern {
+    seed: u64,
+    at: u64,
+}
+
+impl Pattern {
+    pub(crate) fn new(seed: u64) -> Pattern {
+        Pattern { seed, at: 0 }
+    }
+
+    pub(crate) fn next(&mut self, n: usize) -> Vec<u8> {
+        let bytes = self.peek(n);
+        self.skip(n);
+        bytes
+    }
+
+    pub(crate) fn skip(&mut self, n: usize) {
+        self.at += n as u64;
+    }
+
+    pub(crate) fn peek(&self, n: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(n + 8);
+        let mut word = self.at / 8;
+        while bytes.len() < n + (self.at % 8) as usize {
+            // splitmix64's mixing of the position.
+            let mut z = (self.seed << 40)
+                .wrapping_add(word)
+                .wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            bytes.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+            word += 1;
+        }
+        bytes.drain(..(self.at % 8) as usize);
+        bytes.truncate(n);
+        bytes
+    }
+}
+
+/// A server as a process of its own: the real binary.
+pub(crate) struct Process {
+    child: Child,
+    pub(crate) ready_line: String,
+    pub(crate) address: SocketAddr,
+}
+
+impl Process {
+    pub(crate) fn start(engine: &str, args: &[&str]) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_echometer-server"));
+        command.args(["--engine", engine]);
+        Process::spawn(command, args)
+    }
+
+    /// The same, with at most `nofile` descriptors.
+    pub(crate) fn start_limited(engine: &str, nofile: u32, args: &[&str]) -> Process {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {nofile} && exec \"$@\""), "sh"]);
+        command.args([env!("CARGO_BIN_EXE_echometer-server"), "--engine", engine]);
+        Process::spawn(command, args)
+    }
+
+    fn spawn(mut command: Command, args: &[&str]) -> Process {
+        if !args.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let mut child = command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary is built");
+        let mut ready_line = String::new();
+        let stdout = child.stdout.as_mut().expect("piped");
+        BufReader::new(stdout)
+            .read_line(&mut ready_line)
+            .expect("text");
+        let address = ready_line
+            .split_whitespace()
+            .nth(2)
+            .and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let output = child.wait_with_output().expect("it ends");
+            panic!(
+                "no ready line but `{ready_line}`, and on stderr:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        };
+        Process {
+            child,
+            ready_line,
+            address,
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits for its end. Gives its status and what it said on stderr.
+    pub(crate) fn wait(mut self) -> (ExitStatus, String) {
+        let mut status = None;
+        until("the server's end", || {
+            status = self.child.try_wait().expect("our child");
+            status.is_some()
+        });
+        let mut stderr = String::new();
+        self.child
+            .stderr
+            .take()
+            .expect("piped")
+            .read_to_string(&mut stderr)
+            .expect("text");
+        (status.expect("waited for"), stderr)
+    }
+
+    /// Stops it in order, and reads the counters that it was told to write.
+    pub(crate) fn finish(self, stats: &Path) -> Stats {
+        self.signal(Signal::TERM);
+        let (status, stderr) = self.wait();
+        assert!(status.success(), "{status}: {stderr}");
+        read_stats(stats)
+    }
+
+    /// CPU time used so far, in the kernel's ticks of 10 ms.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("it runs");
+        // After the name, which may hold anything: state is field 3, utime and stime are 14 and 15 (proc(5)).
+        let fields: Vec<&str> = stat
+            .rsplit_once(')')
+            .expect("a name")
+            .1
+            .split_whitespace()
+            .collect();
+        let ticks: u64 = [fields[11], fields[12]]
+            .iter()
+            .map(|field| field.parse::<u64>().expect("ticks"))
+            .sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // After `wait` it is gone, and both calls do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn read_stats(path: &Path) -> Stats {
+    let text = std::fs::read_to_string(path).expect("the counters were written");
+    serde_json::from_str(&text).expect("the counters are of the schema")
+}
