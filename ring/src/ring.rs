@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ pub struct Ring {
     ticket: u32,
     /// What is left of a receive that filled several buffers.
     bundle: Bundle,
-    bundle_bytes_max: u32,
+    recv_bytes_max: u32,
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
@@ -146,7 +146,7 @@ impl Ring {
         if features.has(Feature::RegisteredRing) && submitter.register_ring_fd().is_err() {
             features = features.without(Feature::RegisteredRing);
         }
-        Ok(Ring {
+        let mut ring = Ring {
             submitter: ManuallyDrop::new(submitter),
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
@@ -166,10 +166,57 @@ impl Ring {
                 buffers: VecDeque::new(),
                 more: false,
             },
-            bundle_bytes_max: config.bundle_bytes_max.max(1),
+            recv_bytes_max: config.recv_bytes_max.max(1),
             addresses: Vec::new(),
             counts: Counts::default(),
-        })
+        };
+        if ring.features.has(Feature::MultishotRecv) && !ring.has_recv_limits() {
+            // Unbounded, a bundle would let one connection take all buffers at once.
+            ring.features = ring.features.without(Feature::Bundle);
+            ring.recv_bytes_max = 0;
+        }
+        ring.counts = Counts::default();
+        Ok(ring)
+    }
+
+    /// Whether this kernel bounds multishot receives (6.17): tried on a pair of sockets, which takes some microseconds.
+    fn has_recv_limits(&mut self) -> bool {
+        let pair = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        );
+        let Ok((near, far)) = pair else {
+            return false;
+        };
+        let Ok(slot) = self.install(near.as_fd()) else {
+            return false;
+        };
+        self.recv(slot);
+        // The far end's close ends the receive, whatever the kernel can.
+        drop(far);
+        let deadline = Instant::now() + REAP_LIMIT;
+        let mut limits = false;
+        while Instant::now() < deadline {
+            if self
+                .submit_and_wait(Some(Duration::from_millis(100)))
+                .is_err()
+            {
+                return false;
+            }
+            while let Some(event) = self.next_event() {
+                match event {
+                    Event::Recv { result, .. } => {
+                        limits = result.is_ok();
+                        self.close(slot);
+                    }
+                    Event::Close { .. } => return limits,
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     /// The features in use: those asked for, less what this kernel lacks.
@@ -206,7 +253,7 @@ impl Ring {
                 .submitter
                 .register_files_update(slot.0, &[file.as_raw_fd()]);
             if let Err(error) = installed {
-                self.vacate(slot);
+                self.slots.vacate(slot);
                 self.slots.closed(slot);
                 return Err(error);
             }
@@ -251,12 +298,24 @@ impl Ring {
     /// # Panics
     /// When one is armed already.
     pub fn accept(&mut self, listener: Slot) {
+        let multishot = self.features.has(Feature::MultishotAccept);
+        self.push_accept(listener, multishot);
+    }
+
+    /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept_one(&mut self, listener: Slot) {
+        self.push_accept(listener, false);
+    }
+
+    fn push_accept(&mut self, listener: Slot, multishot: bool) {
         let direct = self.features.has(Feature::Direct);
         self.arm(listener, Op::Accept);
         self.accepts += 1;
         // A direct descriptor has no close-on-exec flag: it is in no process' table.
         let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-        let multishot = self.features.has(Feature::MultishotAccept);
         let entry = match (self.target(listener), multishot) {
             (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
                 .allocate_file_index(true)
@@ -287,7 +346,7 @@ impl Ring {
         self.arm(slot, Op::Recv);
         let multishot = self.features.has(Feature::MultishotRecv);
         let bundle = self.features.has(Feature::Bundle);
-        let limit = self.bundle_bytes_max;
+        let limit = self.recv_bytes_max;
         let size = self.pool.size();
         let entry = match (self.target(slot), multishot) {
             (Target::Direct(fixed), true) if bundle => {
@@ -296,8 +355,10 @@ impl Ring {
             (Target::Plain(fd), true) if bundle => {
                 limited(opcode::RecvMultiBundle::new(fd, GROUP).build(), limit)
             }
-            (Target::Direct(fixed), true) => opcode::RecvMulti::new(fixed, GROUP).build(),
-            (Target::Plain(fd), true) => opcode::RecvMulti::new(fd, GROUP).build(),
+            (Target::Direct(fixed), true) => {
+                limited(opcode::RecvMulti::new(fixed, GROUP).build(), limit)
+            }
+            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, GROUP).build(), limit),
             (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
                 .buf_group(GROUP)
                 .build()
@@ -861,15 +922,8 @@ impl Ring {
             None => opcode::Close::new(Fixed(slot.0)).build(),
         };
         let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
-        self.vacate(slot);
+        self.slots.vacate(slot);
         self.push_raw(&entry);
-    }
-
-    fn vacate(&mut self, slot: Slot) {
-        let state = self.slots.state(slot);
-        state.generation = state.generation.wrapping_add(1);
-        state.life = Life::Vacant;
-        state.file = None;
     }
 
     #[inline]
@@ -958,8 +1012,9 @@ impl Ring {
     }
 }
 
-/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`). Without it one connection
-/// whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are bytes for.
+/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`); 0 is no bound. Without it
+/// one connection whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are
+/// bytes for.
 fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
     /// Where `struct io_uring_sqe` of the kernel's ABI has its `optlen`.
     const OPTLEN: usize = 44;

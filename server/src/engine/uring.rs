@@ -73,6 +73,8 @@ struct Server<'a> {
     held: usize,
     connections: usize,
     connections_max: usize,
+    /// Vacant places below which connections are accepted one by one.
+    accept_room: usize,
     accepting: Accepting,
     listener: Option<(Slot, OwnedFd)>,
     drain_deadline: Option<Instant>,
@@ -118,7 +120,8 @@ impl<'a> Server<'a> {
         worker: &'a Worker,
     ) -> Result<Server<'a>, ServeError> {
         let ring_config = sizing::ring_config(config)?;
-        let connections_max = sizing::connections_max(&ring_config, listener.backlog_effective());
+        let connections_max = sizing::connections_max(&ring_config);
+        let accept_room = sizing::accept_room(listener.backlog_effective());
         let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
         let listener: OwnedFd = listener.into_fd();
         let listening = ring
@@ -127,7 +130,11 @@ impl<'a> Server<'a> {
         let stop = ring
             .install(worker.stop.fd())
             .map_err(ServeError::system("cannot watch for the stop request"))?;
-        ring.accept(listening);
+        if connections_max < accept_room {
+            ring.accept_one(listening);
+        } else {
+            ring.accept(listening);
+        }
         ring.poll(stop);
         ring.submit()
             .map_err(ServeError::system("cannot start accepting"))?;
@@ -143,6 +150,7 @@ impl<'a> Server<'a> {
             held: 0,
             connections: 0,
             connections_max,
+            accept_room,
             accepting: Accepting::Yes,
             listener: Some((listening, listener)),
             drain_deadline: None,
@@ -204,7 +212,7 @@ impl<'a> Server<'a> {
         match self.accepting {
             Accepting::Yes => self.arm_accept(),
             Accepting::Resting(_) => {}
-            Accepting::Ended => self.end_accepting()?,
+            Accepting::Ended => self.end_accepting(),
         }
         Ok(())
     }
@@ -220,7 +228,10 @@ impl<'a> Server<'a> {
         while self.peers.len() <= slot.index() {
             self.peers.push(Peer::vacant());
         }
-        self.peers[slot.index()].welcome(slot, Connection::new(self.config.owed_max));
+        self.peers[slot.index()].welcome(
+            slot,
+            Connection::new(sizing::owed_pause(self.config.owed_max)),
+        );
         self.connections += 1;
         if self.accepting == Accepting::Ended {
             self.peers[slot.index()].connection.stop();
@@ -229,7 +240,11 @@ impl<'a> Server<'a> {
         }
         if self.connections_max <= self.connections && self.accepting == Accepting::Yes {
             // The next ones wait in the listen queue: a full table of direct descriptors would drop them.
+            self.worker.counters.accept_error(AcceptError::ProcessLimit);
             self.rest_accepting();
+            self.cancel_accept();
+        } else if self.connections_max < self.connections + self.accept_room {
+            // From here on one by one.
             self.cancel_accept();
         }
         self.settle(slot);
@@ -255,7 +270,11 @@ impl<'a> Server<'a> {
         if let Some((listener, _)) = self.listener
             && !self.ring.is_armed(listener)
         {
-            self.ring.accept(listener);
+            if self.connections_max < self.connections + self.accept_room {
+                self.ring.accept_one(listener);
+            } else {
+                self.ring.accept(listener);
+            }
         }
     }
 
@@ -498,8 +517,10 @@ impl<'a> Server<'a> {
     }
 
     fn release_delayed(&mut self) {
-        let now = clock::now_ns();
-        if self.config.delay.frozen_until(now).is_some() {
+        // A stop doesn't wait for delays: what is owed is sent.
+        let stopping = self.drain_deadline.is_some();
+        let now = if stopping { u64::MAX } else { clock::now_ns() };
+        if !stopping && self.config.delay.frozen_until(now).is_some() {
             return;
         }
         while let Some((turn, payload)) = self.delayed.pop_due(now) {
@@ -677,35 +698,34 @@ impl<'a> Server<'a> {
         debug_assert!(armed || was != Accepting::Yes);
         if armed {
             self.cancel_accept();
-        } else if let Err(error) = self.end_accepting() {
-            // Nothing is lost but those that wait in the queue.
-            eprintln!("warning: {error}");
+        } else {
+            self.end_accepting();
         }
         self.for_each_open(Connection::stop);
     }
 
     /// The accept's last event is here: takes what the queue still holds, then closes the listener. Closed with a queue,
     /// it would reset those clients.
-    fn end_accepting(&mut self) -> Result<(), ServeError> {
+    fn end_accepting(&mut self) {
         let Some((slot, listener)) = self.listener.take() else {
-            return Ok(());
+            return;
         };
         while self.connections < self.connections_max {
             let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
-                Ok(file) => {
-                    let slot = self
-                        .ring
-                        .install(file.as_fd())
-                        .map_err(ServeError::system("cannot take in the last connections"))?;
-                    self.welcome(slot);
-                }
+                Ok(file) => match self.ring.install(file.as_fd()) {
+                    Ok(slot) => self.welcome(slot),
+                    // All slots are taken, or their closes are not done yet: this one sees its connection end.
+                    Err(_) => {
+                        let errors = &self.worker.counters;
+                        errors.accept_error(AcceptError::ProcessLimit);
+                    }
+                },
                 Err(Errno::CONNABORTED | Errno::INTR) => {}
                 Err(_) => break,
             }
         }
         self.ring.close(slot);
-        Ok(())
     }
 
     fn for_each_open(&mut self, tell: impl Fn(&mut Connection)) {

@@ -24,8 +24,8 @@ const SLOTS_OWN: u32 = 2;
 /// `--uring` names a feature that doesn't exist.
 pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
     let wanted = config.connections_max.unwrap_or(CONNECTIONS);
-    // Room for one over the limit, and for a queue that is accepted in one go when the limit is met.
-    let wanted = wanted.saturating_add(SLOTS_OWN + config.backlog + 1);
+    // Room for those over the limit too, which are accepted and closed at once.
+    let wanted = wanted.saturating_add(SLOTS_OWN + 2 * config.backlog.min(1 << 15));
     // The table of direct descriptors is bounded by the soft limit (io_uring_register(2)), though its entries are not
     // counted against it. As much as allowed is fine: the engine stops accepting before the table is full.
     let hard = limits::nofile().hard;
@@ -35,17 +35,28 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         slots,
         buffers: config.buffers.unwrap_or(BUFFERS).min(1 << 15) as u16,
         buffer_size: config.buffer_size.unwrap_or(BUFFER_SIZE),
+        recv_bytes_max: owed_pause(config.owed_max),
         features: features(&config.uring)?,
         ..RingConfig::default()
     })
 }
 
-/// Connections after which accepting rests, so that those in the listen queue fit the table when an accept that is
-/// under way takes them all at once.
-pub(super) fn connections_max(ring: &RingConfig, backlog: u32) -> usize {
-    let slots = ring.slots.saturating_sub(SLOTS_OWN);
-    let margin = (backlog + 1).min(slots / 4);
-    (slots - margin).max(1) as usize
+/// Bytes owed at which a connection is not received from any more: a receive that is armed may bring as many again, and
+/// both together are what it may owe.
+pub(super) fn owed_pause(owed_max: u32) -> u32 {
+    (owed_max / 2).max(1)
+}
+
+/// Connections after which accepting rests: a full table of direct descriptors would drop the next ones, where a listen
+/// queue keeps them.
+pub(super) fn connections_max(ring: &RingConfig) -> usize {
+    ring.slots.saturating_sub(SLOTS_OWN).max(1) as usize
+}
+
+/// Vacant places below which connections are accepted one by one: an accept that goes on by itself takes all that wait,
+/// and while it does as many again may come.
+pub(super) fn accept_room(backlog_effective: u32) -> usize {
+    2 * (backlog_effective as usize + 1)
 }
 
 /// `--uring +name,-name` over the defaults.
@@ -88,9 +99,9 @@ mod tests {
     #[test]
     fn a_small_table_still_serves() {
         let ring = RingConfig {
-            slots: 10,
+            slots: 2,
             ..RingConfig::default()
         };
-        assert_eq!(connections_max(&ring, 4_096), 6);
+        assert_eq!(connections_max(&ring), 1);
     }
 }
