@@ -3,25 +3,24 @@
 
 mod peer;
 mod slab;
+mod timer;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use echometer_host::clock::now_ns;
 use echometer_host::sockets::Listener;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
 
 use self::peer::{Peer, Shared, Turn};
 use self::slab::{Slab, Token};
+use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
-use crate::counters::{AcceptError, Counter};
+use crate::counters::AcceptError;
 use crate::delay::Delay;
 use crate::engine::{ServeError, Unavailable, Worker};
 
@@ -468,41 +467,5 @@ fn rewatch(
 impl Token {
     fn data(self) -> EventData {
         EventData::new_u64(self.to_u64())
-    }
-}
-
-/// A timer of the kernel. Unlike the timeout of epoll_wait it has no slack and no rounding to a millisecond.
-struct Timer {
-    fd: OwnedFd,
-    armed_ns: u64,
-}
-
-impl Timer {
-    fn new() -> Result<Timer, ServeError> {
-        let fd = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )
-        .map_err(ServeError::system("cannot create a timer"))?;
-        Ok(Timer { fd, armed_ns: 0 })
-    }
-
-    fn arm(&mut self, due_ns: u64, enters: &Counter) -> Result<(), ServeError> {
-        if self.armed_ns == due_ns {
-            return Ok(());
-        }
-        let at = Timespec {
-            tv_sec: (due_ns / 1_000_000_000) as i64,
-            tv_nsec: (due_ns % 1_000_000_000) as i64,
-        };
-        let once = Itimerspec {
-            it_interval: NO_WAIT,
-            it_value: at,
-        };
-        enters.add(1);
-        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &once)
-            .map_err(ServeError::system("cannot set a timer"))?;
-        self.armed_ns = due_ns;
-        Ok(())
     }
 }

@@ -63,7 +63,7 @@ pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 /// Writes until nothing more fits, that is, until the server has not made room for a while. Gives the number of bytes.
 pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
     stream
-        .set_write_timeout(Some(Duration::from_millis(200)))
+        .set_write_timeout(Some(Duration::from_millis(400)))
         .expect("a valid time");
     let mut written = 0;
     let deadline = Instant::now() + LIMIT;
