@@ -27,9 +27,13 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
 pub fn available(config: &Config) -> Result<(), Unavailable> {
     let config = sizing::ring_config(config)?;
-    Ring::new(&config)
-        .map(drop)
-        .map_err(|error| unavailable(&error))
+    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
+    // blocking call that the caller is in by then would fail with EINTR.
+    let trial = std::thread::spawn(move || Ring::new(&config).map(drop));
+    match trial.join() {
+        Ok(tried) => tried.map_err(|error| unavailable(&error)),
+        Err(_) => Err(Unavailable::Failed("the trial of a ring panicked".into())),
+    }
 }
 
 /// Serves with io_uring: see [`Serve`](crate::engine::Serve).
