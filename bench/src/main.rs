@@ -1,2 +1,2 @@
-//! The binary.
+//! The `echometer` binary.
 fn main() {}
