@@ -2,4 +2,5 @@
 //! cheaper or faster, by how much and how sure.
 #![forbid(unsafe_code)]
 
+pub mod arm;
 pub mod statistics;
