@@ -3,4 +3,5 @@
 #![forbid(unsafe_code)]
 
 pub mod arm;
+pub mod slices;
 pub mod statistics;
