@@ -3,5 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod arm;
+pub mod guard;
+pub mod process_group;
+pub mod server_process;
 pub mod slices;
 pub mod statistics;
