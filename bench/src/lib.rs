@@ -2,8 +2,11 @@
 //! cheaper or faster, by how much and how sure.
 #![forbid(unsafe_code)]
 
+pub mod analysis;
 pub mod arm;
+pub mod figures;
 pub mod guard;
+pub mod metric;
 pub mod process_group;
 pub mod server_process;
 pub mod slices;
