@@ -132,7 +132,7 @@ impl Flow {
     /// none left the message counts as unsent, and this says false.
     #[inline]
     pub fn due(&mut self, connection: u32, at_ns: u64) -> bool {
-        let index = if self.alive.len() == self.connections.len() {
+        let index = if !self.connections[connection as usize].lost {
             connection
         } else if let Some(survivors) = std::num::NonZeroUsize::new(self.alive.len()) {
             self.alive[connection as usize % survivors]
@@ -306,11 +306,7 @@ impl Flow {
             return;
         }
         self.strike_off(connection);
-        self.end_messages(
-            connection,
-            |end, message| on_end(end, message),
-            Counting::Lost,
-        );
+        self.end_messages(connection, on_end, Counting::Lost);
     }
 
     /// Gives up waiting on `connection`: what is still in flight is outstanding (and stays so in the counts, as sent
@@ -322,11 +318,7 @@ impl Flow {
         if !self.connections[connection].lost {
             self.strike_off(connection);
         }
-        self.end_messages(
-            connection,
-            |end, message| on_end(end, message),
-            Counting::Outstanding,
-        );
+        self.end_messages(connection, on_end, Counting::Outstanding);
         outstanding
     }
 

@@ -116,7 +116,7 @@ pub fn show_size(bytes: u64) -> String {
     for (scale, unit) in UNITS {
         if scale <= bytes {
             let value = bytes as f64 / scale as f64;
-            return if bytes % scale == 0 {
+            return if bytes.is_multiple_of(scale) {
                 format!("{value} {unit}")
             } else {
                 format!("{value:.1} {unit}")
@@ -131,7 +131,7 @@ pub fn show_count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.char_indices() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
