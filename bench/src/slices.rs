@@ -5,7 +5,7 @@
 //! Nothing here knows sockets, processes or the clock: they come in as [`Client`] and [`Arms`], and the tests run
 //! whole blocks against made-up ones in no time.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
 use rand::{Rng, seq::SliceRandom};
@@ -30,7 +30,7 @@ pub trait Client {
     ///
     /// # Errors
     /// A sentence that says why not.
-    fn open(&mut self, arm: usize) -> Result<(), String>;
+    fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String>;
 
     /// One stretch of load on the connections of an arm; on return nothing is in flight.
     ///
@@ -47,11 +47,11 @@ pub trait Client {
 
 /// Starts, watches and stops what serves; and tells the time.
 pub trait Arms {
-    /// Starts the server of an arm afresh and waits until it echoes.
+    /// Starts the server of an arm afresh, waits until it echoes and says where it listens.
     ///
     /// # Errors
     /// A sentence that says what it did instead.
-    fn start(&mut self, block: usize, arm: usize) -> Result<(), String>;
+    fn start(&mut self, block: usize, arm: usize) -> Result<SocketAddr, String>;
 
     /// `None` while the server lives, else a sentence that says how it ended. Waits up to `patience` for the end of a
     /// server whose connections have just been seen to break.
@@ -347,9 +347,9 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
     }
 
     fn start(&mut self, index: usize, arm: usize) -> Result<(), String> {
-        self.arms.start(index, arm)?;
+        let address = self.arms.start(index, arm)?;
         self.client
-            .open(arm)
+            .open(arm, address)
             .map_err(|reason| match self.arms.ended(arm, DEATH_PATIENCE) {
                 Some(ended) => format!("{ended} ({reason})"),
                 None => reason,

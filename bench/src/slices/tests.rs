@@ -100,7 +100,8 @@ impl World {
 }
 
 impl Client for World {
-    fn open(&mut self, arm: usize) -> Result<(), String> {
+    fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String> {
+        assert_eq!(usize::from(address.port()), 1 + arm, "the address of this arm");
         self.state.borrow_mut().open[arm] = true;
         Ok(())
     }
@@ -168,14 +169,14 @@ impl Client for World {
 }
 
 impl Arms for World {
-    fn start(&mut self, _block: usize, arm: usize) -> Result<(), String> {
+    fn start(&mut self, _block: usize, arm: usize) -> Result<SocketAddr, String> {
         let mut state = self.state.borrow_mut();
         state.starts += 1;
         if self.servers[arm].refuses_to_start {
             return Err("exited with status 1".to_owned());
         }
         state.running[arm] = true;
-        Ok(())
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1 + arm as u16)))
     }
 
     fn ended(&mut self, arm: usize, _patience: Duration) -> Option<String> {
