@@ -8,8 +8,11 @@
 
 pub mod address;
 pub mod clock;
+pub mod counters;
 pub mod cpus;
+pub mod kernel;
 pub mod limits;
+pub mod machine;
 pub mod pinning;
 pub mod process;
 pub mod signals;
