@@ -331,7 +331,9 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::{CpuShares, LatencyFigures};
+    use echometer_loadgen::file::Summary;
+
+    use crate::figures::CpuShares;
 
     fn terms(arms: &[&str]) -> Terms {
         Terms {
@@ -353,15 +355,13 @@ mod tests {
             messages: 300_000,
             recorded: 290_000,
             slices: 60,
-            latency_ns: LatencyFigures {
+            latency_ns: Summary {
                 count: 290_000,
-                min: 100_000,
-                mean: 500_000.0,
                 p50: Some(480_000),
                 p90: Some(600_000),
                 p99: Some(900_000),
                 p99_9: Some(1_500_000),
-                max: 3_000_000,
+                ..Summary::default()
             },
             server_busy: Some(0.99),
             client_busy: 0.80,

@@ -109,7 +109,8 @@ fn parse(text: &str) -> Result<(Option<&str>, Spec), ArmError> {
 }
 
 fn parse_spec(spec: &str, arm: &str) -> Result<Spec, ArmError> {
-    let spec = spec.trim();
+    // The blanks at which words are split, and no other: a command may end in any character that it likes.
+    let spec = spec.trim_matches([' ', '\t', '\n']);
     if let Some(address) = spec.strip_prefix("tcp:") {
         return parse_remote(address).ok_or_else(|| ArmError::Address(arm.to_owned()));
     }

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
+use echometer_loadgen::file::Summary;
+
 use crate::{
-    metric::{COMPARED_ABOVE_MIN, METRICS, Metric, SHOWN_ABOVE_MIN},
+    metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
     slices::{ArmBlock, Block, Slice},
     statistics::median,
 };
@@ -53,7 +55,7 @@ pub struct ArmFigures {
     /// How many slices it had.
     pub slices: usize,
     /// Latency from the write (closed loop) or the due time (open loop) to the reply, in ns.
-    pub latency_ns: LatencyFigures,
+    pub latency_ns: Summary,
     /// The share of its slices in which the server computed, 0..1 a cpu that it may use.
     pub server_busy: Option<f64>,
     /// The share of its slices in which the client's busiest thread had work, 0..1.
@@ -77,27 +79,6 @@ pub struct CpuShares {
     pub softirq: f64,
     /// Taken by the hypervisor.
     pub steal: f64,
-}
-
-/// A latency histogram in a few numbers, all in ns. A quantile with fewer than 10 samples above it is `null`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LatencyFigures {
-    /// Samples.
-    pub count: u64,
-    /// Fastest.
-    pub min: u64,
-    /// Arithmetic mean.
-    pub mean: f64,
-    /// Median.
-    pub p50: Option<u64>,
-    /// 90 %.
-    pub p90: Option<u64>,
-    /// 99 %.
-    pub p99: Option<u64>,
-    /// 99.9 %.
-    pub p99_9: Option<u64>,
-    /// Slowest.
-    pub max: u64,
 }
 
 impl BlockFigures {
@@ -192,7 +173,7 @@ impl ArmFigures {
             messages,
             recorded: total(|slice| slice.recorded),
             slices: slices.len(),
-            latency_ns: LatencyFigures::of(&arm.latency),
+            latency_ns: Summary::of(&arm.latency, None),
             server_busy: cpu_ns.map(|cpu_ns| cpu_ns as f64 / cpus_ns),
             client_busy: share(|slice| slice.client_busiest),
             server_cpus: CpuShares {
@@ -217,30 +198,6 @@ impl ArmFigures {
             Metric::LatencyP90 => self.latency_ns.p90.map(|ns| ns as f64),
             Metric::LatencyP99 => self.latency_ns.p99.map(|ns| ns as f64),
             Metric::LatencyP99_9 => self.latency_ns.p99_9.map(|ns| ns as f64),
-        }
-    }
-}
-
-impl LatencyFigures {
-    fn of(latency: &Histogram<u64>) -> Self {
-        let quantile = |metric: Metric| {
-            let shown = metric
-                .samples_above(latency.len())
-                .is_some_and(|above| SHOWN_ABOVE_MIN <= above);
-            metric
-                .quantile()
-                .filter(|_| shown)
-                .map(|quantile| latency.value_at_quantile(quantile))
-        };
-        Self {
-            count: latency.len(),
-            min: if latency.is_empty() { 0 } else { latency.min() },
-            mean: latency.mean(),
-            p50: quantile(Metric::LatencyP50),
-            p90: quantile(Metric::LatencyP90),
-            p99: quantile(Metric::LatencyP99),
-            p99_9: quantile(Metric::LatencyP99_9),
-            max: latency.max(),
         }
     }
 }

@@ -3,46 +3,33 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use echometer_loadgen::{Fleet, Membership, Phase, SessionId, Target};
+use echometer_loadgen::{Fleet, Membership, Phase, SessionId, Target, run::GIVE_UP_AFTER};
 
 use crate::slices::{Client, Stretch};
-
-/// How long answers are waited for after the end of a slice.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// The client side of a comparison.
 pub struct FleetClient {
     fleet: Fleet,
     sessions: Vec<Option<SessionId>>,
-    mismatch: Option<Mismatch>,
-}
-
-/// The first byte that came back wrong, under `--verify`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mismatch {
-    /// From which arm.
-    pub arm: usize,
-    /// Connection, offset, expected and got.
-    pub what: String,
 }
 
 impl FleetClient {
     /// A client for `arms` arms, connected to none.
     #[must_use]
     pub fn new(fleet: Fleet, arms: usize) -> Self {
-        Self { fleet, sessions: vec![None; arms], mismatch: None }
-    }
-
-    /// The first wrong byte so far.
-    #[must_use]
-    pub fn mismatch(&self) -> Option<&Mismatch> {
-        self.mismatch.as_ref()
+        Self {
+            fleet,
+            sessions: vec![None; arms],
+        }
     }
 }
 
 impl Client for FleetClient {
     fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String> {
-        let session = self.fleet.open(&Target::from(address)).map_err(|error| format!("took no connections: {error}"))?;
+        let session = self
+            .fleet
+            .open(&Target::from(address))
+            .map_err(|error| format!("took no connections: {error}"))?;
         self.sessions[arm] = Some(session);
         Ok(())
     }
@@ -56,7 +43,10 @@ impl Client for FleetClient {
             membership: Membership::ByReply,
             intervals: None,
         };
-        let tally = self.fleet.drive(session, &phase).map_err(|error| format!("could not be loaded: {error}"))?;
+        let tally = self
+            .fleet
+            .drive(session, &phase)
+            .map_err(|error| format!("could not be loaded: {error}"))?;
         let mut faults: BTreeMap<String, u64> = tally
             .errors
             .iter()
@@ -66,15 +56,13 @@ impl Client for FleetClient {
         if 0 < unanswered {
             faults.insert("messages without an answer".to_owned(), unanswered);
         }
-        if let (None, Some(difference)) = (&self.mismatch, &tally.mismatch) {
-            self.mismatch = Some(Mismatch { arm, what: difference.to_string() });
-        }
         Ok(Stretch {
             latency: tally.latency,
             recorded: tally.recorded,
             recorded_span_ns: tally.recorded_span_ns,
             messages: tally.messages,
             faults,
+            wrong: tally.mismatch.map(|difference| difference.to_string()),
             client_cpu_ns: tally.client_cpu_ns,
             client_busiest: tally.busiest_thread,
             client_run_delay: tally.run_delay_ns as f64 / tally.recorded_span_ns.max(1) as f64,

@@ -41,9 +41,7 @@ pub const METRICS: [Metric; 7] = [
     Metric::LatencyP99_9,
 ];
 
-/// A quantile is shown only where this many samples lie above it, ...
-pub const SHOWN_ABOVE_MIN: u64 = 10;
-/// ... and compared only where this many do.
+/// A quantile is compared only where this many samples lie above it. (It is shown where ten do.)
 pub const COMPARED_ABOVE_MIN: u64 = 100;
 
 impl Metric {

@@ -23,7 +23,10 @@ impl ResultFolder {
     /// The folder holds `main_file` already (`AlreadyExists`), or can't be made.
     pub fn named(path: &Path, main_file: &str) -> io::Result<Self> {
         if path.join(main_file).exists() {
-            let text = format!("{} holds a {main_file} already, and results are never overwritten", path.display());
+            let text = format!(
+                "{} holds a {main_file} already, and results are never overwritten",
+                path.display()
+            );
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         Self::make(path.to_owned())
@@ -59,6 +62,13 @@ impl ResultFolder {
         &self.path
     }
 
+    /// Takes the folder away where nothing was written into it: a comparison that never began leaves no trace.
+    pub fn discard_if_empty(&self) {
+        // A folder that holds something is not removed: that is what these calls refuse.
+        let _ = fs::remove_dir(self.join(BLOCKS));
+        let _ = fs::remove_dir(&self.path);
+    }
+
     /// The path of a file in it.
     #[must_use]
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
@@ -86,10 +96,10 @@ pub fn hlog_name(block: usize, arm: &str) -> String {
     format!("{BLOCKS}/{block:03}-{arm}.hlog")
 }
 
-/// What the arm's server wrote to its stderr in a block (counted from 0), inside [`BLOCKS`].
+/// What the arm's server wrote to its stderr in a block (counted from 1): `blocks/003-uring.stderr`.
 #[must_use]
 pub fn log_name(block: usize, arm: &str) -> String {
-    format!("{:03}-{arm}.stderr", block + 1)
+    format!("{BLOCKS}/{block:03}-{arm}.stderr")
 }
 
 #[cfg(test)]
@@ -99,11 +109,20 @@ mod tests {
     #[test]
     fn results_are_counted_on() {
         let root = tempfile::tempdir().expect("a temporary folder");
-        let make = || ResultFolder::counted(root.path(), "20260101", "amd-2cpu", "compare").expect("it is writable");
+        let make = || {
+            ResultFolder::counted(root.path(), "20260101", "amd-2cpu", "compare")
+                .expect("it is writable")
+        };
         let first = make();
-        assert_eq!(first.path(), root.path().join("20260101/amd-2cpu/compare-001"));
+        assert_eq!(
+            first.path(),
+            root.path().join("20260101/amd-2cpu/compare-001")
+        );
         assert!(first.join(BLOCKS).is_dir());
-        assert_eq!(make().path(), root.path().join("20260101/amd-2cpu/compare-002"));
+        assert_eq!(
+            make().path(),
+            root.path().join("20260101/amd-2cpu/compare-002")
+        );
         fs::create_dir(root.path().join("20260101/amd-2cpu/compare-003")).expect("it is writable");
         assert!(make().path().ends_with("compare-004"));
     }
@@ -125,16 +144,21 @@ mod tests {
     fn files_are_replaced_whole() {
         let root = tempfile::tempdir().expect("a temporary folder");
         let folder = ResultFolder::named(root.path(), "x").expect("it is free");
-        folder.write("x", b"first, and longer").expect("it is writable");
+        folder
+            .write("x", b"first, and longer")
+            .expect("it is writable");
         folder.write("x", b"second").expect("it is writable");
         assert_eq!(fs::read(folder.join("x")).expect("it is there"), b"second");
-        let names: Vec<_> = fs::read_dir(folder.path()).expect("a folder").filter_map(Result::ok).collect();
+        let names: Vec<_> = fs::read_dir(folder.path())
+            .expect("a folder")
+            .filter_map(Result::ok)
+            .collect();
         assert_eq!(names.len(), 2, "the file and blocks/, nothing partial");
     }
 
     #[test]
     fn names_sort_by_block() {
         assert_eq!(hlog_name(3, "uring"), "blocks/003-uring.hlog");
-        assert_eq!(log_name(2, "uring"), "003-uring.stderr");
+        assert_eq!(log_name(12, "uring"), "blocks/012-uring.stderr");
     }
 }

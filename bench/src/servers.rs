@@ -1,7 +1,12 @@
 //! The real servers of a comparison, as the slices see them: started afresh for each block, their CPU clocks read at
 //! drained points, the cpus under them watched.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use echometer_host::{
     clock,
@@ -11,9 +16,9 @@ use echometer_host::{
 
 use crate::{
     arm::Arm,
-    results::log_name,
+    results::{ResultFolder, log_name},
     server_process::{Launcher, ServerProcess},
-    slices::{Arms, CpuTimes, Usage},
+    slices::{Arms, CpuTimes, Started, Usage},
 };
 
 /// All arms' servers.
@@ -21,18 +26,9 @@ use crate::{
 pub struct Servers {
     launcher: Launcher,
     arms: Vec<Arm>,
-    folder: PathBuf,
+    folder: ResultFolder,
     running: Vec<Option<Running>>,
     started: Vec<Option<Started>>,
-}
-
-/// How an arm's server was started last.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
-    /// The command line; `None` for a server that was running already.
-    pub command: Option<String>,
-    /// What it said when it was ready; foreign servers say nothing that we know of.
-    pub ready_line: Option<String>,
 }
 
 #[derive(Debug)]
@@ -44,18 +40,18 @@ struct Running {
 }
 
 impl Servers {
-    /// Servers for `arms`, none of them started. Their logs go into `folder`, which exists.
+    /// Servers for `arms`, none of them started. Their logs go into the result's `folder`.
     #[must_use]
-    pub fn new(launcher: Launcher, arms: Vec<Arm>, folder: PathBuf) -> Self {
+    pub fn new(launcher: Launcher, arms: Vec<Arm>, folder: ResultFolder) -> Self {
         let running = arms.iter().map(|_| None).collect();
         let started = arms.iter().map(|_| None).collect();
-        Self { launcher, arms, folder, running, started }
-    }
-
-    /// How the arms' servers were started last, in the arms' order; `None` for one that never was.
-    #[must_use]
-    pub fn started(&self) -> &[Option<Started>] {
-        &self.started
+        Self {
+            launcher,
+            arms,
+            folder,
+            running,
+            started,
+        }
     }
 
     fn pid(&self, arm: usize) -> Option<u32> {
@@ -66,16 +62,25 @@ impl Servers {
 impl Arms for Servers {
     fn start(&mut self, block: usize, arm: usize) -> Result<SocketAddr, String> {
         let log = self.folder.join(log_name(block, &self.arms[arm].name));
-        let server = self.launcher.start(&self.arms[arm], &log).map_err(|error| error.to_string())?;
+        let server = self
+            .launcher
+            .start(&self.arms[arm], &log)
+            .map_err(|error| {
+                discard_if_empty(&log);
+                error.to_string()
+            })?;
         let clock = match &server.group {
             Some(group) => Some(
-                TreeClock::new(group.pid()).map_err(|error| format!("has a CPU clock that can't be read: {error}"))?,
+                TreeClock::new(group.pid())
+                    .map_err(|error| format!("has a CPU clock that can't be read: {error}"))?,
             ),
             None => None,
         };
         let address = server.address;
-        self.started[arm] =
-            Some(Started { command: server.command.clone(), ready_line: server.ready_line.clone() });
+        self.started[arm] = Some(Started {
+            command: server.command.clone(),
+            ready_line: server.ready_line.clone(),
+        });
         self.running[arm] = Some(Running { server, log, clock });
         Ok(address)
     }
@@ -90,13 +95,20 @@ impl Arms for Servers {
 
     fn usage(&mut self, arm: usize) -> Option<Usage> {
         let usage = usage(self.pid(arm)?).ok()?;
-        Some(Usage { context_switches: usage.switches(), rss_bytes: usage.rss_bytes })
+        Some(Usage {
+            context_switches: usage.switches(),
+            rss_bytes: usage.rss_bytes,
+        })
     }
 
     fn server_cpus(&mut self) -> CpuTimes {
         // Where /proc/stat can't be read, nothing is known of the cpus, and nothing is said.
         let all = cpu_times().unwrap_or_default();
-        let ours = self.launcher.server_cpus.iter().filter_map(|cpu| all.get(&cpu));
+        let ours = self
+            .launcher
+            .server_cpus
+            .iter()
+            .filter_map(|cpu| all.get(&cpu));
         ours.fold(CpuTimes::default(), |sum, cpu| CpuTimes {
             busy_ns: sum.busy_ns + cpu.busy_ns() + cpu.steal_ns,
             softirq_ns: sum.softirq_ns + cpu.softirq_ns,
@@ -107,14 +119,22 @@ impl Arms for Servers {
     fn stop(&mut self, arm: usize) {
         if let Some(Running { server, log, .. }) = self.running[arm].take() {
             drop(server);
-            // Only what has something to say is kept.
-            if std::fs::metadata(&log).is_ok_and(|log| log.len() == 0) {
-                let _ = std::fs::remove_file(&log);
-            }
+            discard_if_empty(&log);
         }
+    }
+
+    fn started(&self, arm: usize) -> Option<Started> {
+        self.started[arm].clone()
     }
 
     fn now_ns(&mut self) -> u64 {
         clock::now_ns()
+    }
+}
+
+/// Of what the servers wrote only that is kept which says something.
+fn discard_if_empty(log: &Path) {
+    if fs::metadata(log).is_ok_and(|log| log.len() == 0) {
+        let _ = fs::remove_file(log);
     }
 }

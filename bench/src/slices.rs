@@ -70,6 +70,9 @@ pub trait Arms {
     /// Stops the server of an arm, if it runs.
     fn stop(&mut self, arm: usize);
 
+    /// How the server of an arm was started last; `None` if it never was.
+    fn started(&self, arm: usize) -> Option<Started>;
+
     /// A clock that never goes back, in ns.
     fn now_ns(&mut self) -> u64;
 }
@@ -87,12 +90,23 @@ pub struct Stretch {
     pub messages: u64,
     /// What went wrong, counted by kind; messages lost and unanswered are kinds too. Empty when all is well.
     pub faults: BTreeMap<String, u64>,
+    /// The first byte that came back wrong, where bytes are compared: connection, offset, expected and got.
+    pub wrong: Option<String>,
     /// CPU time of the client's worker threads, in ns.
     pub client_cpu_ns: u64,
     /// The share of the time in which the client's busiest thread had work, 0..1.
     pub client_busiest: f64,
     /// What disturbed the client without making the figures wrong: shares of the stretch, 0..1.
     pub client_run_delay: f64,
+}
+
+/// How a server was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The command line; `None` for a server that was running already.
+    pub command: Option<String>,
+    /// What it said when it was ready; foreign servers say nothing that we know of.
+    pub ready_line: Option<String>,
 }
 
 /// Of a server process and its descendants.
@@ -218,12 +232,21 @@ pub struct Fault {
     pub reason: String,
 }
 
+/// What ends more than a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Abort {
+    /// An arm could not be started, or took no connections.
+    NotStarted(Fault),
+    /// An arm sent back something else than it got.
+    WrongBytes(Fault),
+}
+
 /// Runs one block. Whatever happens, every server is stopped and every connection closed on return.
 ///
 /// `stop` is asked after every slice; `watch` is told what comes next.
 ///
 /// # Errors
-/// An arm could not be started. (One that fails later makes the block invalid instead.)
+/// See [`Abort`]. (An arm that fails later on makes the block invalid instead.)
 pub fn run_block(
     index: usize,
     plan: &SlicePlan,
@@ -232,7 +255,7 @@ pub fn run_block(
     arms: &mut impl Arms,
     stop: &dyn Fn() -> bool,
     watch: &mut dyn FnMut(Step),
-) -> Result<Block, Fault> {
+) -> Result<Block, Abort> {
     let mut run = Run {
         plan,
         client,
@@ -248,7 +271,7 @@ pub fn run_block(
     }
     match outcome {
         Ok(()) => Ok(run.block),
-        Err(End::NotStarted(fault)) => Err(fault),
+        Err(End::Abort(abort)) => Err(abort),
         Err(End::Invalid(fault)) => {
             run.block.faults.push(fault);
             Ok(run.block)
@@ -267,7 +290,7 @@ struct Run<'a, C, A> {
 
 /// Why a block ends before its time.
 enum End {
-    NotStarted(Fault),
+    Abort(Abort),
     Invalid(Fault),
 }
 
@@ -278,7 +301,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         for &arm in &order {
             (self.watch)(Step::Start { arm });
             self.start(index, arm)
-                .map_err(|reason| End::NotStarted(Fault { arm, reason }))?;
+                .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
         }
         let mut rates = vec![0.0; self.plan.arms];
         for &arm in &order {
@@ -348,12 +371,12 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
 
     fn start(&mut self, index: usize, arm: usize) -> Result<(), String> {
         let address = self.arms.start(index, arm)?;
-        self.client
-            .open(arm, address)
-            .map_err(|reason| match self.arms.ended(arm, DEATH_PATIENCE) {
+        self.client.open(arm, address).map_err(|reason| {
+            match self.arms.ended(arm, DEATH_PATIENCE) {
                 Some(ended) => format!("{ended} ({reason})"),
                 None => reason,
-            })
+            }
+        })
     }
 
     /// Loads an arm for a while and returns its rate, in messages a second.
@@ -438,6 +461,10 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             return Err(invalid(arm, ended));
         }
         let stretch = outcome.map_err(|reason| invalid(arm, reason))?;
+        if let Some(wrong) = stretch.wrong {
+            let reason = format!("sent back something else than it got: {wrong}");
+            return Err(End::Abort(Abort::WrongBytes(Fault { arm, reason })));
+        }
         if stretch.faults.is_empty() {
             return Ok(stretch);
         }
@@ -528,3 +555,5 @@ impl ArmBlock {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod world;

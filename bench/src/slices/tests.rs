@@ -1,216 +1,31 @@
-//! Whole blocks against a made-up world: servers of known cost, a load generator that counts, a clock that moves
-//! only when somebody works.
+//! Whole blocks against the made-up world.
 
-use std::{cell::RefCell, rc::Rc};
+use std::rc::Rc;
 
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::*;
-
-/// A server of the made-up world.
-#[derive(Debug, Clone)]
-struct Server {
-    /// What a message costs it, in ns; it is the bottleneck, so this is the time between replies too.
-    message_ns: u64,
-    /// The share of its resting time that it spends computing.
-    restless: f64,
-    /// Whether its CPU time can be read.
-    remote: bool,
-    /// It dies in this stretch of load, counted over the block.
-    dies_at: Option<usize>,
-    /// It loses a message in this stretch.
-    loses_at: Option<usize>,
-    refuses_to_start: bool,
-    silent: bool,
-}
-
-const GOOD: Server = Server {
-    message_ns: 10_000,
-    restless: 0.0,
-    remote: false,
-    dies_at: None,
-    loses_at: None,
-    refuses_to_start: false,
-    silent: false,
+use super::{
+    world::{GOOD, Server, World},
+    *,
 };
 
-#[derive(Debug, Default)]
-struct State {
-    now_ns: u64,
-    cpu_ns: Vec<u64>,
-    running: Vec<bool>,
-    open: Vec<bool>,
-    dead: Vec<bool>,
-    stretches: Vec<usize>,
-    /// Every stretch: arm, ramp, length.
-    driven: Vec<(usize, Duration, Duration)>,
-    starts: usize,
+fn run(world: &World, plan: &SlicePlan) -> Result<Block, Abort> {
+    run_until(world, plan, &|| false)
 }
 
-/// Both sides of the world share their state, as both sides of a real one share a machine.
-#[derive(Clone)]
-struct World {
-    servers: Vec<Server>,
-    state: Rc<RefCell<State>>,
-}
-
-impl World {
-    fn of(servers: &[Server]) -> Self {
-        let n = servers.len();
-        let state = State {
-            cpu_ns: vec![0; n],
-            running: vec![false; n],
-            open: vec![false; n],
-            dead: vec![false; n],
-            stretches: vec![0; n],
-            ..State::default()
-        };
-        Self {
-            servers: servers.to_vec(),
-            state: Rc::new(RefCell::new(state)),
-        }
-    }
-
-    fn run(&self, plan: &SlicePlan) -> Result<Block, Fault> {
-        self.run_until(plan, &|| false)
-    }
-
-    fn run_until(&self, plan: &SlicePlan, stop: &dyn Fn() -> bool) -> Result<Block, Fault> {
-        let mut random = StdRng::seed_from_u64(7);
-        let outcome = run_block(
-            0,
-            plan,
-            &mut random,
-            &mut self.clone(),
-            &mut self.clone(),
-            stop,
-            &mut |_| (),
-        );
-        let state = self.state.borrow();
-        assert!(
-            !state.running.iter().any(|&running| running),
-            "a server was left running"
-        );
-        assert!(
-            !state.open.iter().any(|&open| open),
-            "connections were left open"
-        );
-        outcome
-    }
-}
-
-impl Client for World {
-    fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String> {
-        assert_eq!(usize::from(address.port()), 1 + arm, "the address of this arm");
-        self.state.borrow_mut().open[arm] = true;
-        Ok(())
-    }
-
-    fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, String> {
-        let mut state = self.state.borrow_mut();
-        assert!(
-            state.running[arm] && state.open[arm],
-            "only a started arm can be driven"
-        );
-        state.driven.push((arm, ramp, length));
-        let server = &self.servers[arm];
-        let stretch = state.stretches[arm];
-        state.stretches[arm] += 1;
-        let length_ns = length.as_nanos() as u64;
-        state.now_ns += length_ns;
-        if server.dies_at == Some(stretch) {
-            state.dead[arm] = true;
-            return Err("connection reset".to_owned());
-        }
-        let messages = if server.silent {
-            0
-        } else {
-            length_ns / server.message_ns
-        };
-        state.cpu_ns[arm] += messages * server.message_ns;
-        for (other, resting) in self
-            .servers
-            .iter()
-            .enumerate()
-            .filter(|&(other, _)| other != arm)
-        {
-            state.cpu_ns[other] += (length_ns as f64 * resting.restless) as u64;
-        }
-        let span_ns = (length - ramp).as_nanos() as u64;
-        let recorded = if server.silent {
-            0
-        } else {
-            span_ns / server.message_ns
-        };
-        let mut latency = Histogram::new(3).expect("digits");
-        latency
-            .record_n(server.message_ns, recorded)
-            .expect("in range");
-        let faults = if server.loses_at == Some(stretch) {
-            [("lost".to_owned(), 3)].into()
-        } else {
-            BTreeMap::new()
-        };
-        Ok(Stretch {
-            latency,
-            recorded,
-            recorded_span_ns: span_ns,
-            messages,
-            faults,
-            client_cpu_ns: messages * 5_000,
-            client_busiest: 0.5,
-            client_run_delay: 0.0,
-        })
-    }
-
-    fn close(&mut self, arm: usize) {
-        self.state.borrow_mut().open[arm] = false;
-    }
-}
-
-impl Arms for World {
-    fn start(&mut self, _block: usize, arm: usize) -> Result<SocketAddr, String> {
-        let mut state = self.state.borrow_mut();
-        state.starts += 1;
-        if self.servers[arm].refuses_to_start {
-            return Err("exited with status 1".to_owned());
-        }
-        state.running[arm] = true;
-        Ok(SocketAddr::from(([127, 0, 0, 1], 1 + arm as u16)))
-    }
-
-    fn ended(&mut self, arm: usize, _patience: Duration) -> Option<String> {
-        self.state.borrow().dead[arm].then(|| "was killed by signal 9".to_owned())
-    }
-
-    fn cpu_ns(&mut self, arm: usize) -> Option<u64> {
-        (!self.servers[arm].remote).then(|| self.state.borrow().cpu_ns[arm])
-    }
-
-    fn usage(&mut self, arm: usize) -> Option<Usage> {
-        let switches = self.state.borrow().driven.len() as u64;
-        (!self.servers[arm].remote).then_some(Usage {
-            context_switches: switches,
-            rss_bytes: 1 << 20,
-        })
-    }
-
-    fn server_cpus(&mut self) -> CpuTimes {
-        let state = self.state.borrow();
-        CpuTimes {
-            busy_ns: state.cpu_ns.iter().sum(),
-            softirq_ns: state.now_ns / 4,
-            steal_ns: 0,
-        }
-    }
-
-    fn stop(&mut self, arm: usize) {
-        self.state.borrow_mut().running[arm] = false;
-    }
-
-    fn now_ns(&mut self) -> u64 {
-        self.state.borrow().now_ns
-    }
+fn run_until(world: &World, plan: &SlicePlan, stop: &dyn Fn() -> bool) -> Result<Block, Abort> {
+    let mut random = StdRng::seed_from_u64(7);
+    let outcome = run_block(
+        1,
+        plan,
+        &mut random,
+        &mut world.clone(),
+        &mut world.clone(),
+        stop,
+        &mut |_| (),
+    );
+    assert!(world.is_tidy(), "a server or a connection was left behind");
+    outcome
 }
 
 fn plan(arms: usize) -> SlicePlan {
@@ -230,7 +45,7 @@ fn arms_take_turns_and_each_has_its_share() {
         ..GOOD
     };
     let world = World::of(&[GOOD, slower, GOOD]);
-    let block = world.run(&plan(3)).expect("all start");
+    let block = run(&world, &plan(3)).expect("all start");
     assert_eq!((&block.faults[..], block.cut_short), (&[][..], false));
     assert_eq!(block.slice, Duration::from_millis(50));
     assert_eq!(block.order.len(), 3 * 20, "1 s of 50 ms slices for each");
@@ -275,7 +90,7 @@ fn the_ramp_is_two_turns_of_the_arm_itself() {
         ..GOOD
     };
     let world = World::of(&[GOOD, slower]);
-    world.run(&plan(2)).expect("all start");
+    run(&world, &plan(2)).expect("all start");
     let state = world.state.borrow();
     for &(arm, ramp, length) in &state.driven[..2] {
         assert_eq!(
@@ -305,9 +120,7 @@ fn slices_grow_with_the_messages_in_flight_and_the_slowest_arm_sets_them() {
         in_flight: 1_000,
         ..plan(2)
     };
-    let block = World::of(&[GOOD, slower.clone()])
-        .run(&plan)
-        .expect("all start");
+    let block = run(&World::of(&[GOOD, slower.clone()]), &plan).expect("all start");
     // 20 x 1,000 messages at 50,000/s.
     assert!(
         block.slice.abs_diff(Duration::from_millis(400)) < Duration::from_micros(1),
@@ -320,7 +133,7 @@ fn slices_grow_with_the_messages_in_flight_and_the_slowest_arm_sets_them() {
         in_flight: 10_000,
         ..plan
     };
-    let block = World::of(&[GOOD, slower]).run(&plan).expect("all start");
+    let block = run(&World::of(&[GOOD, slower]), &plan).expect("all start");
     assert_eq!(block.order.len(), 2 * 3);
 }
 
@@ -330,9 +143,7 @@ fn an_arm_that_does_not_rest_makes_the_block_invalid_and_is_named() {
         restless: 0.02,
         ..GOOD
     };
-    let block = World::of(&[GOOD, restless])
-        .run(&plan(2))
-        .expect("all start");
+    let block = run(&World::of(&[GOOD, restless]), &plan(2)).expect("all start");
     assert_eq!(block.faults.len(), 1);
     assert_eq!(block.faults[0].arm, 1);
     assert!(
@@ -344,7 +155,7 @@ fn an_arm_that_does_not_rest_makes_the_block_invalid_and_is_named() {
         restless: 0.009,
         ..GOOD
     };
-    let block = World::of(&[GOOD, almost]).run(&plan(2)).expect("all start");
+    let block = run(&World::of(&[GOOD, almost]), &plan(2)).expect("all start");
     assert_eq!(block.faults, []);
 }
 
@@ -354,7 +165,7 @@ fn a_server_that_dies_is_named_with_its_end() {
         dies_at: Some(5),
         ..GOOD
     };
-    let block = World::of(&[mortal, GOOD]).run(&plan(2)).expect("all start");
+    let block = run(&World::of(&[mortal, GOOD]), &plan(2)).expect("all start");
     assert_eq!(
         block.faults,
         [Fault {
@@ -371,7 +182,7 @@ fn lost_messages_make_the_block_invalid() {
         loses_at: Some(4),
         ..GOOD
     };
-    let block = World::of(&[GOOD, lossy]).run(&plan(2)).expect("all start");
+    let block = run(&World::of(&[GOOD, lossy]), &plan(2)).expect("all start");
     assert_eq!(
         block.faults,
         [Fault {
@@ -387,7 +198,7 @@ fn a_silent_server_and_one_that_does_not_start() {
         silent: true,
         ..GOOD
     };
-    let block = World::of(&[GOOD, silent]).run(&plan(2)).expect("all start");
+    let block = run(&World::of(&[GOOD, silent]), &plan(2)).expect("all start");
     assert_eq!(block.faults.len(), 1);
     assert!(
         block.faults[0].reason.contains("answered nothing"),
@@ -397,19 +208,23 @@ fn a_silent_server_and_one_that_does_not_start() {
     assert_eq!(block.order, [0_usize; 0]);
 
     let unwilling = Server {
-        refuses_to_start: true,
+        refuses_start: Some(0),
         ..GOOD
     };
-    let failure = World::of(&[GOOD, unwilling])
-        .run(&plan(2))
-        .expect_err("it does not start");
-    assert_eq!(
-        failure,
-        Fault {
-            arm: 1,
-            reason: "exited with status 1".to_owned()
-        }
-    );
+    let abort = run(&World::of(&[GOOD, unwilling]), &plan(2)).expect_err("it does not start");
+    let reason = "exited with status 1".to_owned();
+    assert_eq!(abort, Abort::NotStarted(Fault { arm: 1, reason }));
+}
+
+#[test]
+fn wrong_bytes_end_everything() {
+    let wrong = Server {
+        corrupts_at: Some(3),
+        ..GOOD
+    };
+    let abort = run(&World::of(&[GOOD, wrong]), &plan(2)).expect_err("it is no echo");
+    let reason = "sent back something else than it got: byte 7".to_owned();
+    assert_eq!(abort, Abort::WrongBytes(Fault { arm: 1, reason }));
 }
 
 #[test]
@@ -422,7 +237,7 @@ fn too_few_messages_are_no_comparison() {
         in_flight: 1,
         ..plan(2)
     };
-    let block = World::of(&[GOOD, slow]).run(&plan).expect("all start");
+    let block = run(&World::of(&[GOOD, slow]), &plan).expect("all start");
     assert_eq!(block.faults.len(), 1);
     assert!(
         block.faults[0].arm == 1 && block.faults[0].reason.contains("too few"),
@@ -438,7 +253,7 @@ fn a_server_whose_cpu_nobody_can_read_is_compared_without_it() {
         restless: 1.0,
         ..GOOD
     };
-    let block = World::of(&[GOOD, remote]).run(&plan(2)).expect("all start");
+    let block = run(&World::of(&[GOOD, remote]), &plan(2)).expect("all start");
     assert_eq!(block.faults, []);
     assert!(
         block.arms[1]
@@ -456,9 +271,8 @@ fn a_server_whose_cpu_nobody_can_read_is_compared_without_it() {
 fn a_request_to_stop_ends_the_block_after_the_slice() {
     let world = World::of(&[GOOD, GOOD]);
     let seen = Rc::clone(&world.state);
-    let block = world
-        .run_until(&plan(2), &|| 7 <= seen.borrow().driven.len())
-        .expect("all start");
+    let block =
+        run_until(&world, &plan(2), &|| 7 <= seen.borrow().driven.len()).expect("all start");
     assert!(block.cut_short);
     assert_eq!(block.order.len(), 5, "two warm-ups and five slices");
     assert_eq!(block.faults, []);
