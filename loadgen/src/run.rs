@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufWriter},
+    io::{self, LineWriter},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -237,12 +237,12 @@ fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
 
 /// Where the interval log goes: a file, or nowhere.
 struct LogFile {
-    file: Option<(PathBuf, BufWriter<File>)>,
+    file: Option<(PathBuf, LineWriter<File>)>,
 }
 
 struct Log<'a, 'b> {
     path: PathBuf,
-    writer: Option<IntervalLogWriter<'a, 'b, BufWriter<File>, V2DeflateSerializer>>,
+    writer: Option<IntervalLogWriter<'a, 'b, LineWriter<File>, V2DeflateSerializer>>,
     /// The first error: intervals come from a callback, which has no one to tell.
     error: Option<io::Error>,
 }
@@ -258,7 +258,7 @@ impl LogFile {
             source,
         })?;
         Ok(LogFile {
-            file: Some((path, BufWriter::new(file))),
+            file: Some((path, LineWriter::new(file))),
         })
     }
 

@@ -128,7 +128,7 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
         } else {
             "see the server's log, and its limits on connections and descriptors"
         };
-        say(format!("{failed} failed ({kinds}), {lost} lost: {cure}"));
+        say(format!("{failed} failed ({kinds}), {lost} lost; {cure}"));
         if tally.errors.of(Failure::Surplus) != 0 {
             say("more came back than was sent: this is no echo server".to_owned());
         }
