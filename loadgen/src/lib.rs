@@ -1,2 +1,36 @@
 //! How is load made and timed?
+//!
+//! [`flags`] become a [`plan`], the plan's [`schedule`] says what is due when, the [`flow`] what becomes of each message,
+//! the [`recorder`] remembers how long it took; an [`engine`] moves the bytes. A [`fleet`] of worker threads does this
+//! for stretch after stretch of load and gives a [`tally`] of each. A whole [`run`] is one stretch with a [`verdict`], and
+//! ends in a [`file`], of which the [`report`] is a rendering.
 #![forbid(unsafe_code)]
+
+mod connect;
+mod drive;
+mod engine;
+pub mod failure;
+pub mod file;
+pub mod flags;
+pub mod fleet;
+pub mod flow;
+pub mod histogram_log;
+pub mod payload;
+pub mod plan;
+pub mod progress;
+pub mod recorder;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod tally;
+pub mod target;
+pub mod units;
+pub mod verdict;
+mod worker;
+
+pub use failure::{Failure, Failures};
+pub use fleet::{DriveError, Fleet, FleetError, OpenError, SessionId};
+pub use plan::Plan;
+pub use recorder::Membership;
+pub use tally::{Phase, Tally};
+pub use target::Target;

@@ -1,0 +1,490 @@
+//! One worker drives one stretch of load on its connections: what is due is written, what came back is harvested,
+//! until the window is over and everything is answered or the time for that is up.
+//!
+//! A turn: take what is due; stamp and write it; wait; stamp and harvest. The clock is read just before a batch of
+//! writes goes to the kernel and just after the kernel said that there is something to harvest (with epoll: before
+//! the receives). So a latency holds the client's own send and none of its bookkeeping.
+
+use std::{io, time::Duration};
+
+use echometer_host::{clock, process, signals::Stop};
+
+use crate::{
+    engine::{Engine, Sending, Sink},
+    failure::{Failure, Failures},
+    flow::{Counts, End, Flow, Origin},
+    payload::{Difference, Payload},
+    plan::{Load, Plan, Wait},
+    recorder::{Cuts, Membership, Recorder, Segment, Window},
+    schedule::{Schedule, Share},
+};
+
+/// Messages are stamped and handed over in batches of this many sends: with more, those at the end of a batch would
+/// wait for the sends before them (3-4 us each) with the clock already running; with fewer, the calls into the kernel
+/// would show.
+const BATCH: usize = 64;
+
+/// A waiting worker looks this often whether it is to stop early.
+const NAP_NS: u64 = 100_000_000;
+
+/// One worker's connections to one server.
+pub(crate) struct Session<E> {
+    engine: E,
+    flow: Flow,
+    payload: Payload,
+    /// The plan's index of this worker's first connection.
+    first_connection: usize,
+    /// How far each connection's stream was compared with what was sent; empty unless that was asked for.
+    verified_bytes: Vec<u64>,
+    received_bytes: u64,
+}
+
+/// What is to be done in a stretch. Instants are ns since its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// The start, on the clock of [`clock::now_ns`].
+    pub(crate) start_ns: u64,
+    pub(crate) cuts: Cuts,
+    pub(crate) window: Window,
+    pub(crate) membership: Membership,
+    /// How long after the end of the load answers are waited for.
+    pub(crate) give_up_after_ns: u64,
+    pub(crate) load: Load,
+    pub(crate) wait: Wait,
+    pub(crate) pipeline: u32,
+    pub(crate) share: Share,
+    pub(crate) seed: u64,
+    /// Ends the load early.
+    pub(crate) stop: Option<Stop>,
+}
+
+/// What became of a stretch, beside its segments.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) last_segment: Box<Segment>,
+    /// Over the whole stretch, ramp and drain included.
+    pub(crate) counts: Counts,
+    pub(crate) outstanding: u64,
+    pub(crate) failures: Failures,
+    pub(crate) mismatch: Option<Difference>,
+    pub(crate) alive: usize,
+    /// The window as it was in the end: shorter than planned if the load stopped early.
+    pub(crate) window: Window,
+    pub(crate) stopped_early: bool,
+    /// CPU time of the whole stretch, less empty spins.
+    pub(crate) cpu_ns: u64,
+    /// Share of the window in which there was work.
+    pub(crate) busy: f64,
+    /// In the window: time that the worker was ready to run and another had its cpu.
+    pub(crate) run_delay_ns: u64,
+    /// Since the session was opened.
+    pub(crate) sent_bytes: u64,
+    pub(crate) received_bytes: u64,
+}
+
+impl<E: Engine> Session<E> {
+    pub(crate) fn new(
+        plan: &Plan,
+        engine: E,
+        payload: Payload,
+        connections: u32,
+        first_connection: usize,
+    ) -> Session<E> {
+        let origin = match plan.load {
+            Load::Closed => Origin::Write,
+            Load::Open { .. } => Origin::Due,
+        };
+        Session {
+            engine,
+            flow: Flow::new(connections, plan.message_size, plan.pipeline, origin),
+            payload,
+            first_connection,
+            verified_bytes: if plan.verify {
+                vec![0; connections as usize]
+            } else {
+                Vec::new()
+            },
+            received_bytes: 0,
+        }
+    }
+
+    /// Drives one stretch. `hand_over` takes full segments and puts empty ones in their place.
+    ///
+    /// # Errors
+    /// The engine itself failed; a failing connection is no error, but is counted.
+    pub(crate) fn drive(
+        &mut self,
+        job: &Job,
+        empty: Box<Segment>,
+        hand_over: &mut dyn FnMut(&mut Box<Segment>),
+    ) -> io::Result<Outcome> {
+        let open = matches!(job.load, Load::Open { .. });
+        let mut schedule = match job.load {
+            Load::Open {
+                rate_per_s,
+                arrivals,
+            } => Some(Schedule::new(rate_per_s, arrivals, job.share, job.seed)),
+            Load::Closed => None,
+        };
+        let mut recorder = Recorder::new(job.cuts.clone(), job.membership, open, empty);
+        let mut meter = Meter::new(job);
+        let mut failures = Failures::default();
+        let mut mismatch = None;
+        let mut stopped_early = false;
+        let elapsed_ns = || clock::now_ns().saturating_sub(job.start_ns);
+
+        self.flow.begin_stretch();
+        while clock::now_ns() < job.start_ns {
+            std::hint::spin_loop();
+        }
+        if !open {
+            for connection in 0..job.share.connections {
+                if self.flow.is_alive(connection as usize) {
+                    (0..job.pipeline).for_each(|_| {
+                        self.flow.due(connection, 0);
+                    });
+                }
+            }
+        }
+        let mut stop_ns = job.window.until_ns;
+        let mut now_ns = elapsed_ns();
+        loop {
+            let asked_to_stop = job.stop.as_ref().is_some_and(Stop::requested);
+            if now_ns < stop_ns && (asked_to_stop || self.flow.alive() == 0) {
+                stopped_early = true;
+                stop_ns = now_ns;
+                recorder.cut_short(now_ns);
+            }
+            let loading = now_ns < stop_ns;
+
+            if let Some(schedule) = &mut schedule {
+                let due_ns = now_ns.min(stop_ns.saturating_sub(1));
+                while 0 < stop_ns && self.flow.has_room() {
+                    let Some(due) = schedule.take_due(due_ns) else {
+                        break;
+                    };
+                    if !self.flow.due(due.connection, due.at_ns) {
+                        recorder.unsent(due.at_ns, now_ns);
+                    }
+                }
+            }
+
+            while self.flow.has_writable() {
+                let written_ns = elapsed_ns();
+                for _ in 0..BATCH {
+                    let run_max = self.payload.run_messages_max();
+                    let Some(run) = self
+                        .flow
+                        .next_run(run_max, written_ns, |message| recorder.written(message))
+                    else {
+                        break;
+                    };
+                    let range = self.payload.range(
+                        self.first_connection + run.connection,
+                        run.offset,
+                        run.bytes,
+                    );
+                    match self.engine.send(run.connection, range) {
+                        Sending::InFlight => {}
+                        Sending::Complete => self.flow.sent(run.connection, written_ns),
+                        Sending::Failed(failure) => {
+                            self.engine.close(run.connection);
+                            failures.count(failure);
+                            lose(&mut self.flow, &mut recorder, run.connection, written_ns);
+                        }
+                    }
+                }
+                if self.flow.has_writable() {
+                    self.engine.flush()?;
+                }
+            }
+
+            let give_up_ns = stop_ns.saturating_add(job.give_up_after_ns);
+            // What did not fit the flow is still in the schedule, due before the end.
+            let behind = schedule
+                .as_ref()
+                .is_some_and(|schedule| schedule.next_at_ns() < stop_ns);
+            if !loading
+                && ((self.flow.unanswered() == 0 && !behind)
+                    || give_up_ns <= now_ns
+                    || self.flow.alive() == 0)
+            {
+                break;
+            }
+
+            match job.wait {
+                Wait::Spin => self.engine.poll()?,
+                Wait::Block => {
+                    let mut until_ns =
+                        if loading { stop_ns } else { give_up_ns }.min(now_ns + NAP_NS);
+                    if let Some(schedule) = &schedule
+                        && self.flow.has_room()
+                        && loading
+                    {
+                        until_ns = until_ns.min(schedule.next_at_ns());
+                    }
+                    if now_ns < job.window.from_ns {
+                        until_ns = until_ns.min(job.window.from_ns);
+                    }
+                    self.engine
+                        .wait(Duration::from_nanos(until_ns.saturating_sub(elapsed_ns())))?;
+                }
+            }
+            now_ns = elapsed_ns();
+            self.flow.begin_turn();
+            recorder.begin_turn(now_ns, self.flow.unanswered(), &mut *hand_over);
+            let mut turn = Turn {
+                flow: &mut self.flow,
+                recorder: &mut recorder,
+                payload: &self.payload,
+                first_connection: self.first_connection,
+                verified_bytes: &mut self.verified_bytes,
+                received_bytes: &mut self.received_bytes,
+                failures: &mut failures,
+                mismatch: &mut mismatch,
+                now_ns,
+                again: !open && now_ns < stop_ns,
+                replies: 0,
+            };
+            let any = self.engine.harvest(&mut turn);
+            let replies = turn.replies;
+            recorder.end_turn(replies, now_ns);
+            let idle = !any
+                && schedule
+                    .as_ref()
+                    .is_none_or(|schedule| now_ns < schedule.next_at_ns());
+            meter.turn(now_ns, idle);
+        }
+
+        let outstanding = self.abandon(&mut recorder, &mut schedule, stop_ns, now_ns);
+        let window = recorder.window();
+        let (cpu_ns, busy, run_delay_ns) = meter.finish(window);
+        Ok(Outcome {
+            last_segment: recorder.finish(),
+            counts: self.flow.counts(),
+            outstanding,
+            failures,
+            mismatch,
+            alive: self.flow.alive(),
+            window,
+            stopped_early,
+            cpu_ns,
+            busy,
+            run_delay_ns,
+            sent_bytes: self.engine.sent_bytes(),
+            received_bytes: self.received_bytes,
+        })
+    }
+
+    /// The end of the waiting: whoever is not answered by now is outstanding, and its connection is of no use to a
+    /// later stretch, because the answer may still come. Gives how many those are.
+    fn abandon(
+        &mut self,
+        recorder: &mut Recorder,
+        schedule: &mut Option<Schedule>,
+        stop_ns: u64,
+        now_ns: u64,
+    ) -> u64 {
+        let mut outstanding = 0;
+        if self.flow.unanswered() != 0 {
+            for connection in 0..self.flow.connections() {
+                if !self.flow.is_idle(connection) {
+                    self.engine.close(connection);
+                    outstanding += self.flow.abandon(connection, |end, message| match end {
+                        End::Written => recorder.unanswered(message, true, now_ns),
+                        End::Unsent => recorder.unsent(message.due_ns, now_ns),
+                    });
+                }
+            }
+        }
+        if let Some(schedule) = schedule
+            && 0 < stop_ns
+        {
+            while let Some(due) = schedule.take_due(stop_ns - 1) {
+                self.flow.never_due();
+                recorder.unsent(due.at_ns, now_ns);
+            }
+        }
+        outstanding
+    }
+}
+
+/// One harvest, as the engine sees it.
+struct Turn<'a> {
+    flow: &'a mut Flow,
+    recorder: &'a mut Recorder,
+    payload: &'a Payload,
+    first_connection: usize,
+    verified_bytes: &'a mut [u64],
+    received_bytes: &'a mut u64,
+    failures: &'a mut Failures,
+    mismatch: &'a mut Option<Difference>,
+    now_ns: u64,
+    /// Closed loop, and the load goes on: an answer makes the next message.
+    again: bool,
+    replies: u64,
+}
+
+impl Sink for Turn<'_> {
+    #[inline]
+    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<(), Failure> {
+        *self.received_bytes += bytes.len() as u64;
+        if let Some(offset) = self.verified_bytes.get_mut(connection) {
+            if let Err(difference) =
+                self.payload
+                    .verify(self.first_connection + connection, *offset, bytes)
+            {
+                self.mismatch.get_or_insert(difference);
+                return Err(Failure::Mismatch);
+            }
+            *offset += bytes.len() as u64;
+        }
+        let (recorder, now_ns) = (&mut *self.recorder, self.now_ns);
+        let mut answers = 0;
+        let received = self
+            .flow
+            .received(connection, bytes.len(), now_ns, |message| {
+                answers += 1;
+                recorder.answered(message, now_ns);
+            });
+        self.replies += answers;
+        received.map_err(|_surplus| Failure::Surplus)?;
+        if self.again {
+            for _ in 0..answers {
+                self.flow.due(connection as u32, now_ns);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn sent(&mut self, connection: usize) {
+        self.flow.sent(connection, self.now_ns);
+    }
+
+    fn failed(&mut self, connection: usize, failure: Failure) {
+        self.failures.count(failure);
+        lose(self.flow, self.recorder, connection, self.now_ns);
+    }
+}
+
+#[cold]
+fn lose(flow: &mut Flow, recorder: &mut Recorder, connection: usize, now_ns: u64) {
+    flow.lose(connection, |end, message| match end {
+        End::Written => recorder.unanswered(message, false, now_ns),
+        End::Unsent => recorder.unsent(message.due_ns, now_ns),
+    });
+}
+
+/// How busy the worker is. A worker that blocks was busy while it used CPU time; one that spins uses all of it, so
+/// there the empty turns are taken off, by the clock that is read in each turn anyway.
+struct Meter {
+    spin: bool,
+    window: Window,
+    /// The first and last of a row of empty turns.
+    idle: Option<(u64, u64)>,
+    idle_ns: u64,
+    idle_in_window_ns: u64,
+    cpu_at_start_ns: u64,
+    /// CPU time and run delay when the window began and ended, with the instants at which they were read.
+    at_from: Option<Reading>,
+    at_until: Option<Reading>,
+    /// When the next of these is due.
+    next_reading_ns: u64,
+    start_ns: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Reading {
+    at_ns: u64,
+    cpu_ns: u64,
+    run_delay_ns: u64,
+}
+
+impl Meter {
+    fn new(job: &Job) -> Meter {
+        Meter {
+            spin: job.wait == Wait::Spin,
+            window: job.window,
+            idle: None,
+            idle_ns: 0,
+            idle_in_window_ns: 0,
+            cpu_at_start_ns: clock::thread_cpu_ns(),
+            at_from: None,
+            at_until: None,
+            next_reading_ns: job.window.from_ns,
+            start_ns: job.start_ns,
+        }
+    }
+
+    #[inline]
+    fn turn(&mut self, now_ns: u64, idle: bool) {
+        if idle {
+            match &mut self.idle {
+                Some((_, last)) => *last = now_ns,
+                None => self.idle = Some((now_ns, now_ns)),
+            }
+        } else if self.idle.is_some() {
+            self.end_idle();
+        }
+        if self.next_reading_ns <= now_ns {
+            self.cross(now_ns);
+        }
+    }
+
+    /// Reads what must be read when the window begins and when it ends, once each.
+    #[cold]
+    fn cross(&mut self, now_ns: u64) {
+        if self.at_from.is_none() {
+            self.at_from = Some(self.read());
+            self.next_reading_ns = self.window.until_ns;
+        }
+        if self.window.until_ns <= now_ns {
+            self.at_until = Some(self.read());
+            self.next_reading_ns = u64::MAX;
+        }
+    }
+
+    fn read(&self) -> Reading {
+        Reading {
+            at_ns: clock::now_ns().saturating_sub(self.start_ns),
+            cpu_ns: clock::thread_cpu_ns(),
+            // A kernel without schedstat has no figure, and then nobody can be blamed.
+            run_delay_ns: process::thread_run_delay_ns().unwrap_or(0),
+        }
+    }
+
+    fn end_idle(&mut self) {
+        if let Some((first, last)) = self.idle.take() {
+            self.idle_ns += last - first;
+            let (from, until) = (
+                first.max(self.window.from_ns),
+                last.min(self.window.until_ns),
+            );
+            self.idle_in_window_ns += until.saturating_sub(from);
+        }
+    }
+
+    /// CPU time of the stretch less empty spins, busy share and run delay of the window.
+    fn finish(mut self, window: Window) -> (u64, f64, u64) {
+        self.end_idle();
+        let now = self.read();
+        let (from, until) = (self.at_from.unwrap_or(now), self.at_until.unwrap_or(now));
+        let cpu_ns = now.cpu_ns - self.cpu_at_start_ns;
+        let length_ns = (until.at_ns - from.at_ns).max(1) as f64;
+        let run_delay_ns = until.run_delay_ns.saturating_sub(from.run_delay_ns);
+        if self.spin {
+            let busy = 1.0 - self.idle_in_window_ns as f64 / window.length_ns().max(1) as f64;
+            return (
+                cpu_ns.saturating_sub(self.idle_ns),
+                busy.clamp(0.0, 1.0),
+                run_delay_ns,
+            );
+        }
+        (
+            cpu_ns,
+            ((until.cpu_ns - from.cpu_ns) as f64 / length_ns).clamp(0.0, 1.0),
+            run_delay_ns,
+        )
+    }
+}

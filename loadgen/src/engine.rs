@@ -1,0 +1,58 @@
+//! How bytes move: one engine a file. An engine carries runs of the payload to the kernel and received bytes back; it
+//! knows neither messages nor schedules nor times.
+//!
+//! The loop above ([`crate::drive`]) is generic over the engine, so that no call between them is indirect.
+
+pub(crate) mod epoll;
+pub(crate) mod uring;
+
+use std::{io, ops::Range, time::Duration};
+
+use crate::failure::Failure;
+
+/// What became of a send that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// Gone to the kernel whole.
+    Complete,
+    /// Still on its way; [`Sink::sent`] will tell.
+    InFlight,
+    /// The connection failed.
+    Failed(Failure),
+}
+
+/// The connections of one worker to one server, numbered from 0.
+pub(crate) trait Engine {
+    /// Sends a range of the payload region. At most one send may be in flight on a connection.
+    fn send(&mut self, connection: usize, range: Range<usize>) -> Sending;
+
+    /// Passes what was sent on to the kernel, without waiting.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Passes on what was sent, and waits until there is something to harvest; at most `limit`.
+    fn wait(&mut self, limit: Duration) -> io::Result<()>;
+
+    /// Passes on what was sent and looks, without waiting, for something to harvest.
+    fn poll(&mut self) -> io::Result<()>;
+
+    /// Tells `sink` of everything that the last wait or poll found. Whether there was anything.
+    fn harvest(&mut self, sink: &mut impl Sink) -> bool;
+
+    /// Closes a connection; nothing more is told of it.
+    fn close(&mut self, connection: usize);
+
+    /// Bytes that the kernel took from us so far, over all connections.
+    fn sent_bytes(&self) -> u64;
+}
+
+/// Who hears of what happened to the connections.
+pub(crate) trait Sink {
+    /// Bytes came in. A failure says that the connection is to be closed.
+    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<(), Failure>;
+
+    /// The send in flight has gone whole.
+    fn sent(&mut self, connection: usize);
+
+    /// The connection failed; the engine has closed it.
+    fn failed(&mut self, connection: usize, failure: Failure);
+}

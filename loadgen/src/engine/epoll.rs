@@ -1,0 +1,184 @@
+//! The epoll engine: edge-triggered readiness, recv(2) and send(2).
+//!
+//! A wait gives the ready connections; the harvest reads each of them dry. A read that doesn't fill the buffer has
+//! taken all there was (epoll(7), question 9), so the usual message costs one recv and no EAGAIN.
+
+use std::{io, ops::Range, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use rustix::{
+    buffer::spare_capacity,
+    event::{Timespec, epoll},
+    io::Errno,
+    net::{RecvFlags, SendFlags, recv, send},
+};
+
+use super::{Engine, Sending, Sink};
+use crate::failure::Failure;
+
+/// Room for what one recv brings. 64 KiB is where larger buffers stop paying on loopback.
+const RECEIVE_BYTES: usize = 64 << 10;
+
+/// How many ready connections one wait may bring: enough to spread its cost, few enough that the last is not kept
+/// waiting by the first.
+const EVENTS: usize = 256;
+
+/// All connections of one worker to one server.
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    connections: Vec<Connection>,
+    region: Arc<[u8]>,
+    events: Vec<epoll::Event>,
+    buffer: Vec<u8>,
+    sent_bytes: u64,
+}
+
+struct Connection {
+    /// `None` once closed.
+    socket: Option<OwnedFd>,
+    /// What is left of the send in flight: the socket was full.
+    pending: Range<usize>,
+}
+
+impl Epoll {
+    /// Takes connected, non-blocking sockets.
+    pub(crate) fn new(sockets: Vec<OwnedFd>, region: Arc<[u8]>) -> io::Result<Epoll> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, socket) in sockets.iter().enumerate() {
+            // Edge-triggered interest in writing costs nothing: the kernel wakes a writer only after a full socket.
+            let interest = epoll::EventFlags::IN
+                | epoll::EventFlags::OUT
+                | epoll::EventFlags::RDHUP
+                | epoll::EventFlags::ET;
+            epoll::add(
+                &epoll,
+                socket,
+                epoll::EventData::new_u64(index as u64),
+                interest,
+            )?;
+        }
+        let connections = sockets
+            .into_iter()
+            .map(|socket| Connection {
+                socket: Some(socket),
+                pending: 0..0,
+            })
+            .collect();
+        Ok(Epoll {
+            epoll,
+            connections,
+            region,
+            events: Vec::with_capacity(EVENTS),
+            buffer: vec![0; RECEIVE_BYTES],
+            sent_bytes: 0,
+        })
+    }
+
+    fn wait_for(&mut self, limit: Duration) -> io::Result<()> {
+        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
+        self.events.clear();
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&limit)) {
+            // A signal: whoever needs to know looks at its flag.
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Connection {
+    /// Sends what is pending until it is gone or the socket is full.
+    fn push(&mut self, region: &[u8], sent_bytes: &mut u64) -> Sending {
+        let Some(socket) = &self.socket else {
+            return Sending::Failed(Failure::Other);
+        };
+        while !self.pending.is_empty() {
+            match send(socket, &region[self.pending.clone()], SendFlags::NOSIGNAL) {
+                Ok(bytes) => {
+                    self.pending.start += bytes;
+                    *sent_bytes += bytes as u64;
+                }
+                Err(Errno::AGAIN) => return Sending::InFlight,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Sending::Failed(Failure::from_errno(errno)),
+            }
+        }
+        Sending::Complete
+    }
+}
+
+impl Engine for Epoll {
+    #[inline]
+    fn send(&mut self, connection: usize, range: Range<usize>) -> Sending {
+        let connection = &mut self.connections[connection];
+        debug_assert!(
+            connection.pending.is_empty(),
+            "one send in flight a connection"
+        );
+        connection.pending = range;
+        connection.push(&self.region, &mut self.sent_bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn wait(&mut self, limit: Duration) -> io::Result<()> {
+        self.wait_for(limit)
+    }
+
+    fn poll(&mut self) -> io::Result<()> {
+        self.wait_for(Duration::ZERO)
+    }
+
+    fn harvest(&mut self, sink: &mut impl Sink) -> bool {
+        let any = !self.events.is_empty();
+        for event in &self.events {
+            let index = event.data.u64() as usize;
+            let connection = &mut self.connections[index];
+            let flags = event.flags;
+            if !connection.pending.is_empty() && flags.contains(epoll::EventFlags::OUT) {
+                match connection.push(&self.region, &mut self.sent_bytes) {
+                    Sending::Complete => sink.sent(index),
+                    Sending::InFlight => {}
+                    Sending::Failed(failure) => {
+                        connection.socket = None;
+                        sink.failed(index, failure);
+                        continue;
+                    }
+                }
+            }
+            let ending = flags.intersects(
+                epoll::EventFlags::RDHUP | epoll::EventFlags::HUP | epoll::EventFlags::ERR,
+            );
+            if !flags.contains(epoll::EventFlags::IN) && !ending {
+                continue;
+            }
+            // At a failure the socket is dropped: that closes it and takes it out of the set.
+            while let Some(socket) = &connection.socket {
+                let failure = match recv(socket, &mut self.buffer[..], RecvFlags::empty()) {
+                    Ok((0, _)) => Failure::ClosedByPeer,
+                    Ok((bytes, _)) => match sink.received(index, &self.buffer[..bytes]) {
+                        Ok(()) if bytes < RECEIVE_BYTES && !ending => break,
+                        Ok(()) => continue,
+                        Err(failure) => failure,
+                    },
+                    Err(Errno::AGAIN) => break,
+                    Err(Errno::INTR) => continue,
+                    Err(errno) => Failure::from_errno(errno),
+                };
+                connection.socket = None;
+                sink.failed(index, failure);
+            }
+        }
+        self.events.clear();
+        any
+    }
+
+    fn close(&mut self, connection: usize) {
+        self.connections[connection].socket = None;
+        self.connections[connection].pending = 0..0;
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+}

@@ -1,0 +1,161 @@
+//! How a connection fails, as kinds that can be counted.
+
+use std::{fmt, io};
+
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+/// What ended a connection before its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Failure {
+    /// The peer reset it (ECONNRESET).
+    Reset,
+    /// The peer closed it while a reply was owed, or before we had finished.
+    ClosedByPeer,
+    /// We wrote into a connection that the peer had closed (EPIPE).
+    BrokenPipe,
+    /// The kernel gave up sending again (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH).
+    TimedOut,
+    /// More came back than was sent.
+    Surplus,
+    /// What came back is not what was sent (`--verify`).
+    Mismatch,
+    /// Any other error of a send or a receive.
+    Other,
+}
+
+/// All kinds, in the order in which they are reported.
+pub const KINDS: [Failure; 7] = [
+    Failure::Reset,
+    Failure::ClosedByPeer,
+    Failure::BrokenPipe,
+    Failure::TimedOut,
+    Failure::Surplus,
+    Failure::Mismatch,
+    Failure::Other,
+];
+
+impl Failure {
+    /// The kind of a failed send or receive.
+    pub fn from_errno(errno: Errno) -> Failure {
+        match errno {
+            Errno::CONNRESET => Failure::Reset,
+            Errno::PIPE => Failure::BrokenPipe,
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH => Failure::TimedOut,
+            _ => Failure::Other,
+        }
+    }
+
+    /// Its name in files: `closed_by_peer`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Failure::Reset => "reset",
+            Failure::ClosedByPeer => "closed_by_peer",
+            Failure::BrokenPipe => "broken_pipe",
+            Failure::TimedOut => "timed_out",
+            Failure::Surplus => "surplus",
+            Failure::Mismatch => "mismatch",
+            Failure::Other => "other",
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// As a person reads it: `closed by peer`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name().replace('_', " "))
+    }
+}
+
+/// How many connections failed, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Failures([u64; KINDS.len()]);
+
+impl Failures {
+    /// Counts one.
+    pub fn count(&mut self, failure: Failure) {
+        self.0[failure as usize] += 1;
+    }
+
+    /// Adds another's counts.
+    pub fn add(&mut self, other: &Failures) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+
+    /// How many failed in this way.
+    pub fn of(&self, failure: Failure) -> u64 {
+        self.0[failure as usize]
+    }
+
+    /// How many failed in any way.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The kinds that occurred, with their counts.
+    pub fn iter(&self) -> impl Iterator<Item = (Failure, u64)> + '_ {
+        KINDS
+            .into_iter()
+            .map(|kind| (kind, self.of(kind)))
+            .filter(|(_, count)| *count != 0)
+    }
+}
+
+/// What an I/O error of a connect means to the user, with the cure.
+pub fn connect_hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "nobody listens there: is the server running, and is the port right?"
+        }
+        io::ErrorKind::TimedOut => {
+            "no answer: is the address right, is its listen queue full, or does a firewall drop us?"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "no local port is left for this address: widen net.ipv4.ip_local_port_range, or use fewer connections"
+        }
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+            "no route: check the address and the network"
+        }
+        io::ErrorKind::NotFound => "there is no such unix socket: is the server running?",
+        io::ErrorKind::PermissionDenied => "this user may not connect there",
+        _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+            "this process may open no more files (nofile): raise ulimit -n, or use fewer connections"
+        }
+        _ => "see the text of the error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_counted_in_its_own_place() {
+        let mut failures = Failures::default();
+        for (index, kind) in KINDS.into_iter().enumerate() {
+            assert_eq!(kind as usize, index);
+            for _ in 0..=index {
+                failures.count(kind);
+            }
+        }
+        failures.add(&failures.clone());
+        assert_eq!(failures.of(Failure::Mismatch), 12);
+        assert_eq!(failures.total(), 56);
+        let names: Vec<_> = failures.iter().map(|(kind, _)| kind.name()).collect();
+        let written: Vec<_> = KINDS
+            .iter()
+            .map(|kind| serde_json::to_value(kind).unwrap())
+            .collect();
+        assert_eq!(names, written);
+    }
+
+    #[test]
+    fn errors_of_the_kernel_have_a_kind() {
+        assert_eq!(Failure::from_errno(Errno::CONNRESET), Failure::Reset);
+        assert_eq!(Failure::from_errno(Errno::PIPE), Failure::BrokenPipe);
+        assert_eq!(Failure::from_errno(Errno::INVAL), Failure::Other);
+    }
+}

@@ -1,0 +1,350 @@
+//! The run file, `run.json`, schema `echometer.run/1`: plain data, of which everything shown is a rendering.
+//!
+//! Times are integers in ns with `_ns` in their name. What isn't known is null, never a guess.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use echometer_host::machine::Facts;
+
+use crate::{plan::Plan, verdict::Verdict};
+
+/// The schema that this program writes, and the only one that it reads.
+pub const SCHEMA: &str = "echometer.run/1";
+
+/// One run of the load generator.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// When the recorded window began: RFC 3339, UTC, to the second.
+    pub started_at: String,
+    /// What load was asked for.
+    pub plan: Plan,
+    /// On what machine the client ran.
+    pub machine: Facts,
+    /// Who was loaded.
+    pub server: Server,
+    /// The window in lines of [`Plan::interval`], the last perhaps shorter.
+    pub intervals: Vec<IntervalRow>,
+    /// The whole window.
+    pub end: End,
+    /// Whether that can be believed.
+    pub verdict: Verdict,
+    /// Ended early by a signal.
+    pub cut_short: bool,
+}
+
+/// Who was loaded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    /// The address as it was typed.
+    pub target: String,
+}
+
+/// One line of the interval series. A reply belongs to the interval in which it was harvested; those that came after
+/// the window belong to the last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IntervalRow {
+    /// Since the window's start.
+    pub start_ns: u64,
+    /// Since the window's start.
+    pub end_ns: u64,
+    /// Messages of the window written in it.
+    pub sent: u64,
+    /// Messages of the window answered in it.
+    pub answered: u64,
+    /// Replies that were harvested in it, a second.
+    pub rate_per_s: f64,
+    /// Latency of the messages answered in it.
+    pub latency_ns: Summary,
+    /// Service time of the messages answered in it.
+    pub service_ns: Summary,
+}
+
+/// The figures of the whole window. `messages`, the counts and the histograms are of the messages that were due (open
+/// loop) or written (closed loop) inside it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    /// The same as `answered`.
+    pub messages: u64,
+    /// Written, then or later: `sent = answered + lost + outstanding`.
+    pub sent: u64,
+    /// Answered, then or later.
+    pub answered: u64,
+    /// In flight on connections that failed.
+    pub lost: u64,
+    /// Not answered when the waiting ended, 5 s after the window.
+    pub outstanding: u64,
+    /// Due and never written, open loop only: what was due is `sent + unsent`.
+    pub unsent: u64,
+    /// Messages that entered the latency at the time that they had waited in vain: `lost + outstanding + unsent`.
+    pub censored: u64,
+    /// Values over 60 s, held as 60 s.
+    pub clipped: u64,
+    /// Length of the window: shorter than the plan's if the run ended early.
+    pub window_ns: u64,
+    /// Connections that were opened.
+    pub connections_opened: u64,
+    /// Connections that were opened again after a failure.
+    pub reconnects: u64,
+    /// Replies that were harvested inside the window, a second: the server's throughput, whatever messages they were
+    /// replies to.
+    pub rate_per_s: f64,
+    /// Messages really due inside the window, a second; null in closed loop, where nothing is due.
+    pub offered_per_s: Option<f64>,
+    /// Due (open loop) or written (closed loop) to reply.
+    pub latency_ns: Summary,
+    /// Written to reply.
+    pub service_ns: Summary,
+    /// Waiting for room on the connection; empty in closed loop.
+    pub queue_ns: Summary,
+    /// The client's own lateness; empty in closed loop.
+    pub send_lag_ns: Summary,
+    /// From before connect(2) until the connection was seen to be there.
+    pub connect_ns: Summary,
+    /// Connections that failed, by kind.
+    pub errors: BTreeMap<String, u64>,
+    /// What the client itself did.
+    pub client: Client,
+    /// Everything since the first byte, warm-up and drain included.
+    pub life: Life,
+}
+
+/// What the client itself did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Client {
+    /// How it moved its bytes: `uring` or `epoll`, never `auto`.
+    pub engine: crate::plan::Engine,
+    /// CPU time of all its threads, user and system, over messages, from warm-up to drain. Empty spins are left out.
+    pub cpu_ns_per_message: Option<f64>,
+    /// Share of the window in which its busiest thread had work, 0 to 1.
+    pub busiest_thread: f64,
+    /// Time in the window that a thread was ready to run while its cpu was another's, of the one that waited most.
+    pub run_delay_ns: u64,
+    /// Share of the client's cpus' time that the hypervisor gave to others, 0 to 1; null where it can't be read.
+    pub steal_ratio: Option<f64>,
+}
+
+/// Everything since the first byte, warm-up and drain included: `sent = answered + lost + outstanding`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// Messages written.
+    pub sent: u64,
+    /// Messages answered.
+    pub answered: u64,
+    /// Messages in flight on connections that failed.
+    pub lost: u64,
+    /// Messages not answered when the waiting ended.
+    pub outstanding: u64,
+    /// Bytes that the kernel took: with no connection failed, exactly what the server got. (What had gone of a send
+    /// that was in flight when its connection failed is not known, and not in it.)
+    pub sent_bytes: u64,
+    /// Bytes that came back.
+    pub received_bytes: u64,
+}
+
+/// A histogram in figures, ns. A quantile with fewer than 10 samples above it is null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Samples, censored ones included.
+    pub count: u64,
+    /// The least.
+    pub min: Option<u64>,
+    /// The mean, rounded.
+    pub mean: Option<u64>,
+    /// Half lie at or below it.
+    pub p50: Option<u64>,
+    /// 90 % lie at or below it.
+    pub p90: Option<u64>,
+    /// 99 % lie at or below it.
+    pub p99: Option<u64>,
+    /// 99.9 % lie at or below it.
+    pub p99_9: Option<u64>,
+    /// 99.99 % lie at or below it.
+    pub p99_99: Option<u64>,
+    /// The greatest.
+    pub max: Option<u64>,
+    /// Where messages without an answer are among the samples: the least time that one had waited. A quantile (and
+    /// the maximum) from here on is a lower bound of the true one: `>= x`.
+    #[serde(default)]
+    pub censored_from: Option<u64>,
+}
+
+impl Summary {
+    /// Sums a histogram up. `censored_from` is the least value that is a lower bound and not a measurement.
+    pub fn of(histogram: &Histogram<u64>, censored_from: Option<u64>) -> Summary {
+        let count = histogram.len();
+        if count == 0 {
+            return Summary::default();
+        }
+        Summary {
+            count,
+            min: Some(histogram.min()),
+            mean: Some(histogram.mean().round() as u64),
+            p50: quantile(histogram, 0.5),
+            p90: quantile(histogram, 0.9),
+            p99: quantile(histogram, 0.99),
+            p99_9: quantile(histogram, 0.999),
+            p99_99: quantile(histogram, 0.999_9),
+            max: Some(histogram.max()),
+            // A bucket's quantiles are told as its upper end; the bound is brought to its lower.
+            censored_from: censored_from.map(|from| histogram.lowest_equivalent(from)),
+        }
+    }
+
+    /// Whether `value`, one of this summary's, is only known to be at least that.
+    pub fn is_lower_bound(&self, value: u64) -> bool {
+        self.censored_from.is_some_and(|from| from <= value)
+    }
+}
+
+/// How many samples must lie above a quantile for it to be shown.
+pub const SAMPLES_ABOVE_MIN: u64 = 10;
+
+/// The value that a share `quantile` (below 1) of the samples doesn't exceed, if [`SAMPLES_ABOVE_MIN`] lie above it.
+pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
+    let count = histogram.len();
+    // The rank as HdrHistogram takes it: the least whole number not below the share.
+    let rank = (quantile * count as f64).ceil() as u64;
+    let above = count.saturating_sub(rank);
+    (SAMPLES_ABOVE_MIN <= above).then(|| histogram.value_at_quantile(quantile))
+}
+
+/// A run file that can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file can't be opened.
+    #[error("cannot read {path}: {source}")]
+    Open {
+        /// The file.
+        path: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is of another schema, or of none.
+    #[error("{path} is of schema {found}, and this program reads {SCHEMA}")]
+    Schema {
+        /// The file.
+        path: String,
+        /// What it says of itself.
+        found: String,
+    },
+    /// It is damaged.
+    #[error("{path} is damaged: {source}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+impl RunFile {
+    /// Reads a run file.
+    ///
+    /// # Errors
+    /// It can't be opened, is of another schema, or damaged.
+    pub fn read(path: &Path) -> Result<RunFile, ReadError> {
+        let shown = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|source| ReadError::Open {
+            path: shown.clone(),
+            source,
+        })?;
+        let damaged = |source| ReadError::Damaged {
+            path: shown.clone(),
+            source,
+        };
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
+        match value.get("schema").and_then(serde_json::Value::as_str) {
+            Some(SCHEMA) => serde_json::from_value(value).map_err(damaged),
+            Some(other) => Err(ReadError::Schema {
+                path: shown,
+                found: format!("'{other}'"),
+            }),
+            None => Err(ReadError::Schema {
+                path: shown,
+                found: "none".to_owned(),
+            }),
+        }
+    }
+
+    /// Writes it, whole or not at all: a reader never meets half of it.
+    ///
+    /// # Errors
+    /// The folder can't be written to.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let unfinished = path.with_extension("json.unfinished");
+        fs::write(&unfinished, self.to_json())?;
+        fs::rename(&unfinished, path)
+    }
+
+    /// As JSON, indented, with a line feed at the end.
+    pub fn to_json(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recorder::histogram;
+
+    fn filled(count: u64) -> Histogram<u64> {
+        let mut histogram = histogram();
+        (1..=count).for_each(|value| histogram.record(value).unwrap());
+        histogram
+    }
+
+    #[test]
+    fn a_quantile_needs_ten_samples_above_it() {
+        let summary = Summary::of(&filled(19), None);
+        assert_eq!(
+            (summary.count, summary.p50, summary.max),
+            (19, None, Some(19))
+        );
+        assert_eq!(Summary::of(&filled(20), None).p50, Some(10));
+        assert_eq!(Summary::of(&filled(999), None).p99, None);
+        assert_eq!(Summary::of(&filled(1_000), None).p99, Some(990));
+        assert_eq!(Summary::of(&filled(0), None), Summary::default());
+    }
+
+    #[test]
+    fn what_reaches_censored_values_is_a_lower_bound() {
+        let summary = Summary::of(&filled(1_000), Some(950));
+        assert!(!summary.is_lower_bound(summary.p90.unwrap()));
+        assert!(summary.is_lower_bound(summary.p99.unwrap()));
+        assert!(!Summary::of(&filled(1_000), None).is_lower_bound(1_000));
+    }
+
+    #[test]
+    fn foreign_and_damaged_files_are_refused_in_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.json");
+        for (text, reason) in [
+            ("", "damaged"),
+            ("{\"schema\": \"echometer.run/1\", \"plan\": 3}", "damaged"),
+            ("{\"schema\": \"echometer.run/9\"}", "echometer.run/9"),
+            ("[1, 2]", "none"),
+        ] {
+            fs::write(&path, text).unwrap();
+            let error = RunFile::read(&path).unwrap_err().to_string();
+            assert!(
+                error.contains(reason) && error.lines().count() == 1,
+                "{error}"
+            );
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(
+            RunFile::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read")
+        );
+    }
+}

@@ -1,0 +1,338 @@
+//! The flags: what was typed, turned once into a valid [`Plan`]. Nobody further down sees a flag.
+//!
+//! [`LoadFlags`] is what every program that makes load understands (the bench flattens it into its own flags);
+//! [`Cli`] adds what only `echometer-loadgen` has.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, ValueHint};
+
+use echometer_host::cpus::CpuList;
+
+use crate::{
+    plan::{Arrivals, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
+    units,
+};
+
+/// Makes load on an echo server, and times it.
+///
+/// Open loop (-R) for any claim about latency under load: a message's latency counts from when it was due, whether or
+/// not the client could send it then. Closed loop (without -R) finds throughput and the cost of a message.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "echometer-loadgen", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The server: HOST:PORT, [v6]:PORT or unix:/path
+    #[arg(value_name = "ADDR", value_hint = ValueHint::Hostname)]
+    pub target: String,
+
+    /// What load is made.
+    #[command(flatten)]
+    pub load: LoadFlags,
+
+    /// One worker thread a cpu, pinned to it: 1, 2-5, 0,4
+    #[arg(long, value_name = "LIST", value_parser = cpu_list, conflicts_with = "threads", help_heading = "Client")]
+    pub cpus: Option<CpuList>,
+
+    /// Worker threads, free to move [default: 1]
+    #[arg(long, value_name = "N", value_parser = positive_count, help_heading = "Client")]
+    pub threads: Option<u32>,
+
+    /// Length of one line of the interval series [default: 1s]
+    #[arg(long, value_name = "TIME", value_parser = positive_duration, help_heading = "Output")]
+    pub interval: Option<Duration>,
+
+    /// Write run.json, run.hlog and run.hgrm into this folder
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
+    pub out: Option<PathBuf>,
+
+    /// Print the run file (JSON) instead of the text
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+
+    /// Print the HDR percentile spectrum of the latency too
+    #[arg(long, help_heading = "Output", conflicts_with = "json")]
+    pub latency: bool,
+
+    /// No progress, and of the text only what is wrong
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+/// The load that is made: shared by all programs that make any. What was not typed is `None`, so that each program
+/// has its own defaults.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Load")]
+pub struct LoadFlags {
+    /// Connections, over all worker threads
+    #[arg(short = 'c', long, value_name = "N", value_parser = positive_count)]
+    pub connections: Option<u32>,
+
+    /// Bytes in a message: 64, 4KiB
+    #[arg(short = 's', long, value_name = "SIZE", value_parser = message_size)]
+    pub size: Option<u32>,
+
+    /// How long is measured: 10s, 500ms
+    #[arg(short = 'd', long, value_name = "TIME", value_parser = positive_duration)]
+    pub duration: Option<Duration>,
+
+    /// Load before that, on the same connections, not recorded
+    #[arg(short = 'w', long, value_name = "TIME", value_parser = units::duration)]
+    pub warmup: Option<Duration>,
+
+    /// Open loop: messages a second in total, whatever the replies do: 20k. Without it closed loop
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
+    pub rate: Option<f64>,
+
+    /// How the due times of an open loop lie in time [default: poisson]
+    #[arg(long, value_enum, requires = "rate")]
+    pub arrivals: Option<Arrivals>,
+
+    /// Messages in flight a connection [default: 1; 1,024 with -R]
+    #[arg(long, value_name = "N", value_parser = positive_count)]
+    pub pipeline: Option<u32>,
+
+    /// Compare every byte that comes back with what was sent
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Makes schedule and payload repeatable [default: from the clock]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// How the client moves its bytes [default: auto]
+    #[arg(long, value_enum, help_heading = "Client")]
+    pub engine: Option<Engine>,
+
+    /// How the client waits [default: block; spin with -R]
+    #[arg(long, value_enum, help_heading = "Client")]
+    pub wait: Option<Wait>,
+
+    /// Leave Nagle's algorithm on
+    #[arg(long, help_heading = "Client")]
+    pub nagle: bool,
+
+    /// SO_SNDBUF of the client's sockets
+    #[arg(long, value_name = "SIZE", value_parser = socket_buffer, help_heading = "Client")]
+    pub sndbuf: Option<u32>,
+
+    /// SO_RCVBUF of the client's sockets
+    #[arg(long, value_name = "SIZE", value_parser = socket_buffer, help_heading = "Client")]
+    pub rcvbuf: Option<u32>,
+}
+
+impl Cli {
+    /// The plan that was asked for.
+    ///
+    /// # Errors
+    /// A combination of flags that can't be carried out; a usage error.
+    pub fn plan(&self) -> Result<Plan, PlanError> {
+        let workers = match (&self.cpus, self.threads) {
+            (Some(cpus), _) => cpus.iter().map(Some).collect(),
+            (None, threads) => vec![None; threads.unwrap_or(1) as usize],
+        };
+        let defaults = Plan::default();
+        let interval = self.interval.unwrap_or(defaults.interval);
+        self.load.plan(&Plan {
+            workers,
+            interval,
+            ..defaults
+        })
+    }
+}
+
+impl LoadFlags {
+    /// What was typed, over `defaults`: with `-R` the pipeline and the way of waiting have defaults of their own.
+    ///
+    /// # Errors
+    /// A combination of flags that can't be carried out; a usage error.
+    pub fn plan(&self, defaults: &Plan) -> Result<Plan, PlanError> {
+        let load = match self.rate {
+            None => defaults.load,
+            Some(rate_per_s) => Load::Open {
+                rate_per_s,
+                arrivals: self.arrivals.unwrap_or(Arrivals::Poisson),
+            },
+        };
+        let open = matches!(load, Load::Open { .. });
+        let pipeline = if open {
+            OPEN_LOOP_PIPELINE
+        } else {
+            defaults.pipeline
+        };
+        let wait = if open { Wait::Spin } else { defaults.wait };
+        let plan = Plan {
+            connections: self.connections.unwrap_or(defaults.connections),
+            message_size: self.size.unwrap_or(defaults.message_size),
+            duration: self.duration.unwrap_or(defaults.duration),
+            warmup: self.warmup.unwrap_or(defaults.warmup),
+            load,
+            pipeline: self.pipeline.unwrap_or(pipeline),
+            workers: defaults.workers.clone(),
+            engine: self.engine.unwrap_or(defaults.engine),
+            wait: self.wait.unwrap_or(wait),
+            verify: self.verify,
+            seed: self.seed.unwrap_or_else(seed_from_clock),
+            interval: defaults.interval,
+            nagle: self.nagle,
+            sndbuf: self.sndbuf.or(defaults.sndbuf),
+            rcvbuf: self.rcvbuf.or(defaults.rcvbuf),
+        };
+        plan.validate()?;
+        Ok(plan)
+    }
+}
+
+/// Writes `defaults` into the help of the flags of [`LoadFlags`] whose defaults differ from program to program.
+#[must_use]
+pub fn with_default_help(command: clap::Command, defaults: &Plan) -> clap::Command {
+    let shown = [
+        (
+            "connections",
+            units::show_count(u64::from(defaults.connections)),
+        ),
+        ("size", units::show_size(u64::from(defaults.message_size))),
+        (
+            "duration",
+            units::show_ns(defaults.duration.as_nanos() as u64),
+        ),
+        ("warmup", units::show_ns(defaults.warmup.as_nanos() as u64)),
+    ];
+    shown.into_iter().fold(command, |command, (id, default)| {
+        command.mut_arg(id, |arg| {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            arg.help(format!("{help} [default: {default}]"))
+        })
+    })
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  echometer-loadgen 127.0.0.1:7777 -c 50 -s 64 -d 10s           closed loop: how fast can it go?
+  echometer-loadgen 127.0.0.1:7777 -R 20k                       open loop: how long does a user wait?
+  echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on its own core, with files
+
+Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 130 cut short by a second signal.";
+
+/// A seed for those who named none: different from run to run, and written into the run file.
+fn seed_from_clock() -> u64 {
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    // Below 2^53, so that readers of JSON which know doubles only keep every digit.
+    (now.as_nanos() as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 11
+}
+
+fn cpu_list(text: &str) -> Result<CpuList, String> {
+    let cpus: CpuList = text.parse().map_err(|error| format!("{error}"))?;
+    if cpus.is_empty() {
+        Err("an empty list: name one cpu or more, such as 1 or 2-5".to_owned())
+    } else {
+        Ok(cpus)
+    }
+}
+
+fn positive_count(text: &str) -> Result<u32, String> {
+    match units::count(text)? {
+        0 => Err("0 is too few: give 1 or more".to_owned()),
+        count => u32::try_from(count).map_err(|_| "more than this program can hold".to_owned()),
+    }
+}
+
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match units::duration(text)? {
+        Duration::ZERO => {
+            Err("0 is too short to measure anything: give a time such as 10s".to_owned())
+        }
+        duration => Ok(duration),
+    }
+}
+
+fn message_size(text: &str) -> Result<u32, String> {
+    match units::size(text)? {
+        0 => Err("a message of 0 bytes has no echo: give 1 or more".to_owned()),
+        size => u32::try_from(size).map_err(|_| "at most 64 MiB a message".to_owned()),
+    }
+}
+
+fn socket_buffer(text: &str) -> Result<u32, String> {
+    match units::size(text)? {
+        0 => Err("a socket needs a buffer: give a size such as 64KiB".to_owned()),
+        size => u32::try_from(size)
+            .ok()
+            .filter(|size| *size <= 1 << 30)
+            .ok_or_else(|| "at most 1 GiB".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn typed(text: &str) -> Result<Plan, String> {
+        let words = std::iter::once("echometer-loadgen").chain(text.split_whitespace());
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        cli.plan().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_is_well_formed() {
+        with_default_help(Cli::command(), &Plan::default()).debug_assert();
+    }
+
+    #[test]
+    fn closed_loop_is_the_default() {
+        let plan = typed("[::1]:7777 -c 50 -s 4KiB -d 3s").unwrap();
+        assert_eq!(
+            (plan.connections, plan.message_size, plan.pipeline),
+            (50, 4096, 1)
+        );
+        assert_eq!((plan.load, plan.wait), (Load::Closed, Wait::Block));
+        assert_eq!(plan.duration, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn a_rate_brings_its_own_defaults() {
+        let plan = typed("host:1 -R 50k").unwrap();
+        assert_eq!(
+            plan.load,
+            Load::Open {
+                rate_per_s: 50_000.0,
+                arrivals: Arrivals::Poisson
+            }
+        );
+        assert_eq!((plan.pipeline, plan.wait), (OPEN_LOOP_PIPELINE, Wait::Spin));
+        let plan =
+            typed("host:1 -R 50k --arrivals uniform --wait block --pipeline 2 --cpus 0,2-3 -c 3")
+                .unwrap();
+        assert_eq!(
+            (plan.pipeline, plan.wait, plan.workers.len()),
+            (2, Wait::Block, 3)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_the_flag() {
+        let wrong = [
+            ("-c 0", "--connections", "1 or more"),
+            ("-s 0", "--size", "1 or more"),
+            ("-R 0", "--rate", "closed loop"),
+            ("-d 0s", "--duration", "10s"),
+            ("-d 10", "--duration", "10s"),
+            ("--engine nope", "--engine", "epoll"),
+            ("--threads 9 -c 8", "--threads", "raise -c"),
+            ("--arrivals uniform", "--rate", "required"),
+            ("-s 65MiB", "-s", "64 MiB"),
+            ("--cpus x", "--cpus", "x"),
+            ("--pipeline 2M", "--pipeline", "at most"),
+        ];
+        for (flags, flag, cure) in wrong {
+            let error = typed(&format!("host:1 {flags}")).unwrap_err();
+            assert!(
+                error.contains(flag) && error.contains(cure),
+                "{flags}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The fleet: the client's worker threads, started once, and the sessions that they hold.
+//!
+//! A session is the plan's connections to one server. A fleet may hold several; one is driven at a time, and the
+//! others rest without using CPU. Rings, buffers and histograms live as long as the fleet or the session, so that
+//! driving a short slice costs little more than waking the workers.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use echometer_host::{
+    address::Address, clock, limits, pinning::PinError, signals::Stop, sockets::ConnectOptions,
+};
+use echometer_ring::{Config, Ring, SetupError};
+use hdrhistogram::Histogram;
+
+use crate::{
+    connect::CONNECTS_UNDER_WAY,
+    drive::{Job, Outcome},
+    failure::connect_hint,
+    payload::Payload,
+    plan::{Engine, Load, Plan},
+    recorder::{Cuts, Segment, histogram},
+    schedule::Share,
+    tally::{Collector, Interval, Phase, Tally},
+    target::Target,
+    worker::{Answer, Birth, Command, DriveFailure, OpenFailure, live},
+};
+
+/// How far ahead a stretch is started, so that all workers are awake by then.
+const START_LEAD_NS: u64 = 150_000;
+
+/// How often the fleet looks whether a worker that says nothing is still there.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// The client's worker threads. Dropping it closes all connections and ends the threads.
+pub struct Fleet {
+    plan: Arc<Plan>,
+    engine: Engine,
+    fallback: Option<String>,
+    workers: Vec<Worker>,
+    answers: Receiver<(usize, Answer)>,
+    sessions: Vec<Option<Histogram<u64>>>,
+    /// How many stretches were driven: each has its own arrivals.
+    stretches: u64,
+    stop: Option<Stop>,
+}
+
+/// Names an open session of one fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionId(u32);
+
+struct Worker {
+    commands: Option<Sender<Command>>,
+    emptied: Sender<Box<Segment>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why there is no fleet.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// A worker can't be pinned where the plan says.
+    #[error("{0}")]
+    Pin(PinError),
+    /// The engine asked for is not to be had here.
+    #[error("{0}")]
+    Engine(SetupError),
+    /// No thread to be had.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(io::Error),
+    /// A fault of ours: a worker has ended without a word.
+    #[error("a worker thread has died; please report this with the command that you ran")]
+    WorkerDied,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nobody answered at any of the target's addresses; this is the last one's error.
+    #[error("cannot connect to {address}: {source}; {hint}")]
+    Connect {
+        /// The address tried last.
+        address: String,
+        /// What the kernel said.
+        source: io::Error,
+        /// The likely cause.
+        hint: &'static str,
+    },
+    /// The limit on descriptors is too low.
+    #[error("{0}")]
+    Limit(limits::RaiseError),
+    /// No ring for the connections.
+    #[error("{0}")]
+    Ring(SetupError),
+    /// No epoll set for the connections.
+    #[error("cannot set up epoll: {0}")]
+    Epoll(io::Error),
+    /// A fault of ours: a worker has ended without a word.
+    #[error("a worker thread has died; please report this with the command that you ran")]
+    WorkerDied,
+}
+
+/// Why a stretch came to nothing. (A connection or a server that fails is no such reason: that is counted.)
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// The session was closed, or never opened.
+    #[error("the session is not open")]
+    NoSuchSession,
+    /// The engine itself failed.
+    #[error("the client's engine failed: {0}")]
+    Engine(io::Error),
+    /// A fault of ours: a worker has ended without a word.
+    #[error("a worker thread has died; please report this with the command that you ran")]
+    WorkerDied,
+}
+
+impl Fleet {
+    /// Starts the plan's worker threads, each pinned where the plan says. The plan must be valid.
+    ///
+    /// # Errors
+    /// A cpu that can't be had, an engine that can't be had, or no threads.
+    pub fn start(plan: &Plan) -> Result<Fleet, FleetError> {
+        let (engine, fallback) = choose_engine(plan.engine)?;
+        let plan = Arc::new(plan.clone());
+        let payload = Payload::new(plan.message_size, plan.seed);
+        let (answer_sender, answers) = channel();
+        let mut workers = Vec::with_capacity(plan.workers.len());
+        for index in 0..plan.workers.len() {
+            let (command_sender, commands) = channel();
+            let (emptied_sender, emptied) = channel();
+            let birth = Birth {
+                index,
+                plan: Arc::clone(&plan),
+                engine,
+                payload: payload.clone(),
+                commands,
+                answers: answer_sender.clone(),
+                emptied,
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("load-{index}"))
+                .spawn(move || live(&birth))
+                .map_err(FleetError::Thread)?;
+            workers.push(Worker {
+                commands: Some(command_sender),
+                emptied: emptied_sender,
+                thread: Some(thread),
+            });
+        }
+        let fleet = Fleet {
+            plan,
+            engine,
+            fallback,
+            workers,
+            answers,
+            sessions: Vec::new(),
+            stretches: 0,
+            stop: None,
+        };
+        for _ in 0..fleet.workers.len() {
+            match fleet.answer() {
+                Some((_, Answer::Ready(ready))) => ready.map_err(FleetError::Pin)?,
+                _ => return Err(FleetError::WorkerDied),
+            }
+        }
+        Ok(fleet)
+    }
+
+    /// The engine in use: never [`Engine::Auto`].
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Why `auto` fell back to epoll, if it did.
+    pub fn fallback(&self) -> Option<&str> {
+        self.fallback.as_deref()
+    }
+
+    /// Ends the load of every stretch early once `stop` is requested; what is in flight is still waited for.
+    pub fn stop_on(&mut self, stop: Stop) {
+        self.stop = Some(stop);
+    }
+
+    /// Opens the plan's connections to `target`, each worker its share, and keeps them.
+    ///
+    /// # Errors
+    /// No address of the target answers, or a limit is too low; nothing stays open then.
+    pub fn open(&mut self, target: &Target) -> Result<SessionId, OpenError> {
+        let open = self.sessions.iter().flatten().count() as u64 + 1;
+        // A few more for files, epoll sets and rings. Direct descriptors aren't counted, but a ring's table of them is
+        // bounded by the same limit.
+        let needed = open * u64::from(self.plan.connections) + 64;
+        limits::raise_nofile(needed).map_err(OpenError::Limit)?;
+        let session = self.sessions.len() as u32;
+        let mut last = None;
+        for address in target.addresses() {
+            match self.open_at(session, address) {
+                Ok(connect_ns) => {
+                    self.sessions.push(Some(connect_ns));
+                    return Ok(SessionId(session));
+                }
+                // Whoever answered this address also has the others' error to give.
+                Err(error @ OpenError::Connect { .. }) => last = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last.expect("a target has at least one address"))
+    }
+
+    /// How long each connect of a session took, ns; `None` once it is closed.
+    pub fn connect_ns(&self, id: SessionId) -> Option<&Histogram<u64>> {
+        self.sessions.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Drives one stretch of load over a session. It ends drained, nothing in flight; where that takes too long, the
+    /// messages left are counted as outstanding and their connections closed.
+    ///
+    /// # Errors
+    /// The session is not open, or the client itself failed. Failing connections are counted in the tally.
+    pub fn drive(&mut self, id: SessionId, phase: &Phase) -> Result<Tally, DriveError> {
+        self.drive_watched(id, phase, &mut |_| {})
+    }
+
+    /// As [`Fleet::drive`], and tells `watch` of each interval as soon as it is complete.
+    ///
+    /// # Errors
+    /// As [`Fleet::drive`].
+    pub fn drive_watched(
+        &mut self,
+        id: SessionId,
+        phase: &Phase,
+        watch: &mut dyn FnMut(Interval<'_>),
+    ) -> Result<Tally, DriveError> {
+        if self.connect_ns(id).is_none() {
+            return Err(DriveError::NoSuchSession);
+        }
+        self.stretches += 1;
+        let window = phase.window();
+        let cuts = Cuts::new(window, phase.intervals);
+        let start_ns = clock::now_ns() + START_LEAD_NS;
+        for (index, worker) in self.workers.iter().enumerate() {
+            let share = Share {
+                worker: index as u32,
+                workers: self.workers.len() as u32,
+                connections: self.plan.connections_of(index),
+            };
+            let job = Box::new(Job {
+                start_ns,
+                cuts: cuts.clone(),
+                window,
+                membership: phase.membership,
+                give_up_after_ns: u64::try_from(phase.give_up_after.as_nanos()).unwrap_or(u64::MAX),
+                load: self.plan.load,
+                wait: self.plan.wait,
+                pipeline: self.plan.pipeline,
+                share,
+                seed: self
+                    .plan
+                    .seed
+                    .wrapping_add(self.stretches.wrapping_mul(0xD134_2543_DE82_EF95)),
+                stop: self.stop.clone(),
+            });
+            worker
+                .command(Command::Drive { session: id.0, job })
+                .map_err(|_| DriveError::WorkerDied)?;
+        }
+        let mut collector =
+            Collector::new(cuts, self.plan.load != Load::Closed, self.workers.len());
+        let mut outcomes: Vec<Box<Outcome>> = Vec::with_capacity(self.workers.len());
+        let mut failed = None;
+        let mut left = self.workers.len();
+        while 0 < left {
+            match self.answer() {
+                Some((worker, Answer::Segment(segment))) => {
+                    collector.add(&segment);
+                    self.workers[worker].give_back(segment);
+                    collector.tell(watch);
+                }
+                Some((_, Answer::Driven(Ok(outcome)))) => {
+                    collector.add(&outcome.last_segment);
+                    outcomes.push(outcome);
+                    left -= 1;
+                }
+                // The others are heard out, so that none of their answers is taken for a later stretch's.
+                Some((_, Answer::Driven(Err(failure)))) => {
+                    failed = Some(failure);
+                    left -= 1;
+                }
+                _ => return Err(DriveError::WorkerDied),
+            }
+        }
+        match failed {
+            Some(DriveFailure::NoSuchSession) => return Err(DriveError::NoSuchSession),
+            Some(DriveFailure::Engine(error)) => return Err(DriveError::Engine(error)),
+            None => {}
+        }
+        let tally = collector.finish(&outcomes, watch);
+        for (worker, outcome) in self.workers.iter().zip(outcomes) {
+            worker.give_back(outcome.last_segment);
+        }
+        Ok(tally)
+    }
+
+    /// Closes a session's connections. One that is not open stays so.
+    pub fn close(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(id.0 as usize)
+            && session.take().is_some()
+        {
+            for worker in &self.workers {
+                // A worker that has died has closed its connections.
+                let _ = worker.command(Command::Close { session: id.0 });
+            }
+        }
+    }
+
+    fn open_at(&mut self, session: u32, address: &Address) -> Result<Histogram<u64>, OpenError> {
+        let options = ConnectOptions {
+            nodelay: !self.plan.nagle,
+            sndbuf: self.plan.sndbuf.map(|bytes| bytes as usize),
+            rcvbuf: self.plan.rcvbuf.map(|bytes| bytes as usize),
+            ..ConnectOptions::default()
+        };
+        let under_way = (CONNECTS_UNDER_WAY / self.workers.len()).max(1);
+        for worker in &self.workers {
+            let (address, options) = (address.clone(), options.clone());
+            worker
+                .command(Command::Open {
+                    session,
+                    address,
+                    options,
+                    under_way,
+                })
+                .map_err(|_| OpenError::WorkerDied)?;
+        }
+        let mut connect_ns = histogram();
+        let mut failed = None;
+        for _ in 0..self.workers.len() {
+            match self.answer() {
+                Some((_, Answer::Opened(Ok(part)))) => connect_ns
+                    .add(&part)
+                    .expect("histograms are all of one shape"),
+                Some((_, Answer::Opened(Err(failure)))) => failed = Some(failure),
+                _ => return Err(OpenError::WorkerDied),
+            }
+        }
+        let Some(failure) = failed else {
+            return Ok(connect_ns);
+        };
+        for worker in &self.workers {
+            let _ = worker.command(Command::Close { session });
+        }
+        Err(match failure {
+            OpenFailure::Connect(source) => {
+                let hint = connect_hint(&source);
+                OpenError::Connect {
+                    address: address.to_string(),
+                    source,
+                    hint,
+                }
+            }
+            OpenFailure::Ring(error) => OpenError::Ring(error),
+            OpenFailure::Epoll(error) => OpenError::Epoll(error),
+        })
+    }
+
+    /// The next answer; `None` when a worker has died.
+    fn answer(&self) -> Option<(usize, Answer)> {
+        loop {
+            match self.answers.recv_timeout(CHECK) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {
+                    let died = |worker: &Worker| {
+                        worker.thread.as_ref().is_none_or(JoinHandle::is_finished)
+                    };
+                    if self.workers.iter().any(died) {
+                        // What it said before it died comes first.
+                        return self.answers.try_recv().ok();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for worker in &mut self.workers {
+            worker.commands = None;
+        }
+        for worker in &mut self.workers {
+            if let Some(thread) = worker.thread.take() {
+                // One that panicked has said so on stderr.
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn command(&self, command: Command) -> Result<(), ()> {
+        let commands = self.commands.as_ref().ok_or(())?;
+        commands.send(command).map_err(|_| ())
+    }
+
+    fn give_back(&self, mut segment: Box<Segment>) {
+        segment.clear();
+        // A worker that has died needs none.
+        let _ = self.emptied.send(segment);
+    }
+}
+
+/// Finds out by trying whether there is io_uring to be had. Only "missing or forbidden" makes `auto` fall back: a limit
+/// that is too low is the user's to raise.
+fn choose_engine(asked: Engine) -> Result<(Engine, Option<String>), FleetError> {
+    if asked == Engine::Epoll {
+        return Ok((Engine::Epoll, None));
+    }
+    let smallest = Config {
+        entries: 8,
+        cq_entries: 16,
+        slots: 1,
+        buffers: 1,
+        buffer_size: 64,
+        ..Config::default()
+    };
+    match Ring::new(&smallest) {
+        Ok(_) => Ok((Engine::Uring, None)),
+        Err(error) if asked == Engine::Auto && error.is_unavailable() => {
+            Ok((Engine::Epoll, Some(error.to_string())))
+        }
+        Err(error) => Err(FleetError::Engine(error)),
+    }
+}

@@ -1,0 +1,850 @@
+//! What becomes of each message: due, queued, written, answered, or lost. A state machine without sockets and clocks:
+//! times come in as arguments, bytes as counts.
+//!
+//! A connection is a byte stream. Its messages are answered in the order in which they were written; a reply may come
+//! in pieces, or many at once. At most `pipeline` messages are in flight, the others wait in order, and at most one
+//! send is in flight (a second could overtake the rest of the first).
+//!
+//! The accounting is exact at any moment: sent = answered + lost + in flight, and due = sent + queued + unsent.
+
+use std::{collections::VecDeque, fmt};
+
+/// All connections of one worker. Connections are indices from 0.
+///
+/// Instants are ns since the start of the stretch.
+#[derive(Debug)]
+pub struct Flow {
+    message_size: u32,
+    pipeline: u32,
+    origin: Origin,
+    connections: Vec<Connection>,
+    /// Live connections, in no order: what remains to choose from when some are lost.
+    alive: Vec<u32>,
+    messages: Arena,
+    /// Connections that may write, each at most once ([`Connection::listed`]).
+    writable: VecDeque<u32>,
+    /// Counts the harvests; see [`Flow::sent`].
+    turn: u32,
+    counts: Counts,
+    in_flight: u64,
+    queued: u64,
+}
+
+/// From when on a message's latency counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From its due time: open loop.
+    Due,
+    /// From the write: closed loop. The due time is set to that instant when the message is written.
+    Write,
+}
+
+/// What became of the messages so far. `sent = answered + lost + in flight`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages handed to the engine for writing.
+    pub sent: u64,
+    /// Messages whose reply has come to the last byte.
+    pub answered: u64,
+    /// Messages in flight on a connection that failed.
+    pub lost: u64,
+    /// Messages that were due and never written: their connection failed before, or the run ended.
+    pub unsent: u64,
+}
+
+/// The instants of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When it was due; in closed loop when it was written.
+    pub due_ns: u64,
+    /// When it was written.
+    pub written_ns: u64,
+}
+
+/// A message that is being written now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// When it was due; in closed loop when it was written.
+    pub due_ns: u64,
+    /// How long it waited for room on its connection.
+    pub queue_ns: u64,
+    /// How long it was late for no other reason than the client: written minus the later of (due, connection free).
+    pub send_lag_ns: u64,
+}
+
+/// One send: a run of messages that are contiguous in the connection's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The connection to write to.
+    pub connection: usize,
+    /// Where the run begins in the connection's stream, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub bytes: usize,
+}
+
+/// More came back than was sent: the peer is no echo server, or a broken one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surplus;
+
+#[derive(Debug)]
+struct Connection {
+    /// The oldest message without an answer, and the newest; [`NONE`] where there is none.
+    head: u32,
+    tail: u32,
+    /// The oldest message that is not written yet.
+    unwritten: u32,
+    in_flight: u32,
+    queued: u32,
+    /// Bytes of the head's reply that are here already.
+    reply_bytes: u32,
+    /// The turn in which the send in flight was written.
+    written_turn: u32,
+    /// Its place in [`Flow::alive`], while it is alive.
+    alive_at: u32,
+    sending: bool,
+    listed: bool,
+    lost: bool,
+    /// Since when there is room: the last time that the end of a wait (full pipeline, full socket) was seen.
+    free_at_ns: u64,
+    stream_sent: u64,
+}
+
+impl Flow {
+    /// `connections` of them (1 or more), for messages of `message_size` bytes with up to `pipeline` in flight each.
+    pub fn new(connections: u32, message_size: u32, pipeline: u32, origin: Origin) -> Flow {
+        Flow {
+            message_size,
+            pipeline,
+            origin,
+            connections: (0..connections).map(Connection::new).collect(),
+            alive: (0..connections).collect(),
+            messages: Arena::with_capacity(connections as usize * pipeline.min(8) as usize),
+            writable: VecDeque::with_capacity(connections as usize),
+            turn: 0,
+            counts: Counts::default(),
+            in_flight: 0,
+            queued: 0,
+        }
+    }
+
+    /// Takes note of a message that is due on `connection`. Should that one be lost, another takes its place; with
+    /// none left the message counts as unsent, and this says false.
+    #[inline]
+    pub fn due(&mut self, connection: u32, at_ns: u64) -> bool {
+        let index = if !self.connections[connection as usize].lost {
+            connection
+        } else if let Some(survivors) = std::num::NonZeroUsize::new(self.alive.len()) {
+            self.alive[connection as usize % survivors]
+        } else {
+            self.counts.unsent += 1;
+            return false;
+        };
+        let message = self.messages.insert(Message {
+            due_ns: at_ns,
+            written_ns: 0,
+        });
+        let connection = &mut self.connections[index as usize];
+        if connection.tail == NONE {
+            connection.head = message;
+        } else {
+            self.messages.link(connection.tail, message);
+        }
+        connection.tail = message;
+        if connection.unwritten == NONE {
+            connection.unwritten = message;
+        }
+        connection.queued += 1;
+        self.queued += 1;
+        if connection.wants_to_write(self.pipeline) {
+            connection.listed = true;
+            self.writable.push_back(index);
+        }
+        true
+    }
+
+    /// Whether another message can be taken in, or so many wait that the rest had better stay in the schedule.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.in_flight + self.queued < MESSAGES_MAX
+    }
+
+    /// Whether [`Flow::next_run`] has something to write.
+    #[inline]
+    pub fn has_writable(&self) -> bool {
+        !self.writable.is_empty()
+    }
+
+    /// The next run of messages to be written, at most `messages_max` of them, stamped with `now_ns`: a clock read
+    /// just before the batch of writes goes to the kernel. `on_written` hears of each message.
+    #[inline]
+    pub fn next_run(
+        &mut self,
+        messages_max: u32,
+        now_ns: u64,
+        mut on_written: impl FnMut(Written),
+    ) -> Option<Run> {
+        loop {
+            let index = self.writable.pop_front()? as usize;
+            let connection = &mut self.connections[index];
+            connection.listed = false;
+            if !connection.wants_to_write(self.pipeline) {
+                continue;
+            }
+            let count = connection
+                .queued
+                .min(self.pipeline - connection.in_flight)
+                .min(messages_max);
+            for _ in 0..count {
+                let slot = self.messages.at(connection.unwritten);
+                slot.message.written_ns = now_ns;
+                if self.origin == Origin::Write {
+                    slot.message.due_ns = now_ns;
+                }
+                let due_ns = slot.message.due_ns;
+                let ready_ns = due_ns.max(connection.free_at_ns);
+                on_written(Written {
+                    due_ns,
+                    queue_ns: ready_ns - due_ns,
+                    send_lag_ns: now_ns.saturating_sub(ready_ns),
+                });
+                connection.unwritten = slot.next;
+            }
+            connection.queued -= count;
+            connection.in_flight += count;
+            connection.sending = true;
+            connection.written_turn = self.turn;
+            self.queued -= u64::from(count);
+            self.in_flight += u64::from(count);
+            self.counts.sent += u64::from(count);
+            let bytes = count as usize * self.message_size as usize;
+            let offset = connection.stream_sent;
+            connection.stream_sent += bytes as u64;
+            return Some(Run {
+                connection: index,
+                offset,
+                bytes,
+            });
+        }
+    }
+
+    /// Tells that a new harvest of events begins.
+    #[inline]
+    pub fn begin_turn(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+    }
+
+    /// The send in flight on `connection` has gone to the kernel whole.
+    ///
+    /// If that is learnt in the harvest right after the write, it was so from the start, and the connection counts as
+    /// free since then. If it took longer, the socket was full: messages that were due meanwhile waited for the
+    /// connection (queue) and not for us (send lag).
+    #[inline]
+    pub fn sent(&mut self, connection: usize, now_ns: u64) {
+        let flow = &mut self.connections[connection];
+        flow.sending = false;
+        if 1 < self.turn.wrapping_sub(flow.written_turn) {
+            flow.free_at_ns = now_ns;
+        }
+        if flow.wants_to_write(self.pipeline) {
+            flow.listed = true;
+            self.writable.push_back(connection as u32);
+        }
+    }
+
+    /// `bytes` have come back on `connection`, harvested at `now_ns`. `on_answer` hears of each message that is
+    /// answered by them.
+    ///
+    /// # Errors
+    /// [`Surplus`] if fewer bytes were owed; what was owed counts as answered. The connection should be failed.
+    #[inline]
+    pub fn received(
+        &mut self,
+        connection: usize,
+        bytes: usize,
+        now_ns: u64,
+        mut on_answer: impl FnMut(Message),
+    ) -> Result<(), Surplus> {
+        let flow = &mut self.connections[connection];
+        let was_full = flow.in_flight == self.pipeline;
+        let mut left = bytes;
+        let mut missing = (self.message_size - flow.reply_bytes) as usize;
+        while missing <= left && flow.in_flight != 0 {
+            left -= missing;
+            missing = self.message_size as usize;
+            flow.reply_bytes = 0;
+            flow.in_flight -= 1;
+            self.in_flight -= 1;
+            self.counts.answered += 1;
+            let (message, next) = self.messages.remove(flow.head);
+            flow.head = next;
+            if next == NONE {
+                flow.tail = NONE;
+            }
+            on_answer(message);
+        }
+        if left != 0 {
+            if flow.in_flight == 0 {
+                return Err(Surplus);
+            }
+            flow.reply_bytes += left as u32;
+        }
+        if was_full && flow.in_flight < self.pipeline {
+            flow.free_at_ns = now_ns;
+            if flow.wants_to_write(self.pipeline) {
+                flow.listed = true;
+                self.writable.push_back(connection as u32);
+            }
+        }
+        Ok(())
+    }
+
+    /// `connection` has failed: what was in flight is lost, what waited will never be sent. `on_end` hears of each
+    /// message; a second failure of the same connection does nothing.
+    pub fn lose(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
+        if self.connections[connection].lost {
+            return;
+        }
+        self.strike_off(connection);
+        self.end_messages(connection, on_end, Counting::Lost);
+    }
+
+    /// Gives up waiting on `connection`: what is still in flight is outstanding (and stays so in the counts, as sent
+    /// and neither answered nor lost), what waited is unsent. The connection can't be used any more.
+    ///
+    /// Gives how many were outstanding.
+    pub fn abandon(&mut self, connection: usize, on_end: impl FnMut(End, Message)) -> u64 {
+        let outstanding = u64::from(self.connections[connection].in_flight);
+        if !self.connections[connection].lost {
+            self.strike_off(connection);
+        }
+        self.end_messages(connection, on_end, Counting::Outstanding);
+        outstanding
+    }
+
+    /// Starts a new stretch: counts and instants begin anew, streams go on where they were.
+    ///
+    /// # Panics
+    /// In debug builds, if messages are still under way.
+    pub fn begin_stretch(&mut self) {
+        debug_assert_eq!(
+            (self.in_flight, self.queued),
+            (0, 0),
+            "the last stretch was drained or abandoned"
+        );
+        self.counts = Counts::default();
+        for connection in &mut self.connections {
+            connection.free_at_ns = 0;
+        }
+    }
+
+    /// A message of the schedule that was never taken in counts as unsent.
+    pub fn never_due(&mut self) {
+        self.counts.unsent += 1;
+    }
+
+    /// How many connections there are, lost ones included.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// What became of the messages of this stretch.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Messages that were written and neither answered nor lost.
+    #[inline]
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    /// Messages that are due and wait for room.
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Messages that are due or written and have no answer yet.
+    #[inline]
+    pub fn unanswered(&self) -> u64 {
+        self.in_flight + self.queued
+    }
+
+    /// Whether `connection` can be used.
+    pub fn is_alive(&self, connection: usize) -> bool {
+        !self.connections[connection].lost
+    }
+
+    /// How many connections can be used.
+    #[inline]
+    pub fn alive(&self) -> usize {
+        self.alive.len()
+    }
+
+    /// Whether messages of `connection` are under way.
+    pub fn is_idle(&self, connection: usize) -> bool {
+        self.connections[connection].head == NONE
+    }
+
+    /// Takes a live connection from the list of the living, whose last takes its place.
+    fn strike_off(&mut self, connection: usize) {
+        let place = self.connections[connection].alive_at as usize;
+        self.connections[connection].lost = true;
+        self.alive.swap_remove(place);
+        if let Some(moved) = self.alive.get(place) {
+            self.connections[*moved as usize].alive_at = place as u32;
+        }
+    }
+
+    fn end_messages(
+        &mut self,
+        index: usize,
+        mut on_end: impl FnMut(End, Message),
+        counting: Counting,
+    ) {
+        let connection = &mut self.connections[index];
+        let (in_flight, queued) = (
+            u64::from(connection.in_flight),
+            u64::from(connection.queued),
+        );
+        while connection.head != NONE {
+            let end = if connection.in_flight == 0 {
+                End::Unsent
+            } else {
+                End::Written
+            };
+            connection.in_flight = connection.in_flight.saturating_sub(1);
+            let (message, next) = self.messages.remove(connection.head);
+            connection.head = next;
+            on_end(end, message);
+        }
+        connection.tail = NONE;
+        connection.unwritten = NONE;
+        connection.queued = 0;
+        self.in_flight -= in_flight;
+        self.queued -= queued;
+        self.counts.unsent += queued;
+        if counting == Counting::Lost {
+            self.counts.lost += in_flight;
+        }
+    }
+}
+
+/// How far a message had come when its connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was written, and its answer never came.
+    Written,
+    /// It was due and never written.
+    Unsent,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counting {
+    Lost,
+    Outstanding,
+}
+
+/// A worker holds at most this many messages (24 bytes each). Beyond them due messages stay in the schedule, which
+/// remembers their due times for nothing: so a hopeless overload neither grows memory nor distorts a figure.
+const MESSAGES_MAX: u64 = 4 << 20;
+
+impl Connection {
+    fn new(alive_at: u32) -> Connection {
+        Connection {
+            head: NONE,
+            tail: NONE,
+            unwritten: NONE,
+            in_flight: 0,
+            queued: 0,
+            reply_bytes: 0,
+            written_turn: 0,
+            alive_at,
+            sending: false,
+            listed: false,
+            lost: false,
+            free_at_ns: 0,
+            stream_sent: 0,
+        }
+    }
+
+    /// Whether there is something to write, room for it, and the connection is not on the list yet.
+    #[inline]
+    fn wants_to_write(&self, pipeline: u32) -> bool {
+        self.queued != 0 && !self.sending && !self.listed && self.in_flight < pipeline && !self.lost
+    }
+}
+
+/// No message.
+const NONE: u32 = u32::MAX;
+
+/// All messages of a worker: singly linked lists in one vector. The slot freed last is used first, so that the lines
+/// in use stay in the cache, and after the first seconds nothing is allocated.
+struct Arena {
+    slots: Vec<Slot>,
+    free: u32,
+}
+
+struct Slot {
+    message: Message,
+    /// The next of the same connection, or of the free list.
+    next: u32,
+}
+
+impl Arena {
+    fn with_capacity(capacity: usize) -> Arena {
+        Arena {
+            slots: Vec::with_capacity(capacity),
+            free: NONE,
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, message: Message) -> u32 {
+        let slot = Slot {
+            message,
+            next: NONE,
+        };
+        if self.free == NONE {
+            self.slots.push(slot);
+            return (self.slots.len() - 1) as u32;
+        }
+        let index = self.free;
+        self.free = self.slots[index as usize].next;
+        self.slots[index as usize] = slot;
+        index
+    }
+
+    #[inline]
+    fn link(&mut self, tail: u32, next: u32) {
+        self.slots[tail as usize].next = next;
+    }
+
+    #[inline]
+    fn at(&mut self, index: u32) -> &mut Slot {
+        &mut self.slots[index as usize]
+    }
+
+    /// Frees the slot; gives its message and what followed it.
+    #[inline]
+    fn remove(&mut self, index: u32) -> (Message, u32) {
+        let slot = &mut self.slots[index as usize];
+        let (message, next) = (slot.message, slot.next);
+        slot.next = self.free;
+        self.free = index;
+        (message, next)
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Arena({} slots)", self.slots.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SIZE: u32 = 10;
+
+    fn write_all(flow: &mut Flow, now_ns: u64) -> Vec<(Run, Vec<Written>)> {
+        let mut runs = Vec::new();
+        loop {
+            let mut written = Vec::new();
+            match flow.next_run(u32::MAX, now_ns, |message| written.push(message)) {
+                Some(run) => runs.push((run, written)),
+                None => return runs,
+            }
+        }
+    }
+
+    fn answers(flow: &mut Flow, connection: usize, bytes: usize, now_ns: u64) -> Vec<Message> {
+        let mut answered = Vec::new();
+        flow.received(connection, bytes, now_ns, |message| answered.push(message))
+            .unwrap();
+        answered
+    }
+
+    #[test]
+    fn a_message_from_due_to_answer() {
+        let mut flow = Flow::new(2, SIZE, 4, Origin::Due);
+        flow.due(1, 100);
+        let runs = write_all(&mut flow, 130);
+        assert_eq!(
+            runs[0].0,
+            Run {
+                connection: 1,
+                offset: 0,
+                bytes: 10
+            }
+        );
+        assert_eq!(
+            runs[0].1,
+            [Written {
+                due_ns: 100,
+                queue_ns: 0,
+                send_lag_ns: 30
+            }]
+        );
+        flow.begin_turn();
+        flow.sent(1, 131);
+        assert_eq!(answers(&mut flow, 1, 4, 150), []);
+        assert_eq!(
+            answers(&mut flow, 1, 6, 180),
+            [Message {
+                due_ns: 100,
+                written_ns: 130
+            }]
+        );
+        assert_eq!(
+            flow.counts(),
+            Counts {
+                sent: 1,
+                answered: 1,
+                lost: 0,
+                unsent: 0
+            }
+        );
+    }
+
+    #[test]
+    fn closed_loop_counts_from_the_write() {
+        let mut flow = Flow::new(1, SIZE, 1, Origin::Write);
+        flow.due(0, 5);
+        let runs = write_all(&mut flow, 70);
+        assert_eq!(
+            runs[0].1,
+            [Written {
+                due_ns: 70,
+                queue_ns: 0,
+                send_lag_ns: 0
+            }]
+        );
+        assert_eq!(
+            answers(&mut flow, 0, 10, 90),
+            [Message {
+                due_ns: 70,
+                written_ns: 70
+            }]
+        );
+    }
+
+    #[test]
+    fn beyond_the_pipeline_a_message_queues_and_that_is_no_send_lag() {
+        let mut flow = Flow::new(1, SIZE, 2, Origin::Due);
+        for due in [10, 20, 30] {
+            flow.due(0, due);
+        }
+        assert_eq!(write_all(&mut flow, 40)[0].0.bytes, 20);
+        flow.begin_turn();
+        flow.sent(0, 41);
+        assert_eq!(flow.queued(), 1);
+        assert_eq!(answers(&mut flow, 0, 10, 500).len(), 1);
+        // Free at 500, written at 520: 470 of queue, 20 of lag.
+        let runs = write_all(&mut flow, 520);
+        assert_eq!(
+            runs[0].1,
+            [Written {
+                due_ns: 30,
+                queue_ns: 470,
+                send_lag_ns: 20
+            }]
+        );
+        assert_eq!(runs[0].0.offset, 20);
+    }
+
+    #[test]
+    fn a_full_socket_is_queue_and_a_send_that_went_at_once_is_not() {
+        let mut flow = Flow::new(1, SIZE, 100, Origin::Due);
+        flow.due(0, 10);
+        write_all(&mut flow, 10);
+        flow.due(0, 15);
+        assert!(
+            write_all(&mut flow, 16).is_empty(),
+            "one send in flight a connection"
+        );
+        flow.begin_turn();
+        flow.sent(0, 20);
+        // Learnt in the first harvest: the connection was free all the while, we were late.
+        assert_eq!(
+            write_all(&mut flow, 21)[0].1,
+            [Written {
+                due_ns: 15,
+                queue_ns: 0,
+                send_lag_ns: 6
+            }]
+        );
+        flow.begin_turn();
+        flow.due(0, 30);
+        flow.begin_turn();
+        flow.sent(0, 90);
+        assert_eq!(
+            write_all(&mut flow, 92)[0].1,
+            [Written {
+                due_ns: 30,
+                queue_ns: 60,
+                send_lag_ns: 2
+            }]
+        );
+    }
+
+    #[test]
+    fn a_lost_connection_hands_its_load_to_the_others() {
+        let mut flow = Flow::new(2, SIZE, 1, Origin::Due);
+        flow.due(0, 1);
+        flow.due(0, 2);
+        write_all(&mut flow, 3);
+        let mut ends = Vec::new();
+        flow.lose(0, |end, message| ends.push((end, message.due_ns)));
+        flow.lose(0, |_, _| panic!("it is lost already"));
+        assert_eq!(ends, [(End::Written, 1), (End::Unsent, 2)]);
+        assert!(flow.due(0, 4));
+        assert_eq!(write_all(&mut flow, 5)[0].0.connection, 1);
+        flow.lose(1, |_, _| {});
+        assert!(!flow.due(1, 6), "nobody is left");
+        assert_eq!(
+            flow.counts(),
+            Counts {
+                sent: 2,
+                answered: 0,
+                lost: 2,
+                unsent: 2
+            }
+        );
+    }
+
+    #[test]
+    fn more_than_was_sent_is_surplus() {
+        let mut flow = Flow::new(1, SIZE, 1, Origin::Due);
+        assert_eq!(flow.received(0, 1, 5, |_| {}), Err(Surplus));
+        flow.due(0, 5);
+        write_all(&mut flow, 5);
+        let mut answered = 0;
+        assert_eq!(flow.received(0, 11, 6, |_| answered += 1), Err(Surplus));
+        assert_eq!(answered, 1);
+    }
+
+    /// What may happen, in an order chosen by proptest.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Due(u32),
+        Write(u32),
+        Sent(u32),
+        Reply(u32, usize),
+        Lose(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let connection = 0u32..4;
+        let step = prop_oneof![
+            6 => connection.clone().prop_map(Step::Due),
+            4 => (1u32..6).prop_map(Step::Write),
+            4 => connection.clone().prop_map(Step::Sent),
+            6 => (connection.clone(), 1usize..60).prop_map(|(connection, bytes)| Step::Reply(connection, bytes)),
+            1 => connection.prop_map(Step::Lose),
+        ];
+        prop::collection::vec(step, 1..400)
+    }
+
+    proptest! {
+        /// Against a model that holds plain queues: no message is lost, doubled, reordered or answered early, and the
+        /// limits hold, whatever happens in whatever order.
+        #[test]
+        fn every_message_is_accounted_for(steps in steps(), pipeline in 1u32..5) {
+            let mut flow = Flow::new(4, SIZE, pipeline, Origin::Due);
+            let mut now_ns = 0;
+            let mut due = 0u64;
+            let mut lost = [false; 4];
+            let mut sending = [false; 4];
+            // Due times of what waits, and of what is in flight with the bytes of the first reply.
+            let mut waiting: [VecDeque<u64>; 4] = Default::default();
+            let mut flying: [VecDeque<u64>; 4] = Default::default();
+            let mut reply_bytes = [0usize; 4];
+            for step in steps {
+                now_ns += 7;
+                flow.begin_turn();
+                match step {
+                    Step::Due(connection) => {
+                        let queued_before: Vec<u32> = flow.connections.iter().map(|c| c.queued).collect();
+                        due += 1;
+                        prop_assert_eq!(flow.due(connection, now_ns), lost != [true; 4]);
+                        let took = flow.connections.iter().zip(&queued_before).position(|(c, before)| c.queued != *before);
+                        if let Some(took) = took {
+                            prop_assert!(took == connection as usize || lost[connection as usize]);
+                            prop_assert!(!lost[took]);
+                            waiting[took].push_back(now_ns);
+                        }
+                    }
+                    Step::Write(messages_max) => {
+                        let mut written = Vec::new();
+                        if let Some(run) = flow.next_run(messages_max, now_ns, |message| written.push(message)) {
+                            let c = run.connection;
+                            prop_assert!(!lost[c] && !sending[c], "no second send in flight");
+                            sending[c] = true;
+                            prop_assert!(!written.is_empty() && written.len() <= messages_max as usize);
+                            prop_assert_eq!(run.bytes, written.len() * SIZE as usize);
+                            for message in written {
+                                prop_assert_eq!(Some(message.due_ns), waiting[c].pop_front());
+                                prop_assert_eq!(message.due_ns + message.queue_ns + message.send_lag_ns, now_ns);
+                                flying[c].push_back(message.due_ns);
+                            }
+                            prop_assert!(flying[c].len() <= pipeline as usize);
+                        } else {
+                            for c in 0..4 {
+                                let could = !waiting[c].is_empty() && !sending[c] && flying[c].len() < pipeline as usize;
+                                prop_assert!(!could, "a message was left behind on connection {}", c);
+                            }
+                        }
+                    }
+                    Step::Sent(connection) => {
+                        let c = connection as usize;
+                        if sending[c] && !lost[c] {
+                            sending[c] = false;
+                            flow.sent(c, now_ns);
+                        }
+                    }
+                    Step::Reply(connection, bytes) => {
+                        let c = connection as usize;
+                        let owed = flying[c].len() * SIZE as usize - reply_bytes[c];
+                        let bytes = bytes.min(owed);
+                        if bytes != 0 {
+                            let answered = answers(&mut flow, c, bytes, now_ns);
+                            reply_bytes[c] += bytes;
+                            prop_assert_eq!(answered.len(), reply_bytes[c] / SIZE as usize);
+                            reply_bytes[c] %= SIZE as usize;
+                            for message in answered {
+                                prop_assert_eq!(Some(message.due_ns), flying[c].pop_front());
+                                prop_assert!(message.due_ns <= message.written_ns && message.written_ns <= now_ns);
+                            }
+                        }
+                    }
+                    Step::Lose(connection) => {
+                        let c = connection as usize;
+                        let mut ends = Vec::new();
+                        flow.lose(c, |end, message| ends.push((end, message.due_ns)));
+                        let expected: Vec<_> = flying[c].drain(..).map(|due| (End::Written, due))
+                            .chain(waiting[c].drain(..).map(|due| (End::Unsent, due)))
+                            .collect();
+                        prop_assert_eq!(ends, expected);
+                        lost[c] = true;
+                        reply_bytes[c] = 0;
+                    }
+                }
+                let counts = flow.counts();
+                prop_assert_eq!(counts.sent, counts.answered + counts.lost + flow.in_flight());
+                prop_assert_eq!(due, counts.sent + flow.queued() + counts.unsent);
+                prop_assert_eq!(flow.in_flight() as usize, flying.iter().map(VecDeque::len).sum::<usize>());
+            }
+            let mut outstanding = 0;
+            for c in 0..4 {
+                outstanding += flow.abandon(c, |_, _| {});
+            }
+            let counts = flow.counts();
+            prop_assert_eq!(counts.sent, counts.answered + counts.lost + outstanding);
+            prop_assert_eq!(due, counts.sent + counts.unsent);
+        }
+    }
+}

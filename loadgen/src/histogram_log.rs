@@ -1,0 +1,184 @@
+//! Histograms in the formats that other tools read: `run.hlog`, an HdrHistogram interval log (V2), and `run.hgrm`, the
+//! percentile spectrum that hdr-plot and the HdrHistogram plotter draw.
+
+use std::{
+    fmt::Write as _,
+    io,
+    time::{Duration, SystemTime},
+};
+
+use hdrhistogram::{
+    Histogram,
+    serialization::{
+        V2DeflateSerializer,
+        interval_log::{IntervalLogWriter, IntervalLogWriterBuilder, IntervalLogWriterError, Tag},
+    },
+};
+
+/// Begins a log on `writer`, whose times count from `base`.
+///
+/// # Errors
+/// The writer's.
+pub fn begin<'a, 'b, W: io::Write>(
+    writer: &'a mut W,
+    serializer: &'b mut V2DeflateSerializer,
+    base: SystemTime,
+) -> io::Result<IntervalLogWriter<'a, 'b, W, V2DeflateSerializer>> {
+    IntervalLogWriterBuilder::new()
+        // What HdrHistogram's own writer says of a log of this form.
+        .add_comment("[Histogram log format version 1.3]")
+        .add_comment("[echometer-loadgen: values in ns, the maximum of each line in ms]")
+        .with_start_time(base)
+        .with_base_time(base)
+        .with_max_value_divisor(1e6)
+        .begin_log_with(writer, serializer)
+}
+
+/// Writes one interval's histogram under a tag: `latency`, `service` or `connect`. `start` counts from the base.
+///
+/// # Errors
+/// The writer's.
+pub fn write<W: io::Write>(
+    log: &mut IntervalLogWriter<'_, '_, W, V2DeflateSerializer>,
+    tag: &str,
+    histogram: &Histogram<u64>,
+    start: Duration,
+    length: Duration,
+) -> io::Result<()> {
+    log.write_histogram(histogram, start, length, Tag::new(tag))
+        .map_err(|error| match error {
+            IntervalLogWriterError::IoError(error) => error,
+            IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
+        })
+}
+
+/// The percentile spectrum of a histogram in ns, as `.hgrm` text in ms: five steps for each halving of the distance to
+/// 100 %.
+pub fn spectrum(histogram: &Histogram<u64>) -> String {
+    const NS_PER_MS: f64 = 1e6;
+    const STEPS: u32 = 5;
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut total = 0;
+    for step in histogram.iter_quantiles(STEPS) {
+        total += step.count_since_last_iteration();
+        let value_ms = step.value_iterated_to() as f64 / NS_PER_MS;
+        let quantile = step.quantile_iterated_to();
+        let line = if quantile < 1.0 {
+            let inverse = 1.0 / (1.0 - quantile);
+            writeln!(
+                text,
+                "{value_ms:>12.6} {quantile:>14.12} {total:>10} {inverse:>14.2}"
+            )
+        } else {
+            writeln!(text, "{value_ms:>12.6} {quantile:>14.12} {total:>10}")
+        };
+        line.expect("a string takes all that is written to it");
+    }
+    let (mean, deviation) = (histogram.mean() / NS_PER_MS, histogram.stdev() / NS_PER_MS);
+    let (max, count) = (histogram.max() as f64 / NS_PER_MS, histogram.len());
+    let sub_buckets = 1u32 << 11; // What 3 significant digits take.
+    let buckets = histogram.buckets();
+    write!(
+        text,
+        "#[Mean    = {mean:>12.6}, StdDeviation   = {deviation:>12.6}]\n\
+         #[Max     = {max:>12.6}, Total count    = {count:>12}]\n\
+         #[Buckets = {buckets:>12}, SubBuckets     = {sub_buckets:>12}]\n"
+    )
+    .expect("a string takes all that is written to it");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::serialization::{
+        Deserializer,
+        interval_log::{IntervalLogIterator, LogEntry},
+    };
+
+    use super::*;
+    use crate::recorder::histogram;
+
+    #[test]
+    fn a_log_is_read_back() {
+        let mut values = histogram();
+        [100, 2_000, 59_999_999_999]
+            .into_iter()
+            .for_each(|value| values.record(value).unwrap());
+        let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+        let mut log = begin(&mut bytes, &mut serializer, SystemTime::now()).unwrap();
+        for second in 0..3 {
+            write(
+                &mut log,
+                "latency",
+                &values,
+                Duration::from_secs(second),
+                Duration::from_secs(1),
+            )
+            .unwrap();
+        }
+        let intervals: Vec<_> = IntervalLogIterator::new(&bytes)
+            .filter_map(|entry| match entry.unwrap() {
+                LogEntry::Interval(interval) => Some(interval),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(intervals.len(), 3);
+        assert_eq!(intervals[2].start_timestamp(), Duration::from_secs(2));
+        assert_eq!(intervals[2].tag().unwrap().as_str(), "latency");
+        // The text before the histogram is what other readers split at commas, and it begins as theirs does.
+        assert!(intervals[0].encoded_histogram().starts_with("HIST"));
+        let decoded = base64(intervals[0].encoded_histogram());
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut decoded.as_slice())
+            .unwrap();
+        assert_eq!(read, values);
+    }
+
+    /// Plain base64, the slow way: enough for a test.
+    fn base64(text: &str) -> Vec<u8> {
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let digits = text
+            .bytes()
+            .filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte));
+        let bits: Vec<bool> = digits
+            .flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1 == 1))
+            .collect();
+        bits.chunks_exact(8)
+            .map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit)))
+            .collect()
+    }
+
+    #[test]
+    fn a_spectrum_ends_at_its_count() {
+        let mut values = histogram();
+        (1..=1_000u64).for_each(|value| values.record(value * 1_000_000).unwrap());
+        let text = spectrum(&values);
+        let rows: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .skip(2)
+            .collect();
+        let last: Vec<&str> = rows.last().unwrap().split_whitespace().collect();
+        assert_eq!(last[1..], ["1.000000000000", "1000"]);
+        assert!(text.contains("Total count    =         1000]"));
+        let p50 = rows
+            .iter()
+            .find(|row| row.contains("0.500000000000"))
+            .unwrap();
+        assert!(
+            (p50.split_whitespace()
+                .next()
+                .unwrap()
+                .parse::<f64>()
+                .unwrap()
+                - 500.0)
+                .abs()
+                < 0.5,
+            "{p50}"
+        );
+    }
+}

@@ -1,0 +1,293 @@
+//! The plan: what load is to be made, as values that are already valid.
+//!
+//! It comes from the flags (or from the bench), goes to every worker, and is written into the run file, so that a
+//! result can be traced to what was asked for.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The most connections that one plan may ask for. The descriptor limit is met long before.
+pub const CONNECTIONS_MAX: u32 = 1_000_000;
+/// The largest message, in bytes: 64 MiB.
+pub const MESSAGE_SIZE_MAX: u32 = 64 << 20;
+/// The most messages in flight on one connection.
+pub const PIPELINE_MAX: u32 = 1 << 20;
+/// The most worker threads.
+pub const WORKERS_MAX: usize = 1_024;
+/// How many messages may be in flight on one connection in open loop, unless the user says otherwise: enough that
+/// nothing waits in the client before the server is truly overloaded.
+pub const OPEN_LOOP_PIPELINE: u32 = 1_024;
+
+/// What load is to be made. [`Plan::validate`] holds for every plan that [`crate::flags`] hands out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Connections, over all workers: 1 to [`CONNECTIONS_MAX`], and no fewer than there are workers.
+    pub connections: u32,
+    /// Bytes in a message: 1 to [`MESSAGE_SIZE_MAX`].
+    pub message_size: u32,
+    /// Length of the window that is recorded; above 0.
+    #[serde(rename = "duration_ns", with = "duration_as_ns")]
+    pub duration: Duration,
+    /// Load before the window, on the same connections, that is not recorded.
+    #[serde(rename = "warmup_ns", with = "duration_as_ns")]
+    pub warmup: Duration,
+    /// When messages are sent.
+    pub load: Load,
+    /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`].
+    pub pipeline: u32,
+    /// One entry a worker thread: the cpu that it is pinned to, or `None` for a thread that is free to move.
+    pub workers: Vec<Option<u32>>,
+    /// How the client moves its bytes.
+    pub engine: Engine,
+    /// How a worker waits when there is nothing to do.
+    pub wait: Wait,
+    /// Compare every byte that comes back with what was sent.
+    pub verify: bool,
+    /// Makes the schedule, the choice of connections and the payload repeatable.
+    pub seed: u64,
+    /// Length of one line of the interval series; above 0.
+    #[serde(rename = "interval_ns", with = "duration_as_ns")]
+    pub interval: Duration,
+    /// Leave Nagle's algorithm on (it is off unless asked for).
+    pub nagle: bool,
+    /// SO_SNDBUF in bytes, where asked for.
+    pub sndbuf: Option<u32>,
+    /// SO_RCVBUF in bytes, where asked for.
+    pub rcvbuf: Option<u32>,
+}
+
+/// When messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "loop", rename_all = "lowercase")]
+pub enum Load {
+    /// A connection sends its next message when a reply has come: throughput, but no latency under load.
+    Closed,
+    /// Messages are due at instants that don't depend on the replies.
+    Open {
+        /// Messages a second over all workers; above 0.
+        rate_per_s: f64,
+        /// How the due instants lie in time.
+        arrivals: Arrivals,
+    },
+}
+
+/// How the due instants of an open loop lie in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// Independent arrivals: exponential gaps, each message to a connection chosen at random.
+    Poisson,
+    /// Equal gaps, connections in turn.
+    Uniform,
+}
+
+/// How the client moves its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// io_uring where this kernel and its policy allow it, else epoll.
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// epoll with recv(2) and send(2).
+    Epoll,
+}
+
+/// How a worker waits when there is nothing to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Wait {
+    /// Asks again and again: the least send lag, at the price of a whole core.
+    Spin,
+    /// Sleeps in the kernel.
+    Block,
+}
+
+impl Default for Plan {
+    /// What `echometer-loadgen ADDR` does when nothing else is asked for.
+    fn default() -> Plan {
+        Plan {
+            connections: 64,
+            message_size: 64,
+            duration: Duration::from_secs(10),
+            warmup: Duration::from_secs(2),
+            load: Load::Closed,
+            pipeline: 1,
+            workers: vec![None],
+            engine: Engine::Auto,
+            wait: Wait::Block,
+            verify: false,
+            seed: 1,
+            interval: Duration::from_secs(1),
+            nagle: false,
+            sndbuf: None,
+            rcvbuf: None,
+        }
+    }
+}
+
+/// A plan that can't be carried out: which flag, and why. The text is a whole sentence for the user.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{flag}: {reason}")]
+pub struct PlanError {
+    /// The flag as the user writes it, `--pipeline`.
+    pub flag: &'static str,
+    /// The cause and the cure.
+    pub reason: String,
+}
+
+impl Plan {
+    /// Checks every bound that the fields' documentation states.
+    ///
+    /// # Errors
+    /// The first bound that doesn't hold.
+    pub fn validate(&self) -> Result<(), PlanError> {
+        let no = |flag, reason: String| Err(PlanError { flag, reason });
+        if self.connections == 0 {
+            return no(
+                "-c",
+                "0 connections make no load: give 1 or more".to_owned(),
+            );
+        }
+        if CONNECTIONS_MAX < self.connections {
+            return no("-c", format!("at most {CONNECTIONS_MAX} connections"));
+        }
+        if self.message_size == 0 {
+            return no(
+                "-s",
+                "a message of 0 bytes has no echo: give 1 or more".to_owned(),
+            );
+        }
+        if MESSAGE_SIZE_MAX < self.message_size {
+            return no("-s", "at most 64 MiB a message".to_owned());
+        }
+        if self.duration.is_zero() {
+            return no(
+                "-d",
+                "a run of 0 s measures nothing: give a duration such as 10s".to_owned(),
+            );
+        }
+        if self.interval.is_zero() {
+            return no(
+                "--interval",
+                "an interval of 0 s has no end: give a duration such as 1s".to_owned(),
+            );
+        }
+        if self.pipeline == 0 {
+            return no(
+                "--pipeline",
+                "with 0 messages in flight nothing is sent: give 1 or more".to_owned(),
+            );
+        }
+        if PIPELINE_MAX < self.pipeline {
+            return no(
+                "--pipeline",
+                format!("at most {PIPELINE_MAX} messages in flight a connection"),
+            );
+        }
+        if let Load::Open { rate_per_s, .. } = self.load
+            && !(1e-3..=1e9).contains(&rate_per_s)
+        {
+            return no(
+                "-R",
+                "a rate lies between 0.001 and 1,000,000,000 a second".to_owned(),
+            );
+        }
+        if self.workers.is_empty() || WORKERS_MAX < self.workers.len() {
+            return no("--threads", format!("1 to {WORKERS_MAX} worker threads"));
+        }
+        if (self.connections as usize) < self.workers.len() {
+            let (threads, connections) = (self.workers.len(), self.connections);
+            return no(
+                "--threads",
+                format!(
+                    "{threads} worker threads share {connections} connections: raise -c or lower --threads"
+                ),
+            );
+        }
+        Ok(())
+    }
+
+    /// The connections that belong to worker `index`: as even as can be, the first workers taking one more.
+    pub fn connections_of(&self, index: usize) -> u32 {
+        let workers = self.workers.len() as u32;
+        let index = index as u32;
+        self.connections / workers + u32::from(index < self.connections % workers)
+    }
+
+    /// The rate asked for, in messages a second over all workers; `None` in closed loop.
+    pub fn rate_per_s(&self) -> Option<f64> {
+        match self.load {
+            Load::Closed => None,
+            Load::Open { rate_per_s, .. } => Some(rate_per_s),
+        }
+    }
+}
+
+/// Durations in files are integers in ns.
+mod duration_as_ns {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_nanos)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(Plan::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn every_connection_belongs_to_one_worker() {
+        let plan = Plan {
+            connections: 11,
+            workers: vec![None; 4],
+            ..Plan::default()
+        };
+        let shares: Vec<u32> = (0..4).map(|index| plan.connections_of(index)).collect();
+        assert_eq!(shares, [3, 3, 3, 2]);
+    }
+
+    #[test]
+    fn more_workers_than_connections_is_refused() {
+        let plan = Plan {
+            connections: 1,
+            workers: vec![None, None],
+            ..Plan::default()
+        };
+        assert_eq!(plan.validate().unwrap_err().flag, "--threads");
+    }
+
+    #[test]
+    fn a_plan_survives_its_file() {
+        let load = Load::Open {
+            rate_per_s: 20_000.5,
+            arrivals: Arrivals::Poisson,
+        };
+        let plan = Plan {
+            load,
+            workers: vec![Some(1), None],
+            ..Plan::default()
+        };
+        let text = serde_json::to_string(&plan).unwrap();
+        assert!(text.contains(r#""duration_ns":10000000000"#), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+}

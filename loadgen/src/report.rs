@@ -1,0 +1,380 @@
+//! The report: a run file as text for people, 80 columns, the verdict last. Plain text: it needs no colour to be read.
+
+use std::fmt::Write as _;
+
+use crate::{
+    file::{RunFile, Summary},
+    plan::{Arrivals, Engine, Load, Plan, Wait},
+    units::{show_count, show_ns, show_size},
+    verdict::{Status, Verdict},
+};
+
+/// Lines are no longer than this.
+const COLUMNS: usize = 80;
+
+/// The whole report.
+pub fn text(run: &RunFile) -> String {
+    let mut text = String::new();
+    let end = &run.end;
+    line(
+        &mut text,
+        "",
+        &format!("{}: {}", run.server.target, load_of(&run.plan)),
+    );
+    line(&mut text, "", &client_of(&run.plan, end.client.engine));
+    if run.cut_short {
+        let measured = show_ns(end.window_ns);
+        line(
+            &mut text,
+            "",
+            &format!(
+                "cut short by a signal: {measured} of {} measured",
+                time_of(&run.plan)
+            ),
+        );
+    }
+    text.push('\n');
+
+    let columns = ["", "p50", "p90", "p99", "p99.9", "p99.99", "max"];
+    table_row(&mut text, &columns.map(str::to_owned));
+    let open = run.plan.load != Load::Closed;
+    let rows: &[(&str, &Summary)] = &[
+        ("latency", &end.latency_ns),
+        ("service", &end.service_ns),
+        ("queue", &end.queue_ns),
+        ("send lag", &end.send_lag_ns),
+        ("connect", &end.connect_ns),
+    ];
+    for (name, summary) in rows {
+        // In closed loop there is no queue and no lag, and the service time is the latency.
+        if open || matches!(*name, "latency" | "connect") {
+            table_row(
+                &mut text,
+                &summary_cells(if open { name } else { closed_name(name) }, summary),
+            );
+        }
+    }
+    text.push('\n');
+
+    line(&mut text, "messages  ", &messages_of(run));
+    let rate = format!(
+        "{} replies a second",
+        show_count(end.rate_per_s.round() as u64)
+    );
+    let rate = match end.offered_per_s {
+        Some(offered) => format!(
+            "{rate}; {} a second were due",
+            show_count(offered.round() as u64)
+        ),
+        None => rate,
+    };
+    line(&mut text, "rate      ", &rate);
+    line(&mut text, "client    ", &client_figures(run));
+    for (kind, count) in &end.errors {
+        line(
+            &mut text,
+            "errors    ",
+            &format!(
+                "{} connections: {}",
+                show_count(*count),
+                kind.replace('_', " ")
+            ),
+        );
+    }
+    text.push('\n');
+    text.push_str(&verdict(&run.verdict));
+    text
+}
+
+/// The verdict with its reasons, and what else should be known.
+pub fn verdict(verdict: &Verdict) -> String {
+    let mut text = String::new();
+    for warning in &verdict.warnings {
+        line(&mut text, "note: ", warning);
+    }
+    match verdict.status {
+        Status::Valid => line(&mut text, "", "verdict: valid"),
+        status => {
+            line(
+                &mut text,
+                "",
+                &format!("verdict: not valid ({})", status.name()),
+            );
+            for reason in &verdict.reasons {
+                line(&mut text, "  - ", reason);
+            }
+        }
+    }
+    text
+}
+
+fn load_of(plan: &Plan) -> String {
+    let connections = match plan.connections {
+        1 => "1 connection".to_owned(),
+        count => format!("{} connections", show_count(u64::from(count))),
+    };
+    let size = show_size(u64::from(plan.message_size));
+    let load = match plan.load {
+        Load::Closed => "closed loop".to_owned(),
+        Load::Open {
+            rate_per_s,
+            arrivals,
+        } => {
+            let arrivals = match arrivals {
+                Arrivals::Poisson => "Poisson",
+                Arrivals::Uniform => "uniform",
+            };
+            format!("open loop, {rate_per_s}/s {arrivals}")
+        }
+    };
+    let pipeline = match plan.pipeline {
+        1 => String::new(),
+        count => format!(", up to {} in flight each", show_count(u64::from(count))),
+    };
+    let warmup = show_ns(plan.warmup.as_nanos() as u64);
+    format!(
+        "{connections}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
+        time_of(plan)
+    )
+}
+
+fn time_of(plan: &Plan) -> String {
+    show_ns(plan.duration.as_nanos() as u64)
+}
+
+fn client_of(plan: &Plan, engine: Engine) -> String {
+    let engine = match engine {
+        Engine::Auto => "auto",
+        Engine::Uring => "io_uring",
+        Engine::Epoll => "epoll",
+    };
+    let wait = match plan.wait {
+        Wait::Spin => "spinning",
+        Wait::Block => "blocking",
+    };
+    let threads = match plan.workers.len() {
+        1 => "1 thread".to_owned(),
+        count => format!("{count} threads"),
+    };
+    let pinned: Option<Vec<String>> = plan
+        .workers
+        .iter()
+        .map(|worker| worker.as_ref().map(ToString::to_string))
+        .collect();
+    let place = pinned.map_or("not pinned".to_owned(), |cpus| {
+        format!("on cpu {}", cpus.join(","))
+    });
+    format!(
+        "client: {engine}, {wait}, {threads} {place}, seed {}",
+        plan.seed
+    )
+}
+
+fn closed_name(name: &str) -> &str {
+    if name == "latency" {
+        "round trip"
+    } else {
+        name
+    }
+}
+
+fn messages_of(run: &RunFile) -> String {
+    let end = &run.end;
+    let (sent, answered) = (show_count(end.sent), show_count(end.answered));
+    let mut text = format!(
+        "{sent} sent = {answered} answered + {} lost + {} outstanding",
+        show_count(end.lost),
+        show_count(end.outstanding)
+    );
+    if end.unsent != 0 {
+        write!(text, "; {} due and never sent", show_count(end.unsent))
+            .expect("a string takes all that is written");
+    }
+    text
+}
+
+fn client_figures(run: &RunFile) -> String {
+    let client = &run.end.client;
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let cpu = client
+        .cpu_ns_per_message
+        .map_or("no".to_owned(), |ns| show_ns(ns.round() as u64));
+    let run_delay = percent(client.run_delay_ns as f64 / run.end.window_ns.max(1) as f64);
+    let steal = client.steal_ratio.map_or("unknown".to_owned(), percent);
+    let busy = percent(client.busiest_thread);
+    format!("{cpu} CPU a message, busiest thread {busy}, run delay {run_delay}, steal {steal}")
+}
+
+fn summary_cells(name: &str, summary: &Summary) -> [String; 7] {
+    let cell = |value: Option<u64>| match value {
+        None => "-".to_owned(),
+        Some(value) if summary.is_lower_bound(value) => format!(">={}", show_ns(value)),
+        Some(value) => show_ns(value),
+    };
+    let quantiles = [
+        summary.p50,
+        summary.p90,
+        summary.p99,
+        summary.p99_9,
+        summary.p99_99,
+        summary.max,
+    ]
+    .map(cell);
+    let [p50, p90, p99, p99_9, p99_99, max] = quantiles;
+    [name.to_owned(), p50, p90, p99, p99_9, p99_99, max]
+}
+
+fn table_row(text: &mut String, cells: &[String; 7]) {
+    let mut row = format!("{:<10}", cells[0]);
+    for cell in &cells[1..] {
+        write!(row, " {cell:>10}").expect("a string takes all that is written to it");
+    }
+    text.push_str(row.trim_end());
+    text.push('\n');
+}
+
+/// Appends words behind a label, broken at [`COLUMNS`], further lines indented below the first word.
+fn line(text: &mut String, label: &str, words: &str) {
+    let mut column = label.chars().count();
+    text.push_str(label);
+    let mut first = true;
+    for word in words.split(' ') {
+        let length = word.chars().count();
+        if !first && COLUMNS < column + 1 + length {
+            text.push('\n');
+            column = label.chars().count().max(2);
+            text.extend(std::iter::repeat_n(' ', column));
+        } else if !first {
+            text.push(' ');
+            column += 1;
+        }
+        text.push_str(word);
+        column += length;
+        first = false;
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use echometer_host::machine::Facts;
+
+    use super::*;
+    use crate::file::{Client, End, Life, SCHEMA, Server};
+
+    fn run() -> RunFile {
+        let summary = |scale: u64| Summary {
+            count: 200_112,
+            min: Some(9_100 * scale),
+            mean: Some(31_000 * scale),
+            p50: Some(28_400 * scale),
+            p90: Some(41_200 * scale),
+            p99: Some(88_700 * scale),
+            p99_9: Some(412_000 * scale),
+            p99_99: Some(1_210_000 * scale),
+            max: Some(2_340_000 * scale),
+            censored_from: None,
+        };
+        RunFile {
+            schema: SCHEMA.to_owned(),
+            started_at: "2026-01-02T03:04:05Z".to_owned(),
+            plan: Plan {
+                load: Load::Open { rate_per_s: 20_000.0, arrivals: Arrivals::Poisson },
+                pipeline: 1_024,
+                wait: Wait::Spin,
+                workers: vec![Some(1)],
+                ..Plan::default()
+            },
+            machine: Facts::default(),
+            server: Server { target: "127.0.0.1:7777".to_owned() },
+            intervals: Vec::new(),
+            end: End {
+                messages: 200_012,
+                sent: 200_112,
+                answered: 200_012,
+                lost: 100,
+                outstanding: 0,
+                unsent: 0,
+                censored: 100,
+                clipped: 0,
+                window_ns: 10_000_000_000,
+                connections_opened: 64,
+                reconnects: 0,
+                rate_per_s: 20_001.2,
+                offered_per_s: Some(20_011.2),
+                latency_ns: Summary { censored_from: Some(1_000_000), ..summary(1) },
+                service_ns: summary(1),
+                queue_ns: Summary { p99_99: None, ..summary(0) },
+                send_lag_ns: summary(0),
+                connect_ns: Summary { count: 64, p99: None, p99_9: None, p99_99: None, ..summary(2) },
+                errors: BTreeMap::from([("closed_by_peer".to_owned(), 2)]),
+                client: Client {
+                    engine: Engine::Uring,
+                    cpu_ns_per_message: Some(7_412.3),
+                    busiest_thread: 0.153,
+                    run_delay_ns: 12_000_000,
+                    steal_ratio: None,
+                },
+                life: Life { sent: 0, answered: 0, lost: 0, outstanding: 0, sent_bytes: 0, received_bytes: 0 },
+            },
+            verdict: Verdict {
+                status: Status::Errors,
+                reasons: vec!["2 connections failed (2 closed by peer), 100 messages lost: see the server's log".to_owned()],
+                warnings: vec![],
+            },
+            cut_short: false,
+        }
+    }
+
+    const GOLDEN: &str = "\
+127.0.0.1:7777: 64 connections, 64 B, open loop, 20000/s Poisson, up to 1,024 in
+  flight each, 10.0 s after 2.00 s of warm-up
+client: io_uring, spinning, 1 thread on cpu 1, seed 1
+
+                  p50        p90        p99      p99.9     p99.99        max
+latency       28.4 us    41.2 us    88.7 us     412 us  >=1.21 ms  >=2.34 ms
+service       28.4 us    41.2 us    88.7 us     412 us    1.21 ms    2.34 ms
+queue            0 ns       0 ns       0 ns       0 ns          -       0 ns
+send lag         0 ns       0 ns       0 ns       0 ns       0 ns       0 ns
+connect       56.8 us    82.4 us          -          -          -    4.68 ms
+
+messages  200,112 sent = 200,012 answered + 100 lost + 0 outstanding
+rate      20,001 replies a second; 20,011 a second were due
+client    7.41 us CPU a message, busiest thread 15.3 %, run delay 0.1 %, steal
+          unknown
+errors    2 connections: closed by peer
+
+verdict: not valid (errors)
+  - 2 connections failed (2 closed by peer), 100 messages lost: see the server's
+    log
+";
+
+    #[test]
+    fn the_report_is_as_it_was() {
+        assert_eq!(text(&run()), GOLDEN);
+    }
+
+    #[test]
+    fn no_line_is_too_long() {
+        let mut run = run();
+        run.verdict.warnings = vec!["word ".repeat(60).trim_end().to_owned()];
+        run.cut_short = true;
+        for line in text(&run).lines() {
+            assert!(line.chars().count() <= COLUMNS, "{line}");
+        }
+    }
+
+    #[test]
+    fn closed_loop_shows_what_it_has() {
+        let mut run = run();
+        run.plan.load = Load::Closed;
+        run.end.offered_per_s = None;
+        let text = text(&run);
+        assert!(
+            text.contains("\nround trip ") && !text.contains("\nqueue") && !text.contains("due"),
+            "{text}"
+        );
+    }
+}

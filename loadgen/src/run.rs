@@ -1,0 +1,344 @@
+//! One whole run: open the connections, drive one stretch, judge it, and write the files.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, LineWriter},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use echometer_host::{
+    clock::DateTime,
+    counters::{CpuTimes, cpu_times},
+    cpus,
+    machine::Facts,
+    signals::Stop,
+};
+use hdrhistogram::{
+    Histogram,
+    serialization::{V2DeflateSerializer, interval_log::IntervalLogWriter},
+};
+
+use crate::{
+    file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary},
+    fleet::{DriveError, Fleet, FleetError, OpenError},
+    histogram_log,
+    plan::{Load, Plan},
+    recorder::{Membership, Window},
+    tally::{Interval, Phase, Tally},
+    target::Target,
+    verdict::{Evidence, judge},
+};
+
+/// How long after the end of the load answers are waited for: a hard stop.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+
+/// What a run leaves behind.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The run file, written already if a folder was given.
+    pub file: RunFile,
+    /// The latency, for the spectrum.
+    pub latency: Histogram<u64>,
+    /// The first byte that came back wrong, if bytes were compared.
+    pub mismatch: Option<crate::payload::Difference>,
+}
+
+/// Why there is no run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The client can't start.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The server can't be reached.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The client failed.
+    #[error(transparent)]
+    Drive(#[from] DriveError),
+    /// A file can't be written.
+    #[error("cannot write {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Runs `plan` against `target` and writes the files into `out`, where one is given. `progress` hears of each interval.
+///
+/// A request on `stop` ends the load early; what was measured until then is a run all the same.
+///
+/// # Errors
+/// The server can't be reached, the client can't start, or a file can't be written. A server that fails later is no
+/// error, but the run's verdict.
+pub fn run(
+    plan: &Plan,
+    target: &Target,
+    out: Option<&Path>,
+    stop: &Stop,
+    progress: &mut dyn FnMut(&IntervalRow),
+) -> Result<Run, RunError> {
+    if let Some(out) = out {
+        // First of all: nobody wants to learn after the run that it can't be kept.
+        fs::create_dir_all(out).map_err(|source| RunError::File {
+            path: out.to_owned(),
+            source,
+        })?;
+    }
+    let mut fleet = Fleet::start(plan)?;
+    fleet.stop_on(stop.clone());
+    let opening = SystemTime::now();
+    let session = fleet.open(target)?;
+    let opening = opening.elapsed().unwrap_or_default();
+    let connect_ns = fleet
+        .connect_ns(session)
+        .cloned()
+        .unwrap_or_else(crate::recorder::histogram);
+
+    let phase = Phase {
+        record_after: plan.warmup,
+        stop_after: plan.warmup + plan.duration,
+        give_up_after: GIVE_UP_AFTER,
+        membership: Membership::ByStart,
+        intervals: Some(plan.interval),
+    };
+    let window_at = SystemTime::now() + plan.warmup;
+    let mut sinks = LogFile::create(out)?;
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = sinks.begin(&mut serializer, window_at)?;
+    log.write("connect", &connect_ns, Duration::ZERO, opening);
+
+    let steal = Steal::begin(plan);
+    let mut intervals = Vec::new();
+    let tally = fleet.drive_watched(session, &phase, &mut |interval| {
+        let row = interval_row(&interval, phase.window());
+        let (start, length) = (
+            Duration::from_nanos(row.start_ns),
+            Duration::from_nanos(row.end_ns - row.start_ns),
+        );
+        log.write("latency", &interval.segment.latency, start, length);
+        log.write("service", &interval.segment.service, start, length);
+        progress(&row);
+        intervals.push(row);
+    })?;
+    let steal_ratio = steal.ratio();
+    log.finish()?;
+    fleet.close(session);
+
+    let open = plan.load != Load::Closed;
+    let verdict = judge(&Evidence {
+        tally: &tally,
+        open,
+        steal_ratio,
+        fallback: fleet.fallback(),
+    });
+    let file = RunFile {
+        schema: SCHEMA.to_owned(),
+        started_at: rfc3339(window_at),
+        plan: plan.clone(),
+        machine: Facts::read(),
+        server: Server {
+            target: target.name().to_owned(),
+        },
+        intervals,
+        end: end(plan, &fleet, &tally, &connect_ns, steal_ratio),
+        verdict,
+        // A run that ended because no connection was left is short too, but that is the verdict's business.
+        cut_short: tally.stopped_early && stop.requested(),
+    };
+    if let Some(out) = out {
+        let write = |name: &str, written: &dyn Fn(&Path) -> io::Result<()>| {
+            let path = out.join(name);
+            written(&path).map_err(|source| RunError::File { path, source })
+        };
+        write("run.hgrm", &|path| {
+            fs::write(path, histogram_log::spectrum(&tally.latency))
+        })?;
+        // Last, because its presence says that the others are whole.
+        write("run.json", &|path| file.write(path))?;
+    }
+    Ok(Run {
+        file,
+        latency: tally.latency,
+        mismatch: tally.mismatch,
+    })
+}
+
+fn end(
+    plan: &Plan,
+    fleet: &Fleet,
+    tally: &Tally,
+    connect_ns: &Histogram<u64>,
+    steal_ratio: Option<f64>,
+) -> End {
+    let counts = tally.window;
+    let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
+    let censored = counts.censored_from_ns;
+    End {
+        messages: counts.answered,
+        sent: counts.sent,
+        answered: counts.answered,
+        lost: counts.lost,
+        outstanding: counts.outstanding,
+        unsent: counts.unsent,
+        censored: counts.censored(),
+        clipped: counts.clipped,
+        window_ns: tally.recorded_span_ns,
+        connections_opened: u64::from(plan.connections),
+        reconnects: 0,
+        rate_per_s: tally.replies as f64 / seconds,
+        offered_per_s: (plan.load != Load::Closed)
+            .then(|| (counts.sent + counts.unsent) as f64 / seconds),
+        latency_ns: Summary::of(&tally.latency, censored),
+        service_ns: Summary::of(&tally.service, counts.service_censored_from_ns),
+        queue_ns: Summary::of(&tally.queue, None),
+        send_lag_ns: Summary::of(&tally.send_lag, None),
+        connect_ns: Summary::of(connect_ns, None),
+        errors: tally
+            .errors
+            .iter()
+            .map(|(kind, count)| (kind.name().to_owned(), count))
+            .collect(),
+        client: Client {
+            engine: fleet.engine(),
+            cpu_ns_per_message: (tally.messages != 0)
+                .then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
+            busiest_thread: tally.busiest_thread,
+            run_delay_ns: tally.run_delay_ns,
+            steal_ratio,
+        },
+        life: Life {
+            sent: tally.sent,
+            answered: tally.messages,
+            lost: tally.lost,
+            outstanding: tally.outstanding,
+            sent_bytes: tally.life_sent_bytes,
+            received_bytes: tally.life_received_bytes,
+        },
+    }
+}
+
+fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
+    let segment = interval.segment;
+    let seconds = interval.window.length_ns().max(1) as f64 / 1e9;
+    IntervalRow {
+        start_ns: interval.window.from_ns - window.from_ns,
+        end_ns: interval.window.until_ns - window.from_ns,
+        sent: segment.sent,
+        answered: segment.answered,
+        rate_per_s: segment.replies as f64 / seconds,
+        latency_ns: Summary::of(&segment.latency, segment.censored_from_ns),
+        service_ns: Summary::of(&segment.service, segment.service_censored_from_ns),
+    }
+}
+
+/// Where the interval log goes: a file, or nowhere.
+struct LogFile {
+    file: Option<(PathBuf, LineWriter<File>)>,
+}
+
+struct Log<'a, 'b> {
+    path: PathBuf,
+    writer: Option<IntervalLogWriter<'a, 'b, LineWriter<File>, V2DeflateSerializer>>,
+    /// The first error: intervals come from a callback, which has no one to tell.
+    error: Option<io::Error>,
+}
+
+impl LogFile {
+    fn create(out: Option<&Path>) -> Result<LogFile, RunError> {
+        let Some(out) = out else {
+            return Ok(LogFile { file: None });
+        };
+        let path = out.join("run.hlog");
+        let file = File::create(&path).map_err(|source| RunError::File {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(LogFile {
+            file: Some((path, LineWriter::new(file))),
+        })
+    }
+
+    fn begin<'a, 'b>(
+        &'a mut self,
+        serializer: &'b mut V2DeflateSerializer,
+        base: SystemTime,
+    ) -> Result<Log<'a, 'b>, RunError> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(Log {
+                path: PathBuf::new(),
+                writer: None,
+                error: None,
+            });
+        };
+        let path = path.clone();
+        match histogram_log::begin(file, serializer, base) {
+            Ok(writer) => Ok(Log {
+                path,
+                writer: Some(writer),
+                error: None,
+            }),
+            Err(source) => Err(RunError::File { path, source }),
+        }
+    }
+}
+
+impl Log<'_, '_> {
+    fn write(&mut self, tag: &str, histogram: &Histogram<u64>, start: Duration, length: Duration) {
+        if let Some(writer) = &mut self.writer
+            && self.error.is_none()
+        {
+            self.error = histogram_log::write(writer, tag, histogram, start, length).err();
+        }
+    }
+
+    fn finish(self) -> Result<(), RunError> {
+        match self.error {
+            Some(source) => Err(RunError::File {
+                path: self.path,
+                source,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the hypervisor takes from the cpus that the client may use, from warm-up to drain.
+struct Steal {
+    cpus: Vec<u32>,
+    before: Option<BTreeMap<u32, CpuTimes>>,
+}
+
+impl Steal {
+    fn begin(plan: &Plan) -> Steal {
+        let pinned: Option<Vec<u32>> = plan.workers.iter().copied().collect();
+        let cpus = pinned
+            .or_else(|| cpus::allowed().ok().map(|cpus| cpus.iter().collect()))
+            .unwrap_or_default();
+        Steal {
+            cpus,
+            before: cpu_times().ok(),
+        }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        let (before, after) = (self.before.as_ref()?, cpu_times().ok()?);
+        let since = |cpu: &u32| Some(after.get(cpu)?.since(before.get(cpu)?));
+        let passed = self
+            .cpus
+            .iter()
+            .filter_map(since)
+            .reduce(|sum, cpu| sum.plus(&cpu))?;
+        Some(passed.steal_ratio())
+    }
+}
+
+fn rfc3339(at: SystemTime) -> String {
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    DateTime::from_unix_s(since.as_secs()).to_string()
+}

@@ -1,0 +1,311 @@
+//! What one stretch of load was to be, and what came of it: the sums over all workers.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    drive::Outcome,
+    failure::Failures,
+    payload::Difference,
+    recorder::{Cuts, Membership, Segment, Window},
+};
+
+/// One stretch of load. Instants count from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// From when on is recorded: warm-up or ramp before.
+    pub record_after: Duration,
+    /// When the load ends, and with it the window. Beyond `record_after`.
+    pub stop_after: Duration,
+    /// How long after that answers are waited for.
+    pub give_up_after: Duration,
+    /// Which messages belong to the window.
+    pub membership: Membership,
+    /// Cut the window into intervals of this length, and find what changed from its first third to its last. `None`
+    /// for a short slice that wants neither.
+    pub intervals: Option<Duration>,
+}
+
+impl Phase {
+    /// The window, in ns since the start.
+    pub(crate) fn window(&self) -> Window {
+        let from_ns = u64::try_from(self.record_after.as_nanos()).unwrap_or(u64::MAX / 4);
+        let until_ns = u64::try_from(self.stop_after.as_nanos()).unwrap_or(u64::MAX / 2);
+        Window {
+            from_ns,
+            until_ns: until_ns.max(from_ns + 1),
+        }
+    }
+}
+
+/// What came of a stretch, over all workers.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Due (open loop) or written (closed loop) to reply, ns; messages of the window, censored ones included.
+    pub latency: Histogram<u64>,
+    /// Written to reply, ns. In closed loop the same as `latency`.
+    pub service: Histogram<u64>,
+    /// Waiting for room on the connection, ns. Empty in closed loop.
+    pub queue: Histogram<u64>,
+    /// The client's own lateness, ns. Empty in closed loop.
+    pub send_lag: Histogram<u64>,
+    /// Replies in the latency histogram, that is messages of the window that were answered.
+    pub recorded: u64,
+    /// Length of the window, ns: shorter than asked for if the load stopped early.
+    pub recorded_span_ns: u64,
+    /// Replies that were harvested inside the window, to whatever message: over `recorded_span_ns` that is the rate.
+    /// With [`Membership::ByReply`] the same as `recorded`.
+    pub replies: u64,
+    /// Everything answered in the stretch, ramp and drain included.
+    pub messages: u64,
+    /// Everything sent in the stretch: `sent = messages + lost + outstanding`.
+    pub sent: u64,
+    /// Sent on connections that then failed.
+    pub lost: u64,
+    /// Sent and not answered when the waiting ended.
+    pub outstanding: u64,
+    /// The same counts for the messages of the window ([`Membership::ByStart`]).
+    pub window: WindowCounts,
+    /// Connections that failed, by kind.
+    pub errors: Failures,
+    /// The first byte that came back wrong, if bytes were compared.
+    pub mismatch: Option<Difference>,
+    /// Connections that still live.
+    pub connections_alive: u64,
+    /// CPU time of all client threads over the whole stretch, empty spins left out.
+    pub client_cpu_ns: u64,
+    /// Share of the window in which the busiest client thread had work, 0 to 1.
+    pub busiest_thread: f64,
+    /// Time in the window that a client thread was ready to run while its cpu was another's: of the thread that
+    /// waited most.
+    pub run_delay_ns: u64,
+    /// Closed loop: times between harvests without any reply, inside the window; all workers'.
+    pub gaps: Histogram<u64>,
+    /// How many workers `gaps` is the sum of.
+    pub workers: usize,
+    /// The window's thirds, where [`Phase::intervals`] asked for them and the load did not stop early.
+    pub thirds: Option<[Third; 3]>,
+    /// The load stopped before its time: on request, or because no connection was left.
+    pub stopped_early: bool,
+    /// Bytes that the kernel took from this session since it was opened. Of a send that was in flight when its
+    /// connection failed, what had gone by then is not known and not in it.
+    pub life_sent_bytes: u64,
+    /// Bytes received since the session was opened.
+    pub life_received_bytes: u64,
+}
+
+/// The messages that were due (open loop) or written (closed loop) inside the window: `sent = answered + lost +
+/// outstanding`, and what was due is `sent + unsent`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowCounts {
+    /// Written, then or later.
+    pub sent: u64,
+    /// Answered, then or later.
+    pub answered: u64,
+    /// Sent on connections that then failed.
+    pub lost: u64,
+    /// Sent and not answered when the waiting ended.
+    pub outstanding: u64,
+    /// Due and never sent. Open loop only.
+    pub unsent: u64,
+    /// Values over 60 s, which the histograms hold as 60 s.
+    pub clipped: u64,
+    /// The least time that a message without an answer had waited: quantiles of `latency` from here on are lower bounds.
+    pub censored_from_ns: Option<u64>,
+    /// The same for `service`.
+    pub service_censored_from_ns: Option<u64>,
+}
+
+impl WindowCounts {
+    /// Messages that entered the histogram at the time that they had waited in vain.
+    pub fn censored(&self) -> u64 {
+        self.lost + self.outstanding + self.unsent
+    }
+}
+
+/// One third of the window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Third {
+    /// Replies recorded in it.
+    pub answered: u64,
+    /// Median latency, ns.
+    pub latency_p50_ns: u64,
+    /// Median wait for room, ns.
+    pub queue_p50_ns: u64,
+    /// How many messages were due or written and not answered, on average.
+    pub unanswered_mean: f64,
+}
+
+/// One interval of the window, complete, over all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval<'a> {
+    /// From 0.
+    pub index: usize,
+    /// Where it lies, in ns since the start of the stretch.
+    pub window: Window,
+    /// Its figures.
+    pub segment: &'a Segment,
+}
+
+/// Adds up what the workers hand over, and tells of each interval as soon as all have passed it.
+pub(crate) struct Collector {
+    cuts: Cuts,
+    /// In closed loop the workers record no service time: it is the latency.
+    open: bool,
+    workers: usize,
+    total: Box<Segment>,
+    thirds: Option<[Box<Segment>; 3]>,
+    /// Intervals under way: their sums, and how many segments are still to come.
+    intervals: BTreeMap<usize, (Box<Segment>, usize)>,
+    told: usize,
+}
+
+impl Collector {
+    pub(crate) fn new(cuts: Cuts, open: bool, workers: usize) -> Collector {
+        let thirds = (1 < cuts.segments()).then(Default::default);
+        Collector {
+            cuts,
+            open,
+            workers,
+            total: Box::default(),
+            thirds,
+            intervals: BTreeMap::new(),
+            told: 0,
+        }
+    }
+
+    /// Takes in a segment. The last of a worker is taken in like any other, before [`Collector::finish`].
+    pub(crate) fn add(&mut self, segment: &Segment) {
+        self.total.add(segment);
+        let Some(thirds) = &mut self.thirds else {
+            return;
+        };
+        thirds[self.cuts.third_of(segment.index)].add(segment);
+        let interval = self.cuts.interval_of(segment.index);
+        let (sum, missing) = self.intervals.entry(interval).or_insert_with(|| {
+            let segments = (0..self.cuts.segments())
+                .filter(|index| self.cuts.interval_of(*index) == interval)
+                .count();
+            (Box::default(), segments * self.workers)
+        });
+        sum.add(segment);
+        *missing -= 1;
+    }
+
+    /// Tells `watch` of the intervals that are complete, in order, each once.
+    pub(crate) fn tell(&mut self, watch: &mut dyn FnMut(Interval<'_>)) {
+        while let Some(entry) = self.intervals.first_entry()
+            && *entry.key() == self.told
+            && entry.get().1 == 0
+        {
+            let (index, (segment, _)) = entry.remove_entry();
+            self.tell_one(index, segment, None, watch);
+        }
+    }
+
+    fn tell_one(
+        &mut self,
+        index: usize,
+        mut segment: Box<Segment>,
+        until_ns: Option<u64>,
+        watch: &mut dyn FnMut(Interval<'_>),
+    ) {
+        let mut window = self
+            .cuts
+            .intervals()
+            .nth(index)
+            .expect("segments lie in intervals of the same cuts");
+        window.until_ns = window.until_ns.min(until_ns.unwrap_or(u64::MAX));
+        if !self.open {
+            segment.service.clone_from(&segment.latency);
+            segment.service_censored_from_ns = segment.censored_from_ns;
+        }
+        watch(Interval {
+            index,
+            window,
+            segment: &segment,
+        });
+        self.told = index + 1;
+    }
+
+    /// All workers are done: tells of the intervals that are left, and gives the sum.
+    pub(crate) fn finish(
+        mut self,
+        outcomes: &[Box<Outcome>],
+        watch: &mut dyn FnMut(Interval<'_>),
+    ) -> Tally {
+        // Workers that stop early do so within a turn of each other; the longest window is the stretch's.
+        let window = outcomes
+            .iter()
+            .map(|outcome| outcome.window)
+            .max_by_key(|window| window.until_ns);
+        let window = window.expect("a fleet has at least one worker");
+        while let Some((index, (segment, _))) = self.intervals.pop_first() {
+            self.tell_one(index, segment, Some(window.until_ns), watch);
+        }
+        let stopped_early = outcomes.iter().any(|outcome| outcome.stopped_early);
+        let thirds = self.thirds.take().filter(|_| !stopped_early);
+        let third_ns = window.length_ns() as f64 / 3.0;
+        let thirds = thirds.map(|thirds| {
+            thirds.map(|third| Third {
+                answered: third.answered,
+                latency_p50_ns: third.latency.value_at_quantile(0.5),
+                queue_p50_ns: third.queue.value_at_quantile(0.5),
+                unanswered_mean: third.unanswered_ns as f64 / third_ns,
+            })
+        });
+        let mut total = *self.total;
+        if !self.open {
+            total.service.clone_from(&total.latency);
+            total.service_censored_from_ns = total.censored_from_ns;
+        }
+        let mut errors = Failures::default();
+        outcomes
+            .iter()
+            .for_each(|outcome| errors.add(&outcome.failures));
+        let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
+        Tally {
+            latency: total.latency,
+            service: total.service,
+            queue: total.queue,
+            send_lag: total.send_lag,
+            recorded: total.answered,
+            recorded_span_ns: window.length_ns(),
+            replies: total.replies,
+            messages: sum(|outcome| outcome.counts.answered),
+            sent: sum(|outcome| outcome.counts.sent),
+            lost: sum(|outcome| outcome.counts.lost),
+            outstanding: sum(|outcome| outcome.outstanding),
+            window: WindowCounts {
+                sent: total.sent,
+                answered: total.answered,
+                lost: total.lost,
+                outstanding: total.outstanding,
+                unsent: total.unsent,
+                clipped: total.clipped,
+                censored_from_ns: total.censored_from_ns,
+                service_censored_from_ns: total.service_censored_from_ns,
+            },
+            errors,
+            mismatch: outcomes.iter().find_map(|outcome| outcome.mismatch),
+            connections_alive: sum(|outcome| outcome.alive as u64),
+            client_cpu_ns: sum(|outcome| outcome.cpu_ns),
+            busiest_thread: outcomes
+                .iter()
+                .map(|outcome| outcome.busy)
+                .fold(0.0, f64::max),
+            run_delay_ns: outcomes
+                .iter()
+                .map(|outcome| outcome.run_delay_ns)
+                .max()
+                .unwrap_or(0),
+            gaps: total.gaps,
+            workers: self.workers,
+            thirds,
+            stopped_early,
+            life_sent_bytes: sum(|outcome| outcome.sent_bytes),
+            life_received_bytes: sum(|outcome| outcome.received_bytes),
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The verdict: can this run be believed? Rules over the run's own figures, each with a reason that a person can act
+//! on. Pure: figures in, words out.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    failure::Failure,
+    file::quantile,
+    tally::{Tally, Third},
+    units::{show_count, show_ns},
+};
+
+/// Whether a run can be believed, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The gravest of the reasons, or valid.
+    pub status: Status,
+    /// Why it is not valid; empty if it is.
+    pub reasons: Vec<String>,
+    /// What a reader should know of a valid run, too.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with a run, the gravest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Connections failed, or messages were lost.
+    Errors,
+    /// The client was the bottleneck, or late.
+    ClientBound,
+    /// The server did not keep up with what was due.
+    Overloaded,
+    /// The machine was not ours alone.
+    Noisy,
+    /// The run's end doesn't look like its beginning.
+    Unsteady,
+    /// None of these.
+    Valid,
+}
+
+impl Status {
+    /// Its name in files and in the report: `client-bound`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Errors => "errors",
+            Status::ClientBound => "client-bound",
+            Status::Overloaded => "overloaded",
+            Status::Noisy => "noisy",
+            Status::Unsteady => "unsteady",
+            Status::Valid => "valid",
+        }
+    }
+}
+
+/// What the rules look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// The run's figures.
+    pub tally: &'a Tally,
+    /// Open loop: messages were due.
+    pub open: bool,
+    /// Share of the client's cpus' time that the hypervisor gave to others, if known.
+    pub steal_ratio: Option<f64>,
+    /// The client fell back to another engine, and why.
+    pub fallback: Option<&'a str>,
+}
+
+/// Above this share of the window the client's busiest thread bounds an open loop.
+const BUSY_MAX: f64 = 0.90;
+/// The least share of what was due that must have been answered.
+const ACHIEVED_MIN: f64 = 0.99;
+/// The most of the latency's p99 that the send lag's may be.
+const LAG_SHARE_MAX: f64 = 0.10;
+/// The most of the window that the hypervisor or other threads may take from a client thread.
+const NOISE_MAX: f64 = 0.01;
+/// The most by which the median may change from the first third to the last.
+const DRIFT_MAX: f64 = 0.05;
+/// The most by which the number of unanswered messages may grow from the first third to the last, as a share of the
+/// messages answered in a third: an overload by half a percent makes it grow that much.
+const GROWTH_MAX: f64 = 0.01;
+/// A gap counts as an omission if it is longer than so many times the p99.
+const GAP_P99S: u64 = 10;
+/// The most of the window that such gaps may take in closed loop.
+const GAPS_MAX: f64 = 0.01;
+
+/// Judges a run.
+pub fn judge(evidence: &Evidence<'_>) -> Verdict {
+    let mut reasons: Vec<(Status, String)> = Vec::new();
+    let rules = [
+        errors,
+        client_bound,
+        overloaded,
+        noisy,
+        unsteady,
+        unanswered,
+    ];
+    rules.iter().for_each(|rule| rule(evidence, &mut reasons));
+    reasons.sort_by_key(|(status, _)| *status);
+    let status = reasons.first().map_or(Status::Valid, |(status, _)| *status);
+    let reasons = reasons.into_iter().map(|(_, reason)| reason).collect();
+    Verdict {
+        status,
+        reasons,
+        warnings: warnings(evidence),
+    }
+}
+
+fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let tally = evidence.tally;
+    let mut say = |reason| reasons.push((Status::Errors, reason));
+    if let Some(difference) = tally.mismatch {
+        say(format!("what came back is not what was sent: {difference}"));
+    }
+    if tally.errors.total() != 0 {
+        let kinds: Vec<String> = tally
+            .errors
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        let (failed, kinds) = (
+            counted(tally.errors.total(), "connection"),
+            kinds.join(", "),
+        );
+        let lost = counted(tally.lost, "message");
+        let cure = if tally.connections_alive == 0 {
+            "none is left: did the server die?"
+        } else {
+            "see the server's log, and its limits on connections and descriptors"
+        };
+        say(format!("{failed} failed ({kinds}), {lost} lost; {cure}"));
+        if tally.errors.of(Failure::Surplus) != 0 {
+            say("more came back than was sent: this is no echo server".to_owned());
+        }
+    }
+    if tally.messages == 0 && tally.sent == 0 {
+        say("nothing was sent: the run was too short for its rate; raise -d or -R".to_owned());
+    }
+}
+
+/// Comes last: where a server is plainly overloaded, that is why messages are left unanswered.
+fn unanswered(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let overloaded = reasons
+        .iter()
+        .any(|(status, _)| *status == Status::Overloaded);
+    if evidence.tally.outstanding != 0 && !(overloaded && evidence.tally.messages != 0) {
+        let outstanding = counted(evidence.tally.outstanding, "message");
+        let reason = format!(
+            "{outstanding} never answered within the time for it: is this an echo server, and alive?"
+        );
+        reasons.push((Status::Errors, reason));
+    }
+}
+
+fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let tally = evidence.tally;
+    let mut say = |reason| reasons.push((Status::ClientBound, reason));
+    if !evidence.open {
+        return;
+    }
+    if BUSY_MAX < tally.busiest_thread {
+        let busy = tally.busiest_thread * 100.0;
+        say(format!(
+            "client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"
+        ));
+    }
+    if let (Some(lag), Some(latency)) = (
+        quantile(&tally.send_lag, 0.99),
+        quantile(&tally.latency, 0.99),
+    ) && LAG_SHARE_MAX * latency as f64 <= lag as f64
+        && lag != 0
+    {
+        say(format!(
+            "the client was late itself: send lag p99 {} of latency p99 {}: give it a core of its own (--cpus), \
+             add --threads, or lower -R",
+            show_ns(lag),
+            show_ns(latency),
+        ));
+    }
+}
+
+fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let tally = evidence.tally;
+    let mut say = |reason| reasons.push((Status::Overloaded, reason));
+    if !evidence.open {
+        return;
+    }
+    let due = tally.window.sent + tally.window.unsent;
+    let achieved = tally.window.answered as f64 / due.max(1) as f64;
+    if due != 0 && achieved < ACHIEVED_MIN {
+        let (answered, due, share) = (
+            show_count(tally.window.answered),
+            show_count(due),
+            achieved * 100.0,
+        );
+        say(format!(
+            "only {answered} of {due} messages due were answered ({share:.1} %): lower -R"
+        ));
+    }
+    let Some([first, _, last]) = &tally.thirds else {
+        return;
+    };
+    let growth = last.unanswered_mean - first.unanswered_mean;
+    if GROWTH_MAX * last.answered.max(1) as f64 <= growth {
+        let (from, to) = (first.unanswered_mean, last.unanswered_mean);
+        say(format!(
+            "unanswered messages grew from {from:.0} in the first third to {to:.0} in the last: lower -R"
+        ));
+    }
+    // The queue's median is 0 as long as half of all messages find room at once.
+    if settled(first)
+        && settled(last)
+        && first.queue_p50_ns as f64 * (1.0 + DRIFT_MAX) < last.queue_p50_ns as f64
+    {
+        let (from, to) = (show_ns(first.queue_p50_ns), show_ns(last.queue_p50_ns));
+        say(format!(
+            "the wait for room grew, p50 {from} in the first third to {to} in the last: lower -R"
+        ));
+    }
+}
+
+fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let mut say = |reason| reasons.push((Status::Noisy, reason));
+    if let Some(steal) = evidence.steal_ratio
+        && NOISE_MAX < steal
+    {
+        let share = steal * 100.0;
+        say(format!(
+            "the hypervisor took {share:.1} % of the client's time: use a quieter host, or dedicated cpus"
+        ));
+    }
+    let run_delay =
+        evidence.tally.run_delay_ns as f64 / evidence.tally.recorded_span_ns.max(1) as f64;
+    if NOISE_MAX < run_delay {
+        let share = run_delay * 100.0;
+        say(format!(
+            "a client thread waited {share:.1} % of the window for its cpu: stop what else runs there, or pin it to a \
+             cpu of its own (--cpus)"
+        ));
+    }
+}
+
+fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+    let Some([first, _, last]) = &evidence.tally.thirds else {
+        return;
+    };
+    if !settled(first) || !settled(last) {
+        return;
+    }
+    let (from, to) = (first.latency_p50_ns as f64, last.latency_p50_ns as f64);
+    if DRIFT_MAX < (to - from).abs() / from.max(1.0) {
+        let (from, to) = (show_ns(first.latency_p50_ns), show_ns(last.latency_p50_ns));
+        reasons.push((
+            Status::Unsteady,
+            format!("p50 went from {from} in the first third to {to} in the last: warm up longer (-w), or run longer (-d)"),
+        ));
+    }
+}
+
+/// Whether a third has enough messages for a median.
+fn settled(third: &Third) -> bool {
+    20 <= third.answered
+}
+
+fn warnings(evidence: &Evidence<'_>) -> Vec<String> {
+    let tally = evidence.tally;
+    let mut warnings = Vec::new();
+    if !evidence.open {
+        warnings.push(
+            "closed loop: it sends only when the server has answered, so this is throughput and service time, and no \
+             latency under load; for that use -R"
+                .to_owned(),
+        );
+        warnings.extend(coordinated_omission(tally));
+    }
+    if tally.window.censored() != 0 {
+        let censored = counted(tally.window.censored(), "message");
+        warnings.push(format!(
+            "{censored} without an answer are in the latency at the time that they had waited; where a quantile reaches \
+             them it is shown as >= x"
+        ));
+    }
+    if tally.window.clipped != 0 {
+        warnings.push(format!(
+            "{} over 60 s, held as 60 s",
+            counted(tally.window.clipped, "value")
+        ));
+    }
+    if let Some(reason) = evidence.fallback {
+        warnings.push(format!("the client uses epoll: {reason}"));
+    }
+    if cfg!(debug_assertions) {
+        warnings.push(
+            "this is a debug build: build with --release before you believe a figure".to_owned(),
+        );
+    }
+    warnings
+}
+
+/// A closed loop waits with a server that stands still, and so records one slow message where a user would have met
+/// many. Such stands show as gaps in which nothing at all came back.
+fn coordinated_omission(tally: &Tally) -> Option<String> {
+    let p99_ns = quantile(&tally.latency, 0.99)?;
+    let mut omitted = (0u64, 0u128, 0u64);
+    for step in tally.gaps.iter_recorded() {
+        let gap_ns = step.value_iterated_to();
+        if GAP_P99S * p99_ns < gap_ns {
+            let count = step.count_at_value();
+            omitted = (
+                omitted.0 + count,
+                omitted.1 + u128::from(gap_ns) * u128::from(count),
+                gap_ns,
+            );
+        }
+    }
+    let (count, sum_ns, longest_ns) = omitted;
+    let share = sum_ns as f64 / (tally.recorded_span_ns as f64 * tally.workers.max(1) as f64);
+    (GAPS_MAX < share).then(|| {
+        format!(
+            "coordinated omission: {} without any reply (the longest {}) take {:.1} % of the window, and closed loop \
+             sent nothing meanwhile: the true p99 is far above the {} shown; use -R",
+            counted(count, "gap"),
+            show_ns(longest_ns),
+            share * 100.0,
+            show_ns(p99_ns),
+        )
+    })
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", show_count(count))
+}

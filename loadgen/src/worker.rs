@@ -1,0 +1,210 @@
+//! A worker thread: pinned, it waits for a command, carries it out, and waits again. Waiting costs no CPU, so a fleet
+//! may rest between stretches for as long as it likes.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender},
+    },
+};
+
+use echometer_host::{address::Address, pinning, sockets::ConnectOptions};
+use echometer_ring::SetupError;
+use hdrhistogram::Histogram;
+
+use crate::{
+    connect::{Connected, connect_all},
+    drive::{Job, Outcome, Session},
+    engine::{
+        epoll::Epoll,
+        uring::{self, Uring},
+    },
+    payload::Payload,
+    plan::{Engine, Plan},
+    recorder::Segment,
+};
+
+/// What a worker is asked to do. Sessions are named by the fleet.
+pub(crate) enum Command {
+    Open {
+        session: u32,
+        address: Address,
+        options: ConnectOptions,
+        under_way: usize,
+    },
+    Drive {
+        session: u32,
+        job: Box<Job>,
+    },
+    Close {
+        session: u32,
+    },
+}
+
+/// What a worker answers.
+pub(crate) enum Answer {
+    /// It is pinned and waits for commands; or it can't be.
+    Ready(Result<(), pinning::PinError>),
+    /// The session is open, and this is how long each connect took; or it isn't.
+    Opened(Result<Histogram<u64>, OpenFailure>),
+    /// A segment of the stretch that is being driven is full.
+    Segment(Box<Segment>),
+    /// The stretch is over.
+    Driven(Result<Box<Outcome>, DriveFailure>),
+}
+
+/// Why a worker has no session.
+pub(crate) enum OpenFailure {
+    Connect(io::Error),
+    Ring(SetupError),
+    Epoll(io::Error),
+}
+
+/// Why a stretch came to nothing.
+pub(crate) enum DriveFailure {
+    NoSuchSession,
+    Engine(io::Error),
+}
+
+/// What a worker knows from its birth on.
+pub(crate) struct Birth {
+    pub(crate) index: usize,
+    pub(crate) plan: Arc<Plan>,
+    /// Never [`Engine::Auto`].
+    pub(crate) engine: Engine,
+    pub(crate) payload: Payload,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) answers: Sender<(usize, Answer)>,
+    /// Segments that the fleet has added up, empty again.
+    pub(crate) emptied: Receiver<Box<Segment>>,
+}
+
+/// The life of a worker: until the fleet hangs up.
+pub(crate) fn live(birth: &Birth) {
+    let answer = |answer| birth.answers.send((birth.index, answer)).is_ok();
+    let pinned = match birth.plan.workers[birth.index] {
+        Some(cpu) => pinning::pin_current_thread(cpu),
+        None => Ok(()),
+    };
+    let stay = pinned.is_ok();
+    if !answer(Answer::Ready(pinned)) || !stay {
+        return;
+    }
+    let mut sessions: Vec<Option<AnySession>> = Vec::new();
+    // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
+    let mut spares: Vec<Box<Segment>> = vec![Box::default(), Box::default()];
+    while let Ok(command) = birth.commands.recv() {
+        match command {
+            Command::Open {
+                session,
+                address,
+                options,
+                under_way,
+            } => {
+                let opened =
+                    open(birth, &address, &options, under_way).map(|(opened, connect_ns)| {
+                        let place = session as usize;
+                        sessions.resize_with(sessions.len().max(place + 1), || None);
+                        sessions[place] = Some(opened);
+                        connect_ns
+                    });
+                if !answer(Answer::Opened(opened)) {
+                    return;
+                }
+            }
+            Command::Drive { session, job } => {
+                let mut fresh = || {
+                    spares.extend(birth.emptied.try_iter());
+                    spares.pop().unwrap_or_default()
+                };
+                let driven = match sessions.get_mut(session as usize) {
+                    Some(Some(session)) => {
+                        let first = fresh();
+                        let mut hand_over = |segment: &mut Box<Segment>| {
+                            let full = std::mem::replace(segment, fresh());
+                            answer(Answer::Segment(full));
+                        };
+                        session
+                            .drive(&job, first, &mut hand_over)
+                            .map(Box::new)
+                            .map_err(DriveFailure::Engine)
+                    }
+                    _ => Err(DriveFailure::NoSuchSession),
+                };
+                if !answer(Answer::Driven(driven)) {
+                    return;
+                }
+            }
+            Command::Close { session } => {
+                if let Some(place) = sessions.get_mut(session as usize) {
+                    *place = None;
+                }
+            }
+        }
+    }
+}
+
+fn open(
+    birth: &Birth,
+    address: &Address,
+    options: &ConnectOptions,
+    under_way: usize,
+) -> Result<(AnySession, Histogram<u64>), OpenFailure> {
+    let Birth {
+        index,
+        plan,
+        payload,
+        ..
+    } = birth;
+    let connections = plan.connections_of(*index);
+    let first_connection: u32 = (0..*index).map(|before| plan.connections_of(before)).sum();
+    let Connected {
+        sockets,
+        connect_ns,
+    } = connect_all(address, connections as usize, under_way, options)
+        .map_err(OpenFailure::Connect)?;
+    let region = Arc::clone(payload.region());
+    let session = if birth.engine == Engine::Epoll {
+        let engine = Epoll::new(sockets, region).map_err(OpenFailure::Epoll)?;
+        AnySession::Epoll(Box::new(Session::new(
+            plan,
+            engine,
+            payload.clone(),
+            connections,
+            first_connection as usize,
+        )))
+    } else {
+        let flight_bytes = u64::from(plan.message_size) * u64::from(plan.pipeline);
+        let config = uring::config(connections, flight_bytes, region);
+        let engine = Uring::new(sockets, &config).map_err(OpenFailure::Ring)?;
+        AnySession::Uring(Box::new(Session::new(
+            plan,
+            engine,
+            payload.clone(),
+            connections,
+            first_connection as usize,
+        )))
+    };
+    Ok((session, connect_ns))
+}
+
+/// The one place where the engine is chosen at run time: once a stretch.
+enum AnySession {
+    Uring(Box<Session<Uring>>),
+    Epoll(Box<Session<Epoll>>),
+}
+
+impl AnySession {
+    fn drive(
+        &mut self,
+        job: &Job,
+        empty: Box<Segment>,
+        hand_over: &mut dyn FnMut(&mut Box<Segment>),
+    ) -> io::Result<Outcome> {
+        match self {
+            AnySession::Uring(session) => session.drive(job, empty, hand_over),
+            AnySession::Epoll(session) => session.drive(job, empty, hand_over),
+        }
+    }
+}
