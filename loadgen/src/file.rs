@@ -249,13 +249,25 @@ impl RunFile {
     /// It can't be opened, is of another schema, or damaged.
     pub fn read(path: &Path) -> Result<RunFile, ReadError> {
         let shown = path.display().to_string();
-        let text = fs::read_to_string(path).map_err(|source| ReadError::Open { path: shown.clone(), source })?;
-        let damaged = |source| ReadError::Damaged { path: shown.clone(), source };
+        let text = fs::read_to_string(path).map_err(|source| ReadError::Open {
+            path: shown.clone(),
+            source,
+        })?;
+        let damaged = |source| ReadError::Damaged {
+            path: shown.clone(),
+            source,
+        };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(damaged)?;
         match value.get("schema").and_then(serde_json::Value::as_str) {
             Some(SCHEMA) => serde_json::from_value(value).map_err(damaged),
-            Some(other) => Err(ReadError::Schema { path: shown, found: format!("'{other}'") }),
-            None => Err(ReadError::Schema { path: shown, found: "none".to_owned() }),
+            Some(other) => Err(ReadError::Schema {
+                path: shown,
+                found: format!("'{other}'"),
+            }),
+            None => Err(ReadError::Schema {
+                path: shown,
+                found: "none".to_owned(),
+            }),
         }
     }
 
@@ -271,7 +283,8 @@ impl RunFile {
 
     /// As JSON, indented, with a line feed at the end.
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
+        let mut text =
+            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
         text.push('\n');
         text
     }
@@ -291,7 +304,10 @@ mod tests {
     #[test]
     fn a_quantile_needs_ten_samples_above_it() {
         let summary = Summary::of(&filled(19), None);
-        assert_eq!((summary.count, summary.p50, summary.max), (19, None, Some(19)));
+        assert_eq!(
+            (summary.count, summary.p50, summary.max),
+            (19, None, Some(19))
+        );
         assert_eq!(Summary::of(&filled(20), None).p50, Some(10));
         assert_eq!(Summary::of(&filled(999), None).p99, None);
         assert_eq!(Summary::of(&filled(1_000), None).p99, Some(990));
@@ -318,9 +334,17 @@ mod tests {
         ] {
             fs::write(&path, text).unwrap();
             let error = RunFile::read(&path).unwrap_err().to_string();
-            assert!(error.contains(reason) && error.lines().count() == 1, "{error}");
+            assert!(
+                error.contains(reason) && error.lines().count() == 1,
+                "{error}"
+            );
         }
         fs::remove_file(&path).unwrap();
-        assert!(RunFile::read(&path).unwrap_err().to_string().contains("cannot read"));
+        assert!(
+            RunFile::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("cannot read")
+        );
     }
 }

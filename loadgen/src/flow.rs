@@ -301,7 +301,7 @@ impl Flow {
 
     /// `connection` has failed: what was in flight is lost, what waited will never be sent. `on_end` hears of each
     /// message; a second failure of the same connection does nothing.
-    pub fn lose(&mut self, connection: usize, mut on_end: impl FnMut(End, Message)) {
+    pub fn lose(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
         if self.connections[connection].lost {
             return;
         }
@@ -313,7 +313,7 @@ impl Flow {
     /// and neither answered nor lost), what waited is unsent. The connection can't be used any more.
     ///
     /// Gives how many were outstanding.
-    pub fn abandon(&mut self, connection: usize, mut on_end: impl FnMut(End, Message)) -> u64 {
+    pub fn abandon(&mut self, connection: usize, on_end: impl FnMut(End, Message)) -> u64 {
         let outstanding = u64::from(self.connections[connection].in_flight);
         if !self.connections[connection].lost {
             self.strike_off(connection);

@@ -45,10 +45,11 @@ pub fn write<W: io::Write>(
     start: Duration,
     length: Duration,
 ) -> io::Result<()> {
-    log.write_histogram(histogram, start, length, Tag::new(tag)).map_err(|error| match error {
-        IntervalLogWriterError::IoError(error) => error,
-        IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
-    })
+    log.write_histogram(histogram, start, length, Tag::new(tag))
+        .map_err(|error| match error {
+            IntervalLogWriterError::IoError(error) => error,
+            IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
+        })
 }
 
 /// The percentile spectrum of a histogram in ns, as `.hgrm` text in ms: five steps for each halving of the distance to
@@ -56,7 +57,10 @@ pub fn write<W: io::Write>(
 pub fn spectrum(histogram: &Histogram<u64>) -> String {
     const NS_PER_MS: f64 = 1e6;
     const STEPS: u32 = 5;
-    let mut text = format!("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
     let mut total = 0;
     for step in histogram.iter_quantiles(STEPS) {
         total += step.count_since_last_iteration();
@@ -64,7 +68,10 @@ pub fn spectrum(histogram: &Histogram<u64>) -> String {
         let quantile = step.quantile_iterated_to();
         let line = if quantile < 1.0 {
             let inverse = 1.0 / (1.0 - quantile);
-            writeln!(text, "{value_ms:>12.6} {quantile:>14.12} {total:>10} {inverse:>14.2}")
+            writeln!(
+                text,
+                "{value_ms:>12.6} {quantile:>14.12} {total:>10} {inverse:>14.2}"
+            )
         } else {
             writeln!(text, "{value_ms:>12.6} {quantile:>14.12} {total:>10}")
         };
@@ -97,11 +104,20 @@ mod tests {
     #[test]
     fn a_log_is_read_back() {
         let mut values = histogram();
-        [100, 2_000, 59_999_999_999].into_iter().for_each(|value| values.record(value).unwrap());
+        [100, 2_000, 59_999_999_999]
+            .into_iter()
+            .for_each(|value| values.record(value).unwrap());
         let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
         let mut log = begin(&mut bytes, &mut serializer, SystemTime::now()).unwrap();
         for second in 0..3 {
-            write(&mut log, "latency", &values, Duration::from_secs(second), Duration::from_secs(1)).unwrap();
+            write(
+                &mut log,
+                "latency",
+                &values,
+                Duration::from_secs(second),
+                Duration::from_secs(1),
+            )
+            .unwrap();
         }
         let intervals: Vec<_> = IntervalLogIterator::new(&bytes)
             .filter_map(|entry| match entry.unwrap() {
@@ -115,16 +131,25 @@ mod tests {
         // The text before the histogram is what other readers split at commas, and it begins as theirs does.
         assert!(intervals[0].encoded_histogram().starts_with("HIST"));
         let decoded = base64(intervals[0].encoded_histogram());
-        let read: Histogram<u64> = Deserializer::new().deserialize(&mut decoded.as_slice()).unwrap();
+        let read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut decoded.as_slice())
+            .unwrap();
         assert_eq!(read, values);
     }
 
     /// Plain base64, the slow way: enough for a test.
     fn base64(text: &str) -> Vec<u8> {
-        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-        let digits = text.bytes().filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte));
-        let bits: Vec<bool> = digits.flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1 == 1)).collect();
-        bits.chunks_exact(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
+        const ALPHABET: &[u8; 64] =
+            b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let digits = text
+            .bytes()
+            .filter_map(|byte| ALPHABET.iter().position(|digit| *digit == byte));
+        let bits: Vec<bool> = digits
+            .flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1 == 1))
+            .collect();
+        bits.chunks_exact(8)
+            .map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit)))
+            .collect()
     }
 
     #[test]
@@ -132,11 +157,28 @@ mod tests {
         let mut values = histogram();
         (1..=1_000u64).for_each(|value| values.record(value * 1_000_000).unwrap());
         let text = spectrum(&values);
-        let rows: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).skip(2).collect();
+        let rows: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .skip(2)
+            .collect();
         let last: Vec<&str> = rows.last().unwrap().split_whitespace().collect();
         assert_eq!(last[1..], ["1.000000000000", "1000"]);
         assert!(text.contains("Total count    =         1000]"));
-        let p50 = rows.iter().find(|row| row.contains("0.500000000000")).unwrap();
-        assert!((p50.split_whitespace().next().unwrap().parse::<f64>().unwrap() - 500.0).abs() < 0.5, "{p50}");
+        let p50 = rows
+            .iter()
+            .find(|row| row.contains("0.500000000000"))
+            .unwrap();
+        assert!(
+            (p50.split_whitespace()
+                .next()
+                .unwrap()
+                .parse::<f64>()
+                .unwrap()
+                - 500.0)
+                .abs()
+                < 0.5,
+            "{p50}"
+        );
     }
 }

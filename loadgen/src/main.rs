@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::{
+    error::Error,
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
@@ -26,12 +27,15 @@ const EXIT_NOT_VALID: u8 = 3;
 
 fn main() -> ExitCode {
     let command = with_default_help(Cli::command(), &Plan::default());
-    let cli = Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
-    let usage = |text: String| command.clone().error(ErrorKind::ValueValidation, text).exit();
-    let plan = cli.plan().unwrap_or_else(|error| usage(error.to_string()));
+    let cli =
+        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    let plan = match cli.plan() {
+        Ok(plan) => plan,
+        Err(error) => usage(command, &error),
+    };
     let target = match Target::resolve(&cli.target) {
         Ok(target) => target,
-        Err(error @ TargetError::Malformed { .. }) => usage(error.to_string()),
+        Err(error @ TargetError::Malformed { .. }) => usage(command, &error),
         Err(error @ TargetError::Unresolved { .. }) => return fail(&error.into()),
     };
     match measure(&cli, &plan, &target) {
@@ -43,11 +47,15 @@ fn main() -> ExitCode {
 fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let mut progress = progress::Progress::new(plan, !cli.quiet && io::stderr().is_terminal());
-    let run = run::run(plan, target, cli.out.as_deref(), stop, &mut |row| progress.show(row))?;
+    let run = run::run(plan, target, cli.out.as_deref(), &stop, &mut |row| {
+        progress.show(row);
+    })?;
     progress.clear();
     // Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
     match io::stdout().lock().write_all(output(cli, &run).as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("cannot write to stdout"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write to stdout");
+        }
         _ => {}
     }
     Ok(match (run.mismatch, run.file.verdict.status) {
@@ -76,6 +84,11 @@ fn output(cli: &Cli, run: &Run) -> String {
         text.push_str(&format!("\nwritten: {}\n", out.join("run.json").display()));
     }
     text
+}
+
+/// Says what is wrong with the flags and how they are used; exit 2.
+fn usage(mut command: clap::Command, error: &dyn Error) -> ! {
+    command.error(ErrorKind::ValueValidation, error).exit()
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -20,7 +20,8 @@ impl Progress {
         }
         let length_ms = plan.duration.as_millis() as u64;
         let bar = ProgressBar::with_draw_target(Some(length_ms), ProgressDrawTarget::stderr());
-        let style = ProgressStyle::with_template("{bar:24} {msg}").expect("the template is a constant and well-formed");
+        let style = ProgressStyle::with_template("{bar:24} {msg}")
+            .expect("the template is a constant and well-formed");
         bar.set_style(style);
         let warmup = show_ns(plan.warmup.as_nanos() as u64);
         bar.set_message(format!("connecting, then {warmup} of warm-up"));
@@ -34,7 +35,10 @@ impl Progress {
         let (p50, p99) = (quantile(row.latency_ns.p50), quantile(row.latency_ns.p99));
         let rate = show_count(row.rate_per_s.round() as u64);
         self.0.set_position(row.end_ns / 1_000_000);
-        self.0.set_message(format!("{} {rate}/s p50 {p50} p99 {p99}", show_ns(row.end_ns)));
+        self.0.set_message(format!(
+            "{} {rate}/s p50 {p50} p99 {p99}",
+            show_ns(row.end_ns)
+        ));
     }
 
     /// Takes the line away.

@@ -16,11 +16,22 @@ const COLUMNS: usize = 80;
 pub fn text(run: &RunFile) -> String {
     let mut text = String::new();
     let end = &run.end;
-    line(&mut text, "", &format!("{}: {}", run.server.target, load_of(&run.plan)));
+    line(
+        &mut text,
+        "",
+        &format!("{}: {}", run.server.target, load_of(&run.plan)),
+    );
     line(&mut text, "", &client_of(&run.plan, end.client.engine));
     if run.cut_short {
         let measured = show_ns(end.window_ns);
-        line(&mut text, "", &format!("cut short by a signal: {measured} of {} measured", time_of(&run.plan)));
+        line(
+            &mut text,
+            "",
+            &format!(
+                "cut short by a signal: {measured} of {} measured",
+                time_of(&run.plan)
+            ),
+        );
     }
     text.push('\n');
 
@@ -37,21 +48,38 @@ pub fn text(run: &RunFile) -> String {
     for (name, summary) in rows {
         // In closed loop there is no queue and no lag, and the service time is the latency.
         if open || matches!(*name, "latency" | "connect") {
-            table_row(&mut text, &summary_cells(if open { name } else { closed_name(name) }, summary));
+            table_row(
+                &mut text,
+                &summary_cells(if open { name } else { closed_name(name) }, summary),
+            );
         }
     }
     text.push('\n');
 
     line(&mut text, "messages  ", &messages_of(run));
-    let rate = format!("{} replies a second", show_count(end.rate_per_s.round() as u64));
+    let rate = format!(
+        "{} replies a second",
+        show_count(end.rate_per_s.round() as u64)
+    );
     let rate = match end.offered_per_s {
-        Some(offered) => format!("{rate}; {} a second were due", show_count(offered.round() as u64)),
+        Some(offered) => format!(
+            "{rate}; {} a second were due",
+            show_count(offered.round() as u64)
+        ),
         None => rate,
     };
     line(&mut text, "rate      ", &rate);
     line(&mut text, "client    ", &client_figures(run));
     for (kind, count) in &end.errors {
-        line(&mut text, "errors    ", &format!("{} connections: {}", show_count(*count), kind.replace('_', " ")));
+        line(
+            &mut text,
+            "errors    ",
+            &format!(
+                "{} connections: {}",
+                show_count(*count),
+                kind.replace('_', " ")
+            ),
+        );
     }
     text.push('\n');
     text.push_str(&verdict(&run.verdict));
@@ -67,7 +95,11 @@ pub fn verdict(verdict: &Verdict) -> String {
     match verdict.status {
         Status::Valid => line(&mut text, "", "verdict: valid"),
         status => {
-            line(&mut text, "", &format!("verdict: not valid ({})", status.name()));
+            line(
+                &mut text,
+                "",
+                &format!("verdict: not valid ({})", status.name()),
+            );
             for reason in &verdict.reasons {
                 line(&mut text, "  - ", reason);
             }
@@ -84,7 +116,10 @@ fn load_of(plan: &Plan) -> String {
     let size = show_size(u64::from(plan.message_size));
     let load = match plan.load {
         Load::Closed => "closed loop".to_owned(),
-        Load::Open { rate_per_s, arrivals } => {
+        Load::Open {
+            rate_per_s,
+            arrivals,
+        } => {
             let arrivals = match arrivals {
                 Arrivals::Poisson => "Poisson",
                 Arrivals::Uniform => "uniform",
@@ -97,7 +132,10 @@ fn load_of(plan: &Plan) -> String {
         count => format!(", up to {} in flight each", show_count(u64::from(count))),
     };
     let warmup = show_ns(plan.warmup.as_nanos() as u64);
-    format!("{connections}, {size}, {load}{pipeline}, {} after {warmup} of warm-up", time_of(plan))
+    format!(
+        "{connections}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
+        time_of(plan)
+    )
 }
 
 fn time_of(plan: &Plan) -> String {
@@ -118,23 +156,39 @@ fn client_of(plan: &Plan, engine: Engine) -> String {
         1 => "1 thread".to_owned(),
         count => format!("{count} threads"),
     };
-    let pinned: Option<Vec<String>> =
-        plan.workers.iter().map(|worker| worker.as_ref().map(ToString::to_string)).collect();
-    let place = pinned.map_or("not pinned".to_owned(), |cpus| format!("on cpu {}", cpus.join(",")));
-    format!("client: {engine}, {wait}, {threads} {place}, seed {}", plan.seed)
+    let pinned: Option<Vec<String>> = plan
+        .workers
+        .iter()
+        .map(|worker| worker.as_ref().map(ToString::to_string))
+        .collect();
+    let place = pinned.map_or("not pinned".to_owned(), |cpus| {
+        format!("on cpu {}", cpus.join(","))
+    });
+    format!(
+        "client: {engine}, {wait}, {threads} {place}, seed {}",
+        plan.seed
+    )
 }
 
 fn closed_name(name: &str) -> &str {
-    if name == "latency" { "round trip" } else { name }
+    if name == "latency" {
+        "round trip"
+    } else {
+        name
+    }
 }
 
 fn messages_of(run: &RunFile) -> String {
     let end = &run.end;
     let (sent, answered) = (show_count(end.sent), show_count(end.answered));
-    let mut text =
-        format!("{sent} sent = {answered} answered + {} lost + {} outstanding", show_count(end.lost), show_count(end.outstanding));
+    let mut text = format!(
+        "{sent} sent = {answered} answered + {} lost + {} outstanding",
+        show_count(end.lost),
+        show_count(end.outstanding)
+    );
     if end.unsent != 0 {
-        write!(text, "; {} due and never sent", show_count(end.unsent)).expect("a string takes all that is written");
+        write!(text, "; {} due and never sent", show_count(end.unsent))
+            .expect("a string takes all that is written");
     }
     text
 }
@@ -142,7 +196,9 @@ fn messages_of(run: &RunFile) -> String {
 fn client_figures(run: &RunFile) -> String {
     let client = &run.end.client;
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
-    let cpu = client.cpu_ns_per_message.map_or("no".to_owned(), |ns| show_ns(ns.round() as u64));
+    let cpu = client
+        .cpu_ns_per_message
+        .map_or("no".to_owned(), |ns| show_ns(ns.round() as u64));
     let run_delay = percent(client.run_delay_ns as f64 / run.end.window_ns.max(1) as f64);
     let steal = client.steal_ratio.map_or("unknown".to_owned(), percent);
     let busy = percent(client.busiest_thread);
@@ -155,7 +211,15 @@ fn summary_cells(name: &str, summary: &Summary) -> [String; 7] {
         Some(value) if summary.is_lower_bound(value) => format!(">={}", show_ns(value)),
         Some(value) => show_ns(value),
     };
-    let quantiles = [summary.p50, summary.p90, summary.p99, summary.p99_9, summary.p99_99, summary.max].map(cell);
+    let quantiles = [
+        summary.p50,
+        summary.p90,
+        summary.p99,
+        summary.p99_9,
+        summary.p99_99,
+        summary.max,
+    ]
+    .map(cell);
     let [p50, p90, p99, p99_9, p99_99, max] = quantiles;
     [name.to_owned(), p50, p90, p99, p99_9, p99_99, max]
 }
@@ -270,7 +334,7 @@ mod tests {
 client: io_uring, spinning, 1 thread on cpu 1, seed 1
 
                   p50        p90        p99      p99.9     p99.99        max
-latency       28.4 us    41.2 us    88.7 us     412 us >=1.21 ms  >=2.34 ms
+latency       28.4 us    41.2 us    88.7 us     412 us  >=1.21 ms  >=2.34 ms
 service       28.4 us    41.2 us    88.7 us     412 us    1.21 ms    2.34 ms
 queue            0 ns       0 ns       0 ns       0 ns          -       0 ns
 send lag         0 ns       0 ns       0 ns       0 ns       0 ns       0 ns
@@ -308,6 +372,9 @@ verdict: not valid (errors)
         run.plan.load = Load::Closed;
         run.end.offered_per_s = None;
         let text = text(&run);
-        assert!(text.contains("\nround trip ") && !text.contains("\nqueue") && !text.contains("due"), "{text}");
+        assert!(
+            text.contains("\nround trip ") && !text.contains("\nqueue") && !text.contains("due"),
+            "{text}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufWriter},
+    io::{self, LineWriter},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -78,19 +78,25 @@ pub fn run(
     plan: &Plan,
     target: &Target,
     out: Option<&Path>,
-    stop: Stop,
+    stop: &Stop,
     progress: &mut dyn FnMut(&IntervalRow),
 ) -> Result<Run, RunError> {
     if let Some(out) = out {
         // First of all: nobody wants to learn after the run that it can't be kept.
-        fs::create_dir_all(out).map_err(|source| RunError::File { path: out.to_owned(), source })?;
+        fs::create_dir_all(out).map_err(|source| RunError::File {
+            path: out.to_owned(),
+            source,
+        })?;
     }
     let mut fleet = Fleet::start(plan)?;
     fleet.stop_on(stop.clone());
     let opening = SystemTime::now();
     let session = fleet.open(target)?;
     let opening = opening.elapsed().unwrap_or_default();
-    let connect_ns = fleet.connect_ns(session).cloned().unwrap_or_else(crate::recorder::histogram);
+    let connect_ns = fleet
+        .connect_ns(session)
+        .cloned()
+        .unwrap_or_else(crate::recorder::histogram);
 
     let phase = Phase {
         record_after: plan.warmup,
@@ -123,13 +129,20 @@ pub fn run(
     fleet.close(session);
 
     let open = plan.load != Load::Closed;
-    let verdict = judge(&Evidence { tally: &tally, open, steal_ratio, fallback: fleet.fallback() });
+    let verdict = judge(&Evidence {
+        tally: &tally,
+        open,
+        steal_ratio,
+        fallback: fleet.fallback(),
+    });
     let file = RunFile {
         schema: SCHEMA.to_owned(),
         started_at: rfc3339(window_at),
         plan: plan.clone(),
         machine: Facts::read(),
-        server: Server { target: target.name().to_owned() },
+        server: Server {
+            target: target.name().to_owned(),
+        },
         intervals,
         end: end(plan, &fleet, &tally, &connect_ns, steal_ratio),
         verdict,
@@ -141,14 +154,26 @@ pub fn run(
             let path = out.join(name);
             written(&path).map_err(|source| RunError::File { path, source })
         };
-        write("run.hgrm", &|path| fs::write(path, histogram_log::spectrum(&tally.latency)))?;
+        write("run.hgrm", &|path| {
+            fs::write(path, histogram_log::spectrum(&tally.latency))
+        })?;
         // Last, because its presence says that the others are whole.
         write("run.json", &|path| file.write(path))?;
     }
-    Ok(Run { file, latency: tally.latency, mismatch: tally.mismatch })
+    Ok(Run {
+        file,
+        latency: tally.latency,
+        mismatch: tally.mismatch,
+    })
 }
 
-fn end(plan: &Plan, fleet: &Fleet, tally: &Tally, connect_ns: &Histogram<u64>, steal_ratio: Option<f64>) -> End {
+fn end(
+    plan: &Plan,
+    fleet: &Fleet,
+    tally: &Tally,
+    connect_ns: &Histogram<u64>,
+    steal_ratio: Option<f64>,
+) -> End {
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
     let censored = counts.censored_from_ns;
@@ -165,16 +190,22 @@ fn end(plan: &Plan, fleet: &Fleet, tally: &Tally, connect_ns: &Histogram<u64>, s
         connections_opened: u64::from(plan.connections),
         reconnects: 0,
         rate_per_s: tally.replies as f64 / seconds,
-        offered_per_s: (plan.load != Load::Closed).then(|| (counts.sent + counts.unsent) as f64 / seconds),
+        offered_per_s: (plan.load != Load::Closed)
+            .then(|| (counts.sent + counts.unsent) as f64 / seconds),
         latency_ns: Summary::of(&tally.latency, censored),
         service_ns: Summary::of(&tally.service, counts.service_censored_from_ns),
         queue_ns: Summary::of(&tally.queue, None),
         send_lag_ns: Summary::of(&tally.send_lag, None),
         connect_ns: Summary::of(connect_ns, None),
-        errors: tally.errors.iter().map(|(kind, count)| (kind.name().to_owned(), count)).collect(),
+        errors: tally
+            .errors
+            .iter()
+            .map(|(kind, count)| (kind.name().to_owned(), count))
+            .collect(),
         client: Client {
             engine: fleet.engine(),
-            cpu_ns_per_message: (tally.messages != 0).then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
+            cpu_ns_per_message: (tally.messages != 0)
+                .then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
             busiest_thread: tally.busiest_thread,
             run_delay_ns: tally.run_delay_ns,
             steal_ratio,
@@ -206,22 +237,29 @@ fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
 
 /// Where the interval log goes: a file, or nowhere.
 struct LogFile {
-    file: Option<(PathBuf, BufWriter<File>)>,
+    file: Option<(PathBuf, LineWriter<File>)>,
 }
 
 struct Log<'a, 'b> {
     path: PathBuf,
-    writer: Option<IntervalLogWriter<'a, 'b, BufWriter<File>, V2DeflateSerializer>>,
+    writer: Option<IntervalLogWriter<'a, 'b, LineWriter<File>, V2DeflateSerializer>>,
     /// The first error: intervals come from a callback, which has no one to tell.
     error: Option<io::Error>,
 }
 
 impl LogFile {
     fn create(out: Option<&Path>) -> Result<LogFile, RunError> {
-        let Some(out) = out else { return Ok(LogFile { file: None }) };
+        let Some(out) = out else {
+            return Ok(LogFile { file: None });
+        };
         let path = out.join("run.hlog");
-        let file = File::create(&path).map_err(|source| RunError::File { path: path.clone(), source })?;
-        Ok(LogFile { file: Some((path, BufWriter::new(file))) })
+        let file = File::create(&path).map_err(|source| RunError::File {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(LogFile {
+            file: Some((path, LineWriter::new(file))),
+        })
     }
 
     fn begin<'a, 'b>(
@@ -230,11 +268,19 @@ impl LogFile {
         base: SystemTime,
     ) -> Result<Log<'a, 'b>, RunError> {
         let Some((path, file)) = &mut self.file else {
-            return Ok(Log { path: PathBuf::new(), writer: None, error: None });
+            return Ok(Log {
+                path: PathBuf::new(),
+                writer: None,
+                error: None,
+            });
         };
         let path = path.clone();
         match histogram_log::begin(file, serializer, base) {
-            Ok(writer) => Ok(Log { path, writer: Some(writer), error: None }),
+            Ok(writer) => Ok(Log {
+                path,
+                writer: Some(writer),
+                error: None,
+            }),
             Err(source) => Err(RunError::File { path, source }),
         }
     }
@@ -251,7 +297,10 @@ impl Log<'_, '_> {
 
     fn finish(self) -> Result<(), RunError> {
         match self.error {
-            Some(source) => Err(RunError::File { path: self.path, source }),
+            Some(source) => Err(RunError::File {
+                path: self.path,
+                source,
+            }),
             None => Ok(()),
         }
     }
@@ -266,19 +315,30 @@ struct Steal {
 impl Steal {
     fn begin(plan: &Plan) -> Steal {
         let pinned: Option<Vec<u32>> = plan.workers.iter().copied().collect();
-        let cpus = pinned.or_else(|| cpus::allowed().ok().map(|cpus| cpus.iter().collect())).unwrap_or_default();
-        Steal { cpus, before: cpu_times().ok() }
+        let cpus = pinned
+            .or_else(|| cpus::allowed().ok().map(|cpus| cpus.iter().collect()))
+            .unwrap_or_default();
+        Steal {
+            cpus,
+            before: cpu_times().ok(),
+        }
     }
 
     fn ratio(&self) -> Option<f64> {
         let (before, after) = (self.before.as_ref()?, cpu_times().ok()?);
         let since = |cpu: &u32| Some(after.get(cpu)?.since(before.get(cpu)?));
-        let passed = self.cpus.iter().filter_map(since).reduce(|sum, cpu| sum.plus(&cpu))?;
+        let passed = self
+            .cpus
+            .iter()
+            .filter_map(since)
+            .reduce(|sum, cpu| sum.plus(&cpu))?;
         Some(passed.steal_ratio())
     }
 }
 
 fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     DateTime::from_unix_s(since.as_secs()).to_string()
 }

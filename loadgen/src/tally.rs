@@ -246,7 +246,7 @@ impl Collector {
         }
         let stopped_early = outcomes.iter().any(|outcome| outcome.stopped_early);
         let thirds = self.thirds.take().filter(|_| !stopped_early);
-        let third_ns = (window.length_ns() / 3).max(1) as f64;
+        let third_ns = window.length_ns() as f64 / 3.0;
         let thirds = thirds.map(|thirds| {
             thirds.map(|third| Third {
                 answered: third.answered,

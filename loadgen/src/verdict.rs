@@ -87,12 +87,23 @@ const GAPS_MAX: f64 = 0.01;
 /// Judges a run.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     let mut reasons: Vec<(Status, String)> = Vec::new();
-    let rules = [errors, client_bound, overloaded, noisy, unsteady, unanswered];
+    let rules = [
+        errors,
+        client_bound,
+        overloaded,
+        noisy,
+        unsteady,
+        unanswered,
+    ];
     rules.iter().for_each(|rule| rule(evidence, &mut reasons));
     reasons.sort_by_key(|(status, _)| *status);
     let status = reasons.first().map_or(Status::Valid, |(status, _)| *status);
     let reasons = reasons.into_iter().map(|(_, reason)| reason).collect();
-    Verdict { status, reasons, warnings: warnings(evidence) }
+    Verdict {
+        status,
+        reasons,
+        warnings: warnings(evidence),
+    }
 }
 
 fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
@@ -102,15 +113,22 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
         say(format!("what came back is not what was sent: {difference}"));
     }
     if tally.errors.total() != 0 {
-        let kinds: Vec<String> = tally.errors.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        let (failed, kinds) = (counted(tally.errors.total(), "connection"), kinds.join(", "));
+        let kinds: Vec<String> = tally
+            .errors
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        let (failed, kinds) = (
+            counted(tally.errors.total(), "connection"),
+            kinds.join(", "),
+        );
         let lost = counted(tally.lost, "message");
         let cure = if tally.connections_alive == 0 {
             "none is left: did the server die?"
         } else {
             "see the server's log, and its limits on connections and descriptors"
         };
-        say(format!("{failed} failed ({kinds}), {lost} lost: {cure}"));
+        say(format!("{failed} failed ({kinds}), {lost} lost; {cure}"));
         if tally.errors.of(Failure::Surplus) != 0 {
             say("more came back than was sent: this is no echo server".to_owned());
         }
@@ -122,10 +140,14 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
 
 /// Comes last: where a server is plainly overloaded, that is why messages are left unanswered.
 fn unanswered(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
-    let overloaded = reasons.iter().any(|(status, _)| *status == Status::Overloaded);
+    let overloaded = reasons
+        .iter()
+        .any(|(status, _)| *status == Status::Overloaded);
     if evidence.tally.outstanding != 0 && !(overloaded && evidence.tally.messages != 0) {
         let outstanding = counted(evidence.tally.outstanding, "message");
-        let reason = format!("{outstanding} never answered within the time for it: is this an echo server, and alive?");
+        let reason = format!(
+            "{outstanding} never answered within the time for it: is this an echo server, and alive?"
+        );
         reasons.push((Status::Errors, reason));
     }
 }
@@ -138,10 +160,14 @@ fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     }
     if BUSY_MAX < tally.busiest_thread {
         let busy = tally.busiest_thread * 100.0;
-        say(format!("client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"));
+        say(format!(
+            "client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"
+        ));
     }
-    if let (Some(lag), Some(latency)) = (quantile(&tally.send_lag, 0.99), quantile(&tally.latency, 0.99))
-        && LAG_SHARE_MAX * latency as f64 <= lag as f64
+    if let (Some(lag), Some(latency)) = (
+        quantile(&tally.send_lag, 0.99),
+        quantile(&tally.latency, 0.99),
+    ) && LAG_SHARE_MAX * latency as f64 <= lag as f64
         && lag != 0
     {
         say(format!(
@@ -162,19 +188,34 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     let due = tally.window.sent + tally.window.unsent;
     let achieved = tally.window.answered as f64 / due.max(1) as f64;
     if due != 0 && achieved < ACHIEVED_MIN {
-        let (answered, due, share) = (show_count(tally.window.answered), show_count(due), achieved * 100.0);
-        say(format!("only {answered} of {due} messages due were answered ({share:.1} %): lower -R"));
+        let (answered, due, share) = (
+            show_count(tally.window.answered),
+            show_count(due),
+            achieved * 100.0,
+        );
+        say(format!(
+            "only {answered} of {due} messages due were answered ({share:.1} %): lower -R"
+        ));
     }
-    let Some([first, _, last]) = &tally.thirds else { return };
+    let Some([first, _, last]) = &tally.thirds else {
+        return;
+    };
     let growth = last.unanswered_mean - first.unanswered_mean;
     if GROWTH_MAX * last.answered.max(1) as f64 <= growth {
         let (from, to) = (first.unanswered_mean, last.unanswered_mean);
-        say(format!("unanswered messages grew from {from:.0} in the first third to {to:.0} in the last: lower -R"));
+        say(format!(
+            "unanswered messages grew from {from:.0} in the first third to {to:.0} in the last: lower -R"
+        ));
     }
     // The queue's median is 0 as long as half of all messages find room at once.
-    if settled(first) && settled(last) && first.queue_p50_ns as f64 * (1.0 + DRIFT_MAX) < last.queue_p50_ns as f64 {
+    if settled(first)
+        && settled(last)
+        && first.queue_p50_ns as f64 * (1.0 + DRIFT_MAX) < last.queue_p50_ns as f64
+    {
         let (from, to) = (show_ns(first.queue_p50_ns), show_ns(last.queue_p50_ns));
-        say(format!("the wait for room grew, p50 {from} in the first third to {to} in the last: lower -R"));
+        say(format!(
+            "the wait for room grew, p50 {from} in the first third to {to} in the last: lower -R"
+        ));
     }
 }
 
@@ -184,9 +225,12 @@ fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
         && NOISE_MAX < steal
     {
         let share = steal * 100.0;
-        say(format!("the hypervisor took {share:.1} % of the client's time: use a quieter host, or dedicated cpus"));
+        say(format!(
+            "the hypervisor took {share:.1} % of the client's time: use a quieter host, or dedicated cpus"
+        ));
     }
-    let run_delay = evidence.tally.run_delay_ns as f64 / evidence.tally.recorded_span_ns.max(1) as f64;
+    let run_delay =
+        evidence.tally.run_delay_ns as f64 / evidence.tally.recorded_span_ns.max(1) as f64;
     if NOISE_MAX < run_delay {
         let share = run_delay * 100.0;
         say(format!(
@@ -197,7 +241,9 @@ fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
 }
 
 fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
-    let Some([first, _, last]) = &evidence.tally.thirds else { return };
+    let Some([first, _, last]) = &evidence.tally.thirds else {
+        return;
+    };
     if !settled(first) || !settled(last) {
         return;
     }
@@ -235,13 +281,18 @@ fn warnings(evidence: &Evidence<'_>) -> Vec<String> {
         ));
     }
     if tally.window.clipped != 0 {
-        warnings.push(format!("{} over 60 s, held as 60 s", counted(tally.window.clipped, "value")));
+        warnings.push(format!(
+            "{} over 60 s, held as 60 s",
+            counted(tally.window.clipped, "value")
+        ));
     }
     if let Some(reason) = evidence.fallback {
         warnings.push(format!("the client uses epoll: {reason}"));
     }
     if cfg!(debug_assertions) {
-        warnings.push("this is a debug build: build with --release before you believe a figure".to_owned());
+        warnings.push(
+            "this is a debug build: build with --release before you believe a figure".to_owned(),
+        );
     }
     warnings
 }
@@ -255,7 +306,11 @@ fn coordinated_omission(tally: &Tally) -> Option<String> {
         let gap_ns = step.value_iterated_to();
         if GAP_P99S * p99_ns < gap_ns {
             let count = step.count_at_value();
-            omitted = (omitted.0 + count, omitted.1 + u128::from(gap_ns) * u128::from(count), gap_ns);
+            omitted = (
+                omitted.0 + count,
+                omitted.1 + u128::from(gap_ns) * u128::from(count),
+                gap_ns,
+            );
         }
     }
     let (count, sum_ns, longest_ns) = omitted;

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use echometer_ring::{Config, Errno, Event, Payload, Ring, SetupError, Slot};
@@ -23,8 +23,15 @@ pub(crate) struct Uring {
     /// Receives that ended because the pool was empty. They are armed again, in their order, when the harvest has
     /// given all buffers back: doing so at once would fail at once.
     starved: Vec<Slot>,
+    /// Whether a slot's close was asked for, by its index.
+    closed: Vec<bool>,
+    /// Closes that the ring has not confirmed.
+    closing: usize,
     sent_bytes: u64,
 }
+
+/// How long the end of a session waits until the kernel has closed its connections.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Bytes that a connection may have under way at most: `message_size * pipeline`.
 pub(crate) fn config(connections: u32, flight_bytes: u64, region: Arc<[u8]>) -> Config {
@@ -53,6 +60,7 @@ impl Uring {
         let mut ring = Ring::new(config)?;
         let mut slots = Vec::with_capacity(sockets.len());
         let mut connections = vec![u32::MAX; config.slots as usize];
+        let closed = vec![false; config.slots as usize];
         for (index, socket) in sockets.into_iter().enumerate() {
             let slot = ring
                 .install(socket.as_fd())
@@ -74,6 +82,8 @@ impl Uring {
             slots,
             connections,
             starved: Vec::new(),
+            closed,
+            closing: 0,
             sent_bytes: 0,
         })
     }
@@ -91,8 +101,38 @@ impl Uring {
 
     #[cold]
     fn close_slot(&mut self, slot: Slot) {
+        if std::mem::replace(&mut self.closed[slot.index()], true) {
+            return;
+        }
         self.starved.retain(|starved| *starved != slot);
         self.ring.close(slot);
+        self.closing += 1;
+    }
+}
+
+/// The connections are closed, one after the other, before the ring goes: a ring that simply ends gives up its files at
+/// a time of the kernel's choosing, and the server would hear of it late.
+impl Drop for Uring {
+    fn drop(&mut self) {
+        for index in 0..self.slots.len() {
+            self.close_slot(self.slots[index]);
+        }
+        let deadline = Instant::now() + CLOSE_LIMIT;
+        while self.closing != 0 && Instant::now() < deadline {
+            if self.ring.submit_and_wait(Some(CLOSE_LIMIT)).is_err() {
+                return;
+            }
+            while let Some(event) = self.ring.next_event() {
+                match event {
+                    Event::Close { .. } => self.closing -= 1,
+                    Event::Recv {
+                        result: Ok(Some(buffer)),
+                        ..
+                    } => self.ring.release(buffer),
+                    _ => {}
+                }
+            }
+        }
     }
 }
 
@@ -176,8 +216,8 @@ impl Engine for Uring {
                 Event::Accept { .. }
                 | Event::Connect { .. }
                 | Event::Shutdown { .. }
-                | Event::Poll { .. }
-                | Event::Close { .. } => {}
+                | Event::Poll { .. } => {}
+                Event::Close { .. } => self.closing -= 1,
             }
         }
         for slot in self.starved.drain(..) {

@@ -1,0 +1,339 @@
+//! The program as its user meets it: exit codes, messages, files.
+
+use std::{fs, io::Read, time::Duration};
+
+use echometer_loadgen::file::RunFile;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::{Server, command, output, peer};
+
+#[test]
+fn json_has_what_was_promised() {
+    let server = Server::start("none");
+    let (code, stdout, stderr) = output(&[
+        &server.name(),
+        "-c",
+        "5",
+        "-s",
+        "64",
+        "-d",
+        "400ms",
+        "-w",
+        "50ms",
+        "--json",
+    ]);
+    // A short run on a shared machine may be unsteady or noisy; it must never be anything worse.
+    assert!(matches!(code, Some(0 | 3)), "{code:?} {stderr}");
+    let json: serde_json::Value = serde_json::from_str(&stdout).expect("JSON and nothing else");
+    assert_eq!(json["schema"], "echometer.run/1");
+    for field in [
+        "plan",
+        "machine",
+        "server",
+        "intervals",
+        "end",
+        "verdict",
+        "cut_short",
+    ] {
+        assert!(!json[field].is_null(), "{field}");
+    }
+    let end = &json["end"];
+    for field in [
+        "messages",
+        "sent",
+        "answered",
+        "lost",
+        "outstanding",
+        "censored",
+        "clipped",
+        "connections_opened",
+        "reconnects",
+    ] {
+        assert!(end[field].is_u64(), "{field}");
+    }
+    for histogram in [
+        "latency_ns",
+        "service_ns",
+        "queue_ns",
+        "send_lag_ns",
+        "connect_ns",
+    ] {
+        for figure in [
+            "count", "min", "mean", "p50", "p90", "p99", "p99_9", "p99_99", "max",
+        ] {
+            assert!(end[histogram].get(figure).is_some(), "{histogram}.{figure}");
+        }
+    }
+    for figure in [
+        "cpu_ns_per_message",
+        "busiest_thread",
+        "run_delay_ns",
+        "steal_ratio",
+    ] {
+        assert!(end["client"].get(figure).is_some(), "client.{figure}");
+    }
+    let number = |field: &str| end[field].as_u64().unwrap();
+    assert_eq!(
+        number("sent"),
+        number("answered") + number("lost") + number("outstanding")
+    );
+    assert_eq!(number("messages"), number("answered"));
+    assert_eq!(
+        (number("connections_opened"), &json["cut_short"]),
+        (5, &serde_json::Value::Bool(false))
+    );
+    assert!(
+        end["connect_ns"]["p50"].is_null(),
+        "5 samples have no median that can be told"
+    );
+    assert_eq!(
+        end["life"]["sent_bytes"].as_u64(),
+        Some(server.finish().total.bytes_in)
+    );
+}
+
+#[test]
+fn usage_errors_name_flag_cause_and_cure() {
+    for (flags, named) in [
+        (&["-c", "0"][..], "--connections"),
+        (&["-s", "0"], "--size"),
+        (&["-R", "0"], "--rate"),
+        (&["-d", "0s"], "--duration"),
+        (&["-d", "10"], "unit is missing"),
+        (&["--engine", "nope"], "epoll"),
+        (&["--threads", "9", "-c", "8"], "--threads"),
+        (&["--cpus", "0", "--threads", "2"], "--threads"),
+    ] {
+        let (code, stdout, stderr) = output(&[&["127.0.0.1:1"], flags].concat());
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{flags:?}");
+        assert!(stderr.contains(named), "{flags:?}: {stderr}");
+    }
+    for address in ["127.0.0.1", "127.0.0.1:0", "unix:"] {
+        let (code, _, stderr) = output(&[address]);
+        assert_eq!(code, Some(2), "{address}: {stderr}");
+    }
+}
+
+#[test]
+fn nobody_there_is_one_line_and_exit_1() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .to_string();
+    let (code, stdout, stderr) = output(&[&address, "-d", "1s"]);
+    assert_eq!((code, stdout.as_str()), (Some(1), ""));
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.starts_with("error: cannot connect to ") && stderr.contains(&address),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_cpu_that_is_not_there_is_exit_1() {
+    let (code, _, stderr) = output(&["127.0.0.1:1", "--cpus", "8000"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("8000") && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[test]
+fn files_hold_the_run() {
+    let server = Server::start("none");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a/b");
+    let words = [
+        &server.name(),
+        "-R",
+        "2k",
+        "-d",
+        "600ms",
+        "-w",
+        "100ms",
+        "--interval",
+        "200ms",
+        "--wait",
+        "block",
+        "--out",
+    ];
+    let (code, stdout, stderr) =
+        output(&[&words[..], &[out.to_str().unwrap(), "--latency"]].concat());
+    assert!(matches!(code, Some(0 | 3)), "{code:?} {stderr}");
+    assert!(
+        stdout.contains("verdict: ") && stdout.contains("#[Mean "),
+        "{stdout}"
+    );
+    assert!(
+        stdout
+            .lines()
+            .all(|line| line.chars().count() <= 80 || line.contains("run.json")),
+        "{stdout}"
+    );
+
+    let run = RunFile::read(&out.join("run.json")).unwrap();
+    assert_eq!(run.intervals.len(), 3);
+    assert_eq!(
+        run.intervals.iter().map(|row| row.answered).sum::<u64>(),
+        run.end.answered
+    );
+    assert!(
+        run.intervals
+            .windows(2)
+            .all(|pair| pair[0].end_ns == pair[1].start_ns)
+    );
+    assert_eq!(run.intervals[2].end_ns, 600_000_000);
+
+    let log = fs::read(out.join("run.hlog")).unwrap();
+    let mut lines = std::collections::BTreeMap::new();
+    for entry in IntervalLogIterator::new(&log) {
+        if let LogEntry::Interval(interval) = entry.expect("a well-formed log") {
+            *lines
+                .entry(
+                    interval
+                        .tag()
+                        .expect("every line has a tag")
+                        .as_str()
+                        .to_owned(),
+                )
+                .or_insert(0) += 1;
+        }
+    }
+    let lines: Vec<_> = lines
+        .iter()
+        .map(|(tag, count)| (tag.as_str(), *count))
+        .collect();
+    assert_eq!(lines, [("connect", 1), ("latency", 3), ("service", 3)]);
+
+    let spectrum = fs::read_to_string(out.join("run.hgrm")).unwrap();
+    let total = run.end.latency_ns.count;
+    assert!(
+        spectrum.contains(&format!("Total count    = {total:>12}]")),
+        "{spectrum}"
+    );
+}
+
+#[test]
+fn a_server_that_dies_ends_the_run_with_files() {
+    let address = peer(|mut stream| {
+        let mut buffer = [0; 64];
+        for _ in 0..200 {
+            if stream.read_exact(&mut buffer).is_err()
+                || std::io::Write::write_all(&mut stream, &buffer).is_err()
+            {
+                return;
+            }
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let (code, stdout, _) = output(&[
+        &address.to_string(),
+        "-c",
+        "3",
+        "-d",
+        "20s",
+        "-w",
+        "0s",
+        "--out",
+        out,
+    ]);
+    assert_eq!(code, Some(3), "{stdout}");
+    assert!(
+        unwrapped(&stdout).contains("did the server die?"),
+        "{stdout}"
+    );
+    let run = RunFile::read(&folder.path().join("run.json")).unwrap();
+    assert_eq!(
+        (run.verdict.status.name(), run.cut_short),
+        ("errors", false)
+    );
+    assert_eq!(run.end.errors.values().sum::<u64>(), 3);
+    assert_eq!(run.end.life.answered, 600);
+    assert_eq!(run.end.life.sent, 600 + run.end.life.lost);
+}
+
+#[test]
+fn a_signal_ends_the_run_early_and_keeps_it() {
+    let server = Server::start("none");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let words = [
+        &server.name(),
+        "-c",
+        "3",
+        "-d",
+        "60s",
+        "-w",
+        "0s",
+        "--interval",
+        "50ms",
+        "--json",
+        "--out",
+        out,
+    ];
+    let mut child = command(&words).spawn().unwrap();
+    // Once an interval stands in the log, there is something to keep.
+    let log = folder.path().join("run.hlog");
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("Tag=latency")) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "no interval in the log"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let mut stdout = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut stdout)
+        .unwrap();
+    let code = child.wait().unwrap().code();
+    assert!(matches!(code, Some(0 | 3)), "{code:?}");
+    let run: RunFile = serde_json::from_str(&stdout).unwrap();
+    assert!(run.cut_short && run.end.window_ns < 60_000_000_000);
+    assert!(0 < run.end.answered && run.end.lost + run.end.outstanding == 0);
+    assert_eq!(RunFile::read(&folder.path().join("run.json")).unwrap(), run);
+}
+
+#[test]
+fn a_wrong_byte_is_exit_1_and_shown() {
+    let address = peer(|mut stream| {
+        let mut buffer = [0; 64];
+        while stream.read_exact(&mut buffer).is_ok() {
+            buffer[0] ^= 0xff;
+            if std::io::Write::write_all(&mut stream, &buffer).is_err() {
+                return;
+            }
+        }
+    });
+    let (code, stdout, _) = output(&[
+        &address.to_string(),
+        "-c",
+        "2",
+        "-d",
+        "2s",
+        "-w",
+        "0s",
+        "--verify",
+        "--quiet",
+    ]);
+    assert_eq!(code, Some(1), "{stdout}");
+    let said = unwrapped(&stdout);
+    assert!(
+        said.contains("not what was sent: connection") && said.contains("expected 0x"),
+        "{stdout}"
+    );
+}
+
+/// The report without the line breaks that keep it within 80 columns.
+fn unwrapped(report: &str) -> String {
+    report.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,129 @@
+//! Servers, plans and phases for the tests.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Output, Stdio},
+    thread,
+    time::Duration,
+};
+
+use echometer_host::{address::Address, signals::Stop};
+use echometer_loadgen::{Fleet, Membership, Phase, Plan, Target, plan::Engine};
+use echometer_server::{
+    config::{Config, EngineChoice},
+    delay::Delay,
+    running::{Running, start},
+    stats::Stats,
+};
+
+/// Our own server, on a port of its own.
+pub(crate) struct Server(Running);
+
+impl Server {
+    pub(crate) fn start(delay: &str) -> Server {
+        let config = Config {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            // Which engine serves is of no matter here; the client's are what is tested.
+            engine: EngineChoice::Named("epoll".to_owned()),
+            delay: delay.parse::<Delay>().expect("a delay"),
+            ..Config::default()
+        };
+        Server(start(config, &Stop::new().expect("a pipe")).expect("the server starts"))
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        Target::from(self.0.address().clone())
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.0.address().to_string()
+    }
+
+    /// Stops it and gives what it counted.
+    pub(crate) fn finish(self) -> Stats {
+        self.0.stop();
+        let (stats, result) = self.0.wait();
+        result.expect("no worker failed");
+        stats
+    }
+}
+
+/// A peer that does to each connection what the test says, each on a thread of its own.
+pub(crate) fn peer(behave: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let behave = behave.clone();
+            thread::spawn(move || behave(stream));
+        }
+    });
+    address
+}
+
+pub(crate) fn target_of(address: SocketAddr) -> Target {
+    Target::from(Address::Tcp(address))
+}
+
+/// A small plan for one engine.
+pub(crate) fn plan(engine: Engine) -> Plan {
+    Plan {
+        connections: 8,
+        engine,
+        seed: 7,
+        ..Plan::default()
+    }
+}
+
+/// A stretch that counts messages by their start.
+pub(crate) fn run_of(record_after_ms: u64, stop_after_ms: u64) -> Phase {
+    Phase {
+        record_after: Duration::from_millis(record_after_ms),
+        stop_after: Duration::from_millis(stop_after_ms),
+        give_up_after: Duration::from_secs(20),
+        membership: Membership::ByStart,
+        intervals: Some(Duration::from_millis(50)),
+    }
+}
+
+/// A stretch that counts replies.
+pub(crate) fn slice_of(record_after_ms: u64, stop_after_ms: u64) -> Phase {
+    Phase {
+        membership: Membership::ByReply,
+        intervals: None,
+        ..run_of(record_after_ms, stop_after_ms)
+    }
+}
+
+/// Opens, drives one stretch, and closes.
+pub(crate) fn drive(plan: &Plan, target: &Target, phase: &Phase) -> echometer_loadgen::Tally {
+    let mut fleet = Fleet::start(plan).expect("a fleet");
+    let session = fleet.open(target).expect("the peer listens");
+    fleet.drive(session, phase).expect("a tally")
+}
+
+/// The real program.
+pub(crate) fn command(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_echometer-loadgen"));
+    command
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs it to its end, which is never by a panic.
+pub(crate) fn output(words: &[&str]) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command(words).output().expect("the program runs");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&stdout),
+        String::from_utf8_lossy(&stderr),
+    );
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    (status.code(), stdout.into_owned(), stderr.into_owned())
+}
