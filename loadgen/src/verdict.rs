@@ -164,10 +164,12 @@ fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
             "client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"
         ));
     }
-    if let (Some(lag), Some(latency)) = (
-        quantile(&tally.send_lag, 0.99),
-        quantile(&tally.latency, 0.99),
-    ) && LAG_SHARE_MAX * latency as f64 <= lag as f64
+    let lag = tally
+        .open
+        .as_ref()
+        .and_then(|open| quantile(&open.send_lag, 0.99));
+    if let (Some(lag), Some(latency)) = (lag, quantile(&tally.latency, 0.99))
+        && LAG_SHARE_MAX * latency as f64 <= lag as f64
         && lag != 0
     {
         say(format!(
