@@ -64,6 +64,10 @@ pub(crate) struct Pool {
     /// Buffers that were never offered: the pool opens them when those in use run out, so that a quiet server keeps to
     /// a few that stay in cache.
     unopened: u16,
+    /// Where in the ring each buffer was put last, and which stands at each position: a bundle goes on at the next
+    /// position, whichever buffer that is.
+    position_of: Vec<u16>,
+    at_position: Vec<u16>,
 }
 
 impl Pool {
@@ -85,6 +89,8 @@ impl Pool {
             published: 0,
             offered: 0,
             unopened: count,
+            position_of: vec![0; usize::from(count)],
+            at_position: vec![0; usize::from(count)],
         })
     }
 
@@ -134,6 +140,13 @@ impl Pool {
         })
     }
 
+    /// The buffer that stands behind `id` in the ring.
+    #[inline]
+    pub(crate) fn after(&self, id: u16) -> u16 {
+        let position = self.position_of[usize::from(id)].wrapping_add(1) & (self.count - 1);
+        self.at_position[usize::from(position)]
+    }
+
     /// Gives a buffer back to the kernel; it is seen there after [`Pool::publish`].
     #[inline]
     pub(crate) fn release(&mut self, buffer: Buffer) {
@@ -157,6 +170,8 @@ impl Pool {
             entry.set_len(self.size);
             entry.set_bid(id);
         }
+        self.position_of[usize::from(id)] = position;
+        self.at_position[usize::from(position)] = id;
         self.tail = self.tail.wrapping_add(1);
         self.offered += 1;
     }

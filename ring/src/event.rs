@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::buffers::Buffer;
+use crate::gather::Gather;
 use crate::slots::Slot;
 
 pub use rustix::io::Errno;
@@ -30,8 +31,8 @@ pub enum Event {
         /// Whether the receive is still armed.
         more: bool,
     },
-    /// A send ended: how many bytes of the payload went out. Fewer than all only when the connection failed meanwhile,
-    /// which the next send then says.
+    /// A send ended: how many bytes of the payload went out. Of a `send`, fewer than all only when the connection failed
+    /// meanwhile, which the next send then says; of a `send_now`, as many as there was room for.
     Send {
         /// The connection.
         slot: Slot,
@@ -81,6 +82,8 @@ pub enum Payload {
     },
     /// A piece of the configuration's `shared` bytes, which nobody writes to.
     Shared(Range<usize>),
+    /// Several of these, to go out as one.
+    Gather(Box<Gather>),
 }
 
 impl Payload {
@@ -91,6 +94,7 @@ impl Payload {
             Payload::Buffer(buffer) => buffer.len(),
             Payload::Heap { bytes, start } => bytes.len().saturating_sub(*start),
             Payload::Shared(range) => range.len(),
+            Payload::Gather(gather) => gather.len(),
         }
     }
 
@@ -110,6 +114,7 @@ impl Payload {
             Payload::Buffer(buffer) => buffer.advance(count),
             Payload::Heap { start, .. } => *start += count,
             Payload::Shared(range) => range.start += count,
+            Payload::Gather(gather) => gather.advance(count),
         }
     }
 }

@@ -11,6 +11,12 @@ pub enum Feature {
     MultishotAccept,
     /// One receive request a connection that yields piece after piece (6.0).
     MultishotRecv,
+    /// One receive that fills several buffers where more has arrived than one holds (6.10).
+    Bundle,
+    /// Several pieces for one connection leave as one `sendmsg`.
+    Gather,
+    /// Sends that go out at once, whole, say nothing: no completion is written or read for them (5.17).
+    SkipSuccess,
     /// Direct descriptors: files known to the ring alone (5.19 for allocation by the kernel).
     Direct,
     /// Completions are worked off when the ring's own thread asks, not by interrupting it (6.1).
@@ -23,9 +29,12 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 9] = [
         Feature::MultishotAccept,
         Feature::MultishotRecv,
+        Feature::Bundle,
+        Feature::Gather,
+        Feature::SkipSuccess,
         Feature::Direct,
         Feature::DeferTaskrun,
         Feature::RegisteredRing,
@@ -37,6 +46,9 @@ impl Feature {
         match self {
             Feature::MultishotAccept => "multishot-accept",
             Feature::MultishotRecv => "multishot-recv",
+            Feature::Bundle => "bundle",
+            Feature::Gather => "gather",
+            Feature::SkipSuccess => "skip-success",
             Feature::Direct => "direct",
             Feature::DeferTaskrun => "defer-taskrun",
             Feature::RegisteredRing => "registered-ring",

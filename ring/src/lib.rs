@@ -13,6 +13,7 @@
 mod buffers;
 mod event;
 mod features;
+mod gather;
 mod ring;
 mod setup;
 mod slots;
@@ -21,6 +22,7 @@ mod token;
 pub use buffers::Buffer;
 pub use event::{Errno, Event, Payload};
 pub use features::{Feature, Features};
+pub use gather::Gather;
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use rustix::net::SocketAddrAny;
 use crate::buffers::{Buffer, Pool};
 use crate::event::{Event, Payload};
 use crate::features::{Feature, Features};
+use crate::gather::Gather;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
@@ -46,10 +47,24 @@ pub struct Ring {
     accepts: u32,
     /// Completions that were taken off the queue to make room, in order.
     stash: VecDeque<cqueue::Entry>,
+    /// Sends that say nothing when they succeed, each with its ticket, in order; the first `confirmable` were handed over.
+    unconfirmed: VecDeque<(Slot, u32)>,
+    confirmable: usize,
+    ticket: u32,
+    /// What is left of a receive that filled several buffers.
+    bundle: Bundle,
+    recv_bytes_max: u32,
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
     counts: Counts,
+}
+
+/// A receive that filled several buffers: those whose events are still to come.
+struct Bundle {
+    slot: Slot,
+    buffers: VecDeque<Buffer>,
+    more: bool,
 }
 
 /// What a ring did so far.
@@ -131,7 +146,7 @@ impl Ring {
         if features.has(Feature::RegisteredRing) && submitter.register_ring_fd().is_err() {
             features = features.without(Feature::RegisteredRing);
         }
-        Ok(Ring {
+        let mut ring = Ring {
             submitter: ManuallyDrop::new(submitter),
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
@@ -143,9 +158,65 @@ impl Ring {
             in_flight: 0,
             accepts: 0,
             stash: VecDeque::new(),
+            unconfirmed: VecDeque::new(),
+            confirmable: 0,
+            ticket: 0,
+            bundle: Bundle {
+                slot: Slot(Slot::MAX),
+                buffers: VecDeque::new(),
+                more: false,
+            },
+            recv_bytes_max: config.recv_bytes_max.max(1),
             addresses: Vec::new(),
             counts: Counts::default(),
-        })
+        };
+        if ring.features.has(Feature::MultishotRecv) && !ring.has_recv_limits() {
+            // Unbounded, a bundle would let one connection take all buffers at once.
+            ring.features = ring.features.without(Feature::Bundle);
+            ring.recv_bytes_max = 0;
+        }
+        ring.counts = Counts::default();
+        Ok(ring)
+    }
+
+    /// Whether this kernel bounds multishot receives (6.17): tried on a pair of sockets, which takes some microseconds.
+    fn has_recv_limits(&mut self) -> bool {
+        let pair = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::STREAM,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        );
+        let Ok((near, far)) = pair else {
+            return false;
+        };
+        let Ok(slot) = self.install(near.as_fd()) else {
+            return false;
+        };
+        self.recv(slot);
+        // The far end's close ends the receive, whatever the kernel can.
+        drop(far);
+        let deadline = Instant::now() + REAP_LIMIT;
+        let mut limits = false;
+        while Instant::now() < deadline {
+            if self
+                .submit_and_wait(Some(Duration::from_millis(100)))
+                .is_err()
+            {
+                return false;
+            }
+            while let Some(event) = self.next_event() {
+                match event {
+                    Event::Recv { result, .. } => {
+                        limits = result.is_ok();
+                        self.close(slot);
+                    }
+                    Event::Close { .. } => return limits,
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     /// The features in use: those asked for, less what this kernel lacks.
@@ -182,7 +253,7 @@ impl Ring {
                 .submitter
                 .register_files_update(slot.0, &[file.as_raw_fd()]);
             if let Err(error) = installed {
-                self.vacate(slot);
+                self.slots.vacate(slot);
                 self.slots.closed(slot);
                 return Err(error);
             }
@@ -199,7 +270,11 @@ impl Ring {
             return;
         }
         state.life = Life::Closing;
-        if state.in_flight == 0 {
+        let quiet = state.in_flight == 0;
+        if self.bundle.slot == slot {
+            self.discard_bundle();
+        }
+        if quiet {
             self.push_close(slot);
             return;
         }
@@ -223,12 +298,24 @@ impl Ring {
     /// # Panics
     /// When one is armed already.
     pub fn accept(&mut self, listener: Slot) {
+        let multishot = self.features.has(Feature::MultishotAccept);
+        self.push_accept(listener, multishot);
+    }
+
+    /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept_one(&mut self, listener: Slot) {
+        self.push_accept(listener, false);
+    }
+
+    fn push_accept(&mut self, listener: Slot, multishot: bool) {
         let direct = self.features.has(Feature::Direct);
         self.arm(listener, Op::Accept);
         self.accepts += 1;
         // A direct descriptor has no close-on-exec flag: it is in no process' table.
         let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-        let multishot = self.features.has(Feature::MultishotAccept);
         let entry = match (self.target(listener), multishot) {
             (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
                 .allocate_file_index(true)
@@ -258,10 +345,20 @@ impl Ring {
     pub fn recv(&mut self, slot: Slot) {
         self.arm(slot, Op::Recv);
         let multishot = self.features.has(Feature::MultishotRecv);
+        let bundle = self.features.has(Feature::Bundle);
+        let limit = self.recv_bytes_max;
         let size = self.pool.size();
         let entry = match (self.target(slot), multishot) {
-            (Target::Direct(fixed), true) => opcode::RecvMulti::new(fixed, GROUP).build(),
-            (Target::Plain(fd), true) => opcode::RecvMulti::new(fd, GROUP).build(),
+            (Target::Direct(fixed), true) if bundle => {
+                limited(opcode::RecvMultiBundle::new(fixed, GROUP).build(), limit)
+            }
+            (Target::Plain(fd), true) if bundle => {
+                limited(opcode::RecvMultiBundle::new(fd, GROUP).build(), limit)
+            }
+            (Target::Direct(fixed), true) => {
+                limited(opcode::RecvMulti::new(fixed, GROUP).build(), limit)
+            }
+            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, GROUP).build(), limit),
             (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
                 .buf_group(GROUP)
                 .build()
@@ -280,32 +377,105 @@ impl Ring {
         self.slots.state(slot).armed.is_some()
     }
 
-    /// Sends a payload, all of it (`MSG_WAITALL`), without a signal to the process where the peer is gone.
+    /// Sends a payload, all of it (`MSG_WAITALL`), however long the peer takes to make room, and without a signal to the
+    /// process where the peer is gone.
     ///
     /// # Panics
     /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
     #[inline]
     pub fn send(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, 0);
+    }
+
+    /// Sends as much of a payload as the socket takes at once: the event then says how much, or `EAGAIN`. Nothing waits
+    /// in the kernel, so a buffer that is sent this way is back after the next submit, whatever the peer does.
+    ///
+    /// # Panics
+    /// As [`Ring::send`].
+    #[inline]
+    pub fn send_now(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, libc::MSG_DONTWAIT);
+    }
+
+    #[inline]
+    fn push_send(&mut self, slot: Slot, mut payload: Payload, flags: i32) {
         assert!(!payload.is_empty(), "an empty send");
-        let (start, len) = match &payload {
-            Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
-            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
-            Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
+        let flags = flags | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let target = self.target(slot);
+        let entry = if let Payload::Gather(gather) = &mut payload {
+            let header = self.lay_out(gather);
+            let flags = flags as u32;
+            match target {
+                Target::Direct(fixed) => opcode::SendMsg::new(fixed, header).flags(flags).build(),
+                Target::Plain(fd) => opcode::SendMsg::new(fd, header).flags(flags).build(),
+            }
+        } else {
+            let (start, len) = self.piece(&payload);
+            // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            match target {
+                Target::Direct(fixed) => opcode::Send::new(fixed, start, len).flags(flags).build(),
+                Target::Plain(fd) => opcode::Send::new(fd, start, len).flags(flags).build(),
+            }
         };
+        // Only a send that can't wait is known to have ended when the submit returns.
+        let skip = self.features.has(Feature::SkipSuccess) && flags & libc::MSG_DONTWAIT != 0;
         let state = self.slots.state(slot);
         assert!(
             state.sending.is_none(),
             "two sends in flight on one socket corrupt its stream"
         );
         state.sending = Some(payload);
-        // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        let flags = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::Send::new(fixed, start, len).flags(flags).build(),
-            Target::Plain(fd) => opcode::Send::new(fd, start, len).flags(flags).build(),
-        };
-        self.push(entry, Op::Send, slot);
+        if skip {
+            self.ticket = self.ticket.checked_add(1).unwrap_or(1);
+            state.ticket = self.ticket;
+            self.unconfirmed.push_back((slot, self.ticket));
+            self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Op::Send, slot);
+        } else {
+            state.ticket = 0;
+            self.push(entry, Op::Send, slot);
+        }
+    }
+
+    /// Where a piece is, and how long.
+    #[inline]
+    fn piece(&self, payload: &Payload) -> (*const u8, usize) {
+        match payload {
+            Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
+            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
+            Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
+            Payload::Gather(_) => unreachable!("a gather holds no gather: `push` sees to it"),
+        }
+    }
+
+    /// Writes down for the kernel where the pieces are. The header stays valid as long as the gather is kept, which is
+    /// until the send's completion: it is boxed, and its vector isn't touched meanwhile.
+    fn lay_out(&self, gather: &mut Gather) -> *const libc::msghdr {
+        let mut vectors = std::mem::take(&mut gather.vectors);
+        vectors.clear();
+        vectors.extend(
+            gather
+                .iter()
+                .filter(|piece| !piece.is_empty())
+                .take(Gather::PIECES_MAX)
+                .map(|piece| {
+                    let (start, len) = self.piece(piece);
+                    libc::iovec {
+                        iov_base: start.cast_mut().cast(),
+                        iov_len: len,
+                    }
+                }),
+        );
+        gather.header.msg_iov = vectors.as_mut_ptr();
+        gather.header.msg_iovlen = vectors.len() as _;
+        gather.vectors = vectors;
+        &raw const gather.header
+    }
+
+    /// Sends that say nothing when they succeed and whose success is not known yet.
+    #[inline]
+    pub fn sends_unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
     }
 
     /// Whether a send is in flight on the slot.
@@ -420,16 +590,119 @@ impl Ring {
     /// The next event of those that the last submit brought. They are to be drained before the next wait.
     #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
+        if let Some(buffer) = self.bundle.buffers.pop_front() {
+            return Some(Event::Recv {
+                slot: self.bundle.slot,
+                result: Ok(Some(buffer)),
+                more: self.bundle.more || !self.bundle.buffers.is_empty(),
+            });
+        }
         loop {
-            let entry = match self.stash.pop_front() {
-                Some(entry) => entry,
-                None => self.completions.next()?,
+            let Some(entry) = self.next_completion() else {
+                if self.confirmable == 0 {
+                    return None;
+                }
+                match self.confirm() {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
             };
             self.counts.cqes += 1;
             if let Some(event) = self.settle(&entry) {
                 return Some(event);
             }
         }
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        match self.stash.pop_front() {
+            Some(entry) => Some(entry),
+            None => self.completions.next(),
+        }
+    }
+
+    /// The silent sends that were handed over and have not failed have succeeded: failures and short sends write a
+    /// completion before the submit returns, and all completions were read by now.
+    fn confirm(&mut self) -> Option<Event> {
+        if self.submissions.cq_overflow() {
+            // Some may be in the overflow list: they come first.
+            if self.enter(0, None).is_err() {
+                self.confirmable = 0;
+                return None;
+            }
+            if !self.completions.is_empty() {
+                return None;
+            }
+        }
+        while 0 < self.confirmable {
+            self.confirmable -= 1;
+            let Some((slot, ticket)) = self.unconfirmed.pop_front() else {
+                self.confirmable = 0;
+                break;
+            };
+            let state = self.slots.state(slot);
+            // It said something after all, and was settled then.
+            if state.ticket != ticket {
+                continue;
+            }
+            state.ticket = 0;
+            state.in_flight -= 1;
+            self.in_flight -= 1;
+            let payload = state
+                .sending
+                .take()
+                .expect("an unconfirmed send has its payload");
+            if state.life == Life::Closing {
+                let quiet = state.in_flight == 0;
+                self.take_back(payload);
+                if quiet {
+                    self.push_close(slot);
+                }
+                continue;
+            }
+            return Some(Event::Send {
+                slot,
+                result: Ok(payload.len()),
+                payload,
+            });
+        }
+        None
+    }
+
+    /// Puts the buffers of a payload that nobody waits for back into the pool.
+    fn take_back(&mut self, payload: Payload) {
+        match payload {
+            Payload::Buffer(buffer) => self.pool.release(buffer),
+            Payload::Gather(mut gather) => {
+                while let Some(piece) = gather.pop() {
+                    self.take_back(piece);
+                }
+            }
+            Payload::Heap { .. } | Payload::Shared(_) => {}
+        }
+    }
+
+    /// Takes the buffers of a receive out of the kernel's hands: the first is returned, and where the bytes fill more
+    /// than one the others wait for their events. They are all taken now, because the order of the ring says which they
+    /// are, and what is given back from now on changes it.
+    #[inline]
+    fn lease(&mut self, slot: Slot, id: u16, len: u32, more: bool) -> Option<Buffer> {
+        let size = self.pool.size();
+        if len <= size {
+            return self.pool.lease(id, len);
+        }
+        self.bundle.slot = slot;
+        self.bundle.more = more;
+        let (mut next, mut left) = (id, len);
+        while 0 < left {
+            let piece = left.min(size);
+            left -= piece;
+            let buffer = self.pool.lease(next, piece)?;
+            self.bundle.buffers.push_back(buffer);
+            next = self.pool.after(next);
+        }
+        self.bundle.buffers.pop_front()
     }
 
     fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
@@ -447,6 +720,7 @@ impl Ring {
         self.submissions.sync();
         if self.submissions.is_empty() {
             self.addresses.clear();
+            self.confirmable = self.unconfirmed.len();
         }
         if self.submissions.cq_overflow() {
             self.counts.cq_overflows += 1;
@@ -476,19 +750,12 @@ impl Ring {
             self.in_flight -= 1;
         }
         let slot = token.slot;
-        // A buffer that came with the completion is taken at once: whatever becomes of the event, it must come back.
-        let buffer = match cqueue::buffer_select(flags) {
-            Some(id) => self.pool.lease(id, result.max(0) as u32),
-            None => None,
-        };
         if token.op == Op::Accept && !more {
             self.accepts -= 1;
         }
         let state = self.slots.try_state(slot)?;
         if token.generation != state.generation {
-            if let Some(buffer) = buffer {
-                self.pool.release(buffer);
-            }
+            self.discard_received(slot, result, flags);
             if token.op == Op::Close {
                 self.slots.closed(slot);
                 return Some(Event::Close { slot });
@@ -504,17 +771,15 @@ impl Ring {
         }
         if state.life == Life::Closing {
             let sent = if token.op == Op::Send {
+                state.ticket = 0;
                 state.sending.take()
             } else {
                 None
             };
             let quiet = state.in_flight == 0;
-            let sent = match sent {
-                Some(Payload::Buffer(buffer)) => Some(buffer),
-                _ => None,
-            };
-            for buffer in buffer.into_iter().chain(sent) {
-                self.pool.release(buffer);
+            self.discard_received(slot, result, flags);
+            if let Some(payload) = sent {
+                self.take_back(payload);
             }
             if quiet {
                 self.push_close(slot);
@@ -522,12 +787,13 @@ impl Ring {
             return None;
         }
         match token.op {
-            Op::Recv => Some(Event::Recv {
-                slot,
-                result: self.received(result, buffer),
-                more,
-            }),
+            Op::Recv => {
+                let result = self.received(slot, result, flags, more);
+                let more = more || !self.bundle.buffers.is_empty();
+                Some(Event::Recv { slot, result, more })
+            }
             Op::Send => {
+                state.ticket = 0;
                 let payload = state
                     .sending
                     .take()
@@ -558,28 +824,54 @@ impl Ring {
     }
 
     #[inline]
-    fn received(&mut self, result: i32, buffer: Option<Buffer>) -> Result<Option<Buffer>, Errno> {
-        match (outcome(result), buffer) {
+    fn received(
+        &mut self,
+        slot: Slot,
+        result: i32,
+        flags: u32,
+        more: bool,
+    ) -> Result<Option<Buffer>, Errno> {
+        match (outcome(result), cqueue::buffer_select(flags)) {
             (Ok(0), None) => Ok(None),
-            (Ok(0), Some(empty)) => {
-                self.pool.release(empty);
+            (Ok(len), Some(id)) if 0 < len => {
+                let buffer = self.lease(slot, id, len, more);
+                debug_assert!(buffer.is_some(), "bytes in a buffer that the pool hasn't");
+                buffer.map(Some).ok_or(Errno::IO)
+            }
+            (Ok(0), Some(_)) => {
+                self.discard_received(slot, result, flags);
                 Ok(None)
             }
-            (Ok(_), Some(buffer)) => Ok(Some(buffer)),
-            (Ok(_), None) => {
+            (Ok(_), _) => {
                 debug_assert!(false, "bytes that came in no buffer");
                 Err(Errno::IO)
             }
-            (Err(errno), buffer) => {
-                if let Some(buffer) = buffer {
-                    self.pool.release(buffer);
-                }
+            (Err(errno), _) => {
+                self.discard_received(slot, result, flags);
                 if errno == Errno::NOBUFS {
                     // Those in use ran out: open more of the pool, for the receive that is armed next.
                     self.pool.open(BUFFERS_OPENED.max(self.pool.count() / 8));
                 }
                 Err(errno)
             }
+        }
+    }
+
+    /// Puts the buffers of a completion that nobody wants back into the pool: whatever becomes of the event, they must
+    /// come back.
+    fn discard_received(&mut self, slot: Slot, result: i32, flags: u32) {
+        let Some(id) = cqueue::buffer_select(flags) else {
+            return;
+        };
+        if let Some(buffer) = self.lease(slot, id, result.max(0) as u32, false) {
+            self.pool.release(buffer);
+        }
+        self.discard_bundle();
+    }
+
+    fn discard_bundle(&mut self) {
+        while let Some(buffer) = self.bundle.buffers.pop_front() {
+            self.pool.release(buffer);
         }
     }
 
@@ -630,15 +922,8 @@ impl Ring {
             None => opcode::Close::new(Fixed(slot.0)).build(),
         };
         let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
-        self.vacate(slot);
+        self.slots.vacate(slot);
         self.push_raw(&entry);
-    }
-
-    fn vacate(&mut self, slot: Slot) {
-        let state = self.slots.state(slot);
-        state.generation = state.generation.wrapping_add(1);
-        state.life = Life::Vacant;
-        state.file = None;
     }
 
     #[inline]
@@ -686,6 +971,11 @@ impl Drop for Ring {
             }
             std::mem::forget(Arc::clone(&self.shared));
         }
+        if self.features.has(Feature::RegisteredRing) {
+            // The thread's table of registered rings holds a reference: without this the ring, and every file in it,
+            // would live as long as the thread.
+            let _ = self.submitter.unregister_ring_fd();
+        }
         // SAFETY: each is dropped once, here, and the three that borrow from the ring before it.
         unsafe {
             ManuallyDrop::drop(&mut self.completions);
@@ -720,6 +1010,25 @@ impl Ring {
         }
         self.in_flight == 0
     }
+}
+
+/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`); 0 is no bound. Without it
+/// one connection whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are
+/// bytes for.
+fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` of the kernel's ABI has its `optlen`.
+    const OPTLEN: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    // SAFETY: an entry is `repr(C)` and nothing but the kernel's 64-byte `io_uring_sqe`, in which 4 bytes at 44, aligned,
+    // are a plain integer.
+    unsafe {
+        (&raw mut entry)
+            .cast::<u8>()
+            .add(OPTLEN)
+            .cast::<u32>()
+            .write(bytes);
+    }
+    entry
 }
 
 #[derive(Clone, Copy)]

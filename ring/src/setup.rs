@@ -22,6 +22,9 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes a buffer, 64 at least.
     pub buffer_size: u32,
+    /// Bytes that a multishot receive takes at most until it is armed again, where the kernel can bound it (6.17; where
+    /// not, bundles are off): what a connection brings in before anybody can stop it.
+    pub recv_bytes_max: u32,
     /// Bytes that sends may come from and that nobody changes: see `Payload::Shared`.
     pub shared: Arc<[u8]>,
     /// What to use where the kernel has it.
@@ -36,6 +39,7 @@ impl Default for Config {
             slots: 1_024,
             buffers: 1_024,
             buffer_size: 4_096,
+            recv_bytes_max: 256 * 1024,
             shared: Arc::from([]),
             features: Features::default(),
         }

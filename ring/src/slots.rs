@@ -38,13 +38,17 @@ pub(crate) struct State {
     pub(crate) armed: Option<Op>,
     /// The armed one was told to end, and its last completion is not here yet.
     pub(crate) cancelling: bool,
-    /// The slot's number was our choice and not the kernel's, so that it is ours to hand out again.
+    /// The slot's number was our choice and not the kernel's.
     chosen_here: bool,
+    /// The close of its last file was asked for and is not done: a new file put here now would be what it hits.
+    closing_file: bool,
     /// The plain descriptor, where direct ones are off.
     pub(crate) file: Option<OwnedFd>,
     /// The bytes that the kernel is sending: one send at a time, because two on one socket corrupt its stream (a short
     /// first send is followed by the second's bytes).
     pub(crate) sending: Option<Payload>,
+    /// That send says nothing when it succeeds: its ticket, which no other silent send of late has. 0: it will speak.
+    pub(crate) ticket: u32,
 }
 
 impl State {
@@ -55,9 +59,11 @@ impl State {
             life: Life::Vacant,
             armed: None,
             chosen_here: false,
+            closing_file: false,
             cancelling: false,
             file: None,
             sending: None,
+            ticket: 0,
         }
     }
 
@@ -66,11 +72,13 @@ impl State {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
         self.chosen_here = false;
+        self.closing_file = false;
         self.life = Life::Open;
         self.armed = None;
         self.cancelling = false;
         self.file = file;
         self.sending = None;
+        self.ticket = 0;
     }
 }
 
@@ -78,7 +86,7 @@ impl State {
 pub(crate) struct Slots {
     states: Vec<State>,
     limit: u32,
-    /// Slots that were used and are vacant again; only those of our own choice.
+    /// Slots of our own choice that were left, the last one last: where to look first.
     vacant: Vec<u32>,
 }
 
@@ -101,16 +109,39 @@ impl Slots {
         self.states.get_mut(slot.index())
     }
 
-    /// Takes a vacant slot of our own choice, or `None` at the limit.
+    /// Takes a vacant slot of our own choice, or `None` when there is none.
     pub(crate) fn take(&mut self, file: Option<OwnedFd>) -> Option<Slot> {
-        let index = match self.vacant.pop() {
-            Some(index) => index,
-            None if (self.states.len() as u32) < self.limit => self.states.len() as u32,
-            None => return None,
+        let slot = match self.vacant.pop() {
+            Some(index) if self.is_vacant(index) => Slot(index),
+            _ if (self.states.len() as u32) < self.limit => Slot(self.states.len() as u32),
+            // The list is only a hint: the kernel takes and leaves slots too.
+            _ => Slot((0..self.limit).find(|index| self.is_vacant(*index))?),
         };
-        self.occupy(Slot(index), file);
-        self.state(Slot(index)).chosen_here = true;
-        Some(Slot(index))
+        self.occupy(slot, file);
+        self.state(slot).chosen_here = true;
+        Some(slot)
+    }
+
+    fn is_vacant(&self, index: u32) -> bool {
+        let state = &self.states[index as usize];
+        state.life == Life::Vacant && !state.closing_file
+    }
+
+    /// A slot has no file any more, from the moment that its close is asked for.
+    pub(crate) fn vacate(&mut self, slot: Slot) {
+        let state = self.state(slot);
+        state.generation = state.generation.wrapping_add(1);
+        state.life = Life::Vacant;
+        state.file = None;
+        state.closing_file = true;
+    }
+
+    /// The close is done, and the slot may be taken again.
+    pub(crate) fn closed(&mut self, slot: Slot) {
+        let state = self.state(slot);
+        if std::mem::take(&mut state.closing_file) && state.chosen_here {
+            self.vacant.push(slot.0);
+        }
     }
 
     /// Marks a slot that the kernel chose (a direct descriptor) as taken.
@@ -119,15 +150,6 @@ impl Slots {
             self.states.push(State::vacant());
         }
         self.state(slot).open(file);
-    }
-
-    /// The file of a slot is closed, and the kernel said so: a number of our choice may be handed out again. (Earlier
-    /// it may not: the close of a direct descriptor would hit the file that took its place.)
-    pub(crate) fn closed(&mut self, slot: Slot) {
-        let state = self.state(slot);
-        if std::mem::take(&mut state.chosen_here) {
-            self.vacant.push(slot.0);
-        }
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut State)> {

@@ -4,6 +4,7 @@
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
 pub mod epoll;
+pub mod uring;
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +18,18 @@ use crate::config::Config;
 use crate::counters::Counters;
 
 /// Every engine, in the order in which `auto` tries them.
-pub const ENGINES: &[Engine] = &[Engine {
-    name: "epoll",
-    available: epoll::available,
-    serve: epoll::serve,
-}];
+pub const ENGINES: &[Engine] = &[
+    Engine {
+        name: "uring",
+        available: uring::available,
+        serve: uring::serve,
+    },
+    Engine {
+        name: "epoll",
+        available: epoll::available,
+        serve: epoll::serve,
+    },
+];
 
 /// Serves until stopped: one call a worker thread.
 ///

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -9,6 +10,7 @@ use clap::{CommandFactory as _, Parser as _};
 use echometer_host::signals::Stop;
 use echometer_server::flags::{Flags, FlagsError};
 use echometer_server::running::{StartError, start};
+use echometer_server::stats::check_writable;
 
 fn main() -> ExitCode {
     let Err(error) = run(Flags::parse()) else {
@@ -28,6 +30,9 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> anyhow::Result<()> {
     let stats_path = flags.stats();
     let config = flags.into_config()?;
+    if let Some(path) = &stats_path {
+        check_writable(path).with_context(|| unwritable(path))?;
+    }
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let server = start(config, &stop)?;
     if let Some(why) = server.fallback() {
@@ -40,9 +45,11 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (stats, result) = server.wait();
     if let Some(path) = stats_path {
-        stats
-            .write(&path)
-            .with_context(|| format!("cannot write the counters to {}", path.display()))?;
+        stats.write(&path).with_context(|| unwritable(&path))?;
     }
     Ok(result?)
+}
+
+fn unwritable(path: &Path) -> String {
+    format!("cannot write the counters to {}", path.display())
 }

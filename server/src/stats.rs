@@ -72,9 +72,7 @@ impl Stats {
     /// # Errors
     /// Of the file system.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(format!(".{}.tmp", std::process::id()));
-        let beside = PathBuf::from(beside);
+        let beside = beside(path);
         let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         text.push(b'\n');
         let written = fs::File::create(&beside)
@@ -86,6 +84,23 @@ impl Stats {
         }
         written
     }
+}
+
+/// Whether the file could be written now: better learnt at the start than after the last connection.
+///
+/// # Errors
+/// Of the file system, as [`Stats::write`] would give them.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    let beside = beside(path);
+    fs::File::create(&beside)?;
+    fs::remove_file(&beside)
+}
+
+/// Where a file is written before it is renamed to `path`: in the same folder, under a name that is ours alone.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    name.into()
 }
 
 #[cfg(test)]
@@ -121,6 +136,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_an_error() {
         let stats = Stats::new("epoll", &[], &[], &[]);
-        assert!(stats.write(Path::new("/nonexistent/stats.json")).is_err());
+        let path = Path::new("/nonexistent/stats.json");
+        assert!(stats.write(path).is_err() && check_writable(path).is_err());
     }
 }

@@ -3,25 +3,24 @@
 
 mod peer;
 mod slab;
+mod timer;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use echometer_host::clock::now_ns;
 use echometer_host::sockets::Listener;
+use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{SocketFlags, accept_with};
-use rustix::time::{
-    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
-    timerfd_settime,
-};
 
 use self::peer::{Peer, Shared, Turn};
 use self::slab::{Slab, Token};
+use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
-use crate::counters::{AcceptError, Counter};
+use crate::counters::AcceptError;
 use crate::delay::Delay;
 use crate::engine::{ServeError, Unavailable, Worker};
 
@@ -71,6 +70,8 @@ struct Readiness<'a> {
     timer: Option<Timer>,
     /// Once stopping: when the drain time ends.
     deadline_ns: Option<u64>,
+    /// The descriptor limit was met before, and the log says so.
+    limit_said: bool,
 }
 
 /// Whether connections are accepted.
@@ -131,6 +132,7 @@ impl<'a> Readiness<'a> {
             taking_turns: Vec::new(),
             timer,
             deadline_ns: None,
+            limit_said: false,
         })
     }
 
@@ -154,10 +156,10 @@ impl<'a> Readiness<'a> {
                     LISTENER => self.handle_listener()?,
                     STOP => self.handle_stop()?,
                     TIMER => {}
-                    _ => self.handle_peer(token, flags)?,
+                    _ => self.handle_peer(token, flags),
                 }
             }
-            self.take_turns()?;
+            self.take_turns();
             if self.timer.is_some() {
                 self.release_due()?;
             }
@@ -169,19 +171,18 @@ impl<'a> Readiness<'a> {
     }
 
     #[inline]
-    fn handle_peer(&mut self, token: Token, flags: EventFlags) -> Result<(), ServeError> {
+    fn handle_peer(&mut self, token: Token, flags: EventFlags) {
         // A token of a connection closed earlier in this batch names nobody any more.
         if let Some(peer) = self.peers.entry(token) {
             peer.note(flags);
             let turn = peer.turn(token, &mut self.shared);
-            self.settle(token, turn)?;
+            self.settle(token, turn);
         }
-        Ok(())
     }
 
     /// What follows from a peer's turn.
     #[inline]
-    fn settle(&mut self, token: Token, turn: Turn) -> Result<(), ServeError> {
+    fn settle(&mut self, token: Token, turn: Turn) {
         match turn {
             Turn::Waits => {}
             Turn::Full => {
@@ -193,19 +194,15 @@ impl<'a> Readiness<'a> {
                 // the socket was full, so taking it off again would cost a call and save nothing.
                 if peer.wants_writable_watch() {
                     self.worker.counters.enters.add(1);
-                    epoll::modify(
-                        &self.epoll,
-                        peer.socket(),
-                        token.data(),
-                        PEER_EVENTS | EventFlags::OUT,
-                    )
-                    .map_err(ServeError::system("cannot watch a full socket"))?;
+                    let flags = PEER_EVENTS | EventFlags::OUT;
+                    if epoll::modify(&self.epoll, peer.socket(), token.data(), flags).is_err() {
+                        self.close(token, CloseReason::Error);
+                    }
                 }
             }
             Turn::Again => self.again.push(token),
             Turn::Close(reason) => self.close(token, reason),
         }
-        Ok(())
     }
 
     fn close(&mut self, token: Token, reason: CloseReason) {
@@ -220,20 +217,19 @@ impl<'a> Readiness<'a> {
     }
 
     /// Gives everyone who used up the last turn another one.
-    fn take_turns(&mut self) -> Result<(), ServeError> {
+    fn take_turns(&mut self) {
         if self.again.is_empty() {
-            return Ok(());
+            return;
         }
         std::mem::swap(&mut self.again, &mut self.taking_turns);
         for index in 0..self.taking_turns.len() {
             let token = self.taking_turns[index];
             if let Some(peer) = self.peers.entry(token) {
                 let turn = peer.turn_again(token, &mut self.shared);
-                self.settle(token, turn)?;
+                self.settle(token, turn);
             }
         }
         self.taking_turns.clear();
-        Ok(())
     }
 
     fn handle_listener(&mut self) -> Result<(), ServeError> {
@@ -254,8 +250,8 @@ impl<'a> Readiness<'a> {
             let errno = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     counters.accepted.add(1);
-                    let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
-                    if limit < self.worker.connections_open() {
+                    let over = |max| u64::from(max) < self.worker.connections_open();
+                    if self.config.connections_max.is_some_and(over) {
                         counters.enters.add(1);
                         counters.close(CloseReason::OverLimit);
                         continue;
@@ -291,6 +287,14 @@ impl<'a> Readiness<'a> {
         self.listening = match std::mem::replace(&mut self.listening, Listening::Ended) {
             Listening::Armed(listener) => {
                 rewatch(&self.epoll, &listener, LISTENER, EventFlags::empty())?;
+                if !std::mem::replace(&mut self.limit_said, true) {
+                    eprintln!(
+                        "note: worker {} is at the descriptor limit with {} connections open; more are let in as \
+                         others leave (raise the limit with `ulimit -n`)",
+                        self.worker.index,
+                        self.worker.counters.open(),
+                    );
+                }
                 Listening::Parked {
                     listener,
                     retry_ns: now_ns() + PARK_NS,
@@ -333,13 +337,27 @@ impl<'a> Readiness<'a> {
             .map_err(ServeError::system("cannot change the epoll set"))?;
         self.deadline_ns =
             Some(now_ns().saturating_add(self.config.drain_timeout.as_nanos() as u64));
-        // At a descriptor limit those in the queue cannot be helped.
-        while let Accepted::Some = self.accept()? {}
-        self.listening = Listening::Ended;
+        if let Listening::Armed(listener) | Listening::Parked { listener, .. } = &self.listening {
+            // As many as the queue may hold: those that come on and on must not keep us from stopping. And at a
+            // descriptor limit nobody in it can be helped.
+            for _ in 0..=listener.backlog_effective() as usize / ACCEPTS_PER_TURN {
+                let Accepted::Some = self.accept()? else {
+                    break;
+                };
+            }
+        }
+        if let Listening::Armed(listener) | Listening::Parked { listener, .. } =
+            std::mem::replace(&mut self.listening, Listening::Ended)
+        {
+            // Closing it would not do: the listener of a unix path is shared by all workers, and a set forgets a
+            // file when its last descriptor is closed.
+            epoll::delete(&self.epoll, &listener)
+                .map_err(ServeError::system("cannot change the epoll set"))?;
+        }
         for token in self.peers.tokens() {
             if let Some(peer) = self.peers.entry(token) {
                 let turn = peer.stop(token, &mut self.shared);
-                self.settle(token, turn)?;
+                self.settle(token, turn);
             }
         }
         Ok(())
@@ -365,18 +383,21 @@ impl<'a> Readiness<'a> {
             while let Some((token, bytes)) = self.shared.delayed.pop_due(now) {
                 if let Some(peer) = self.peers.entry(token) {
                     let turn = peer.release(bytes, token, &mut self.shared);
-                    self.settle(token, turn)?;
+                    self.settle(token, turn);
                 }
             }
             let Some(due_ns) = self.shared.delayed.next_due() else {
                 return Ok(());
             };
-            if now_ns() < due_ns {
+            let now = now_ns();
+            let wake_ns = due_ns.saturating_sub(TIMER_LEAD_NS);
+            if now < wake_ns {
                 let timer = self.timer.as_mut().expect("what is delayed has a timer");
-                return timer.arm(
-                    due_ns.saturating_sub(TIMER_LEAD_NS),
-                    &self.worker.counters.enters,
-                );
+                return timer.arm(wake_ns, &self.worker.counters.enters);
+            }
+            if now < due_ns {
+                // So near that the loop does not sleep until then: see `timeout`.
+                return Ok(());
             }
         }
     }
@@ -446,41 +467,5 @@ fn rewatch(
 impl Token {
     fn data(self) -> EventData {
         EventData::new_u64(self.to_u64())
-    }
-}
-
-/// A timer of the kernel. Unlike the timeout of epoll_wait it has no slack and no rounding to a millisecond.
-struct Timer {
-    fd: OwnedFd,
-    armed_ns: u64,
-}
-
-impl Timer {
-    fn new() -> Result<Timer, ServeError> {
-        let fd = timerfd_create(
-            TimerfdClockId::Monotonic,
-            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
-        )
-        .map_err(ServeError::system("cannot create a timer"))?;
-        Ok(Timer { fd, armed_ns: 0 })
-    }
-
-    fn arm(&mut self, due_ns: u64, enters: &Counter) -> Result<(), ServeError> {
-        if self.armed_ns == due_ns {
-            return Ok(());
-        }
-        let at = Timespec {
-            tv_sec: (due_ns / 1_000_000_000) as i64,
-            tv_nsec: (due_ns % 1_000_000_000) as i64,
-        };
-        let once = Itimerspec {
-            it_interval: NO_WAIT,
-            it_value: at,
-        };
-        enters.add(1);
-        timerfd_settime(&self.fd, TimerfdTimerFlags::ABSTIME, &once)
-            .map_err(ServeError::system("cannot set a timer"))?;
-        self.armed_ns = due_ns;
-        Ok(())
     }
 }

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Process, close, connect, connect_to, echo, finish, serve, until};
+use crate::support::{
+    Process, close, connect, connect_to, echo, finish, serve, uninterrupted, until,
+};
 
 pub(crate) fn one_connection_too_many_is_closed_at_once(engine: &str) {
     let server = serve(engine, |config| config.connections_max = Some(2));
@@ -14,7 +16,7 @@ pub(crate) fn one_connection_too_many_is_closed_at_once(engine: &str) {
     echo(&mut first, b"one");
     echo(&mut second, b"two");
     let mut third = connect(&server);
-    match third.read(&mut [0; 1]) {
+    match uninterrupted(|| third.read(&mut [0; 1])) {
         Ok(0) => {}
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("the third was to be closed, and not {other:?}"),
@@ -89,7 +91,7 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
 /// Whether the byte sent before comes back in time.
 fn answered(stream: &mut TcpStream, limit: Duration) -> bool {
     stream.set_read_timeout(Some(limit)).expect("a valid time");
-    let answer = stream.read(&mut [0; 1]);
+    let answer = uninterrupted(|| stream.read(&mut [0; 1]));
     stream
         .set_read_timeout(Some(crate::support::LIMIT))
         .expect("a valid time");

@@ -74,4 +74,4 @@ macro_rules! tests {
 }
 
 // Macros are named before they are used, so the list stands at the end.
-engines! { epoll }
+engines! { epoll uring }

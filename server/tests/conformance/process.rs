@@ -121,6 +121,22 @@ fn a_cpu_that_is_not_there_exits_1() {
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("error: cpu 4000 does not exist"));
 }
 
+#[test]
+fn a_file_that_cannot_be_written_is_known_at_the_start() {
+    let output = run(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--stats",
+        "/nonexistent/stats.json",
+    ]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr.contains("/nonexistent/stats.json: No such file"),
+        "{stderr}"
+    );
+}
+
 /// Runs the binary to its end, for what should not start.
 fn run(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_echometer-server"))

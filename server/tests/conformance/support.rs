@@ -1,6 +1,6 @@
 //! Servers to test, in this process and as processes of their own, and the clients' helpers.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -63,7 +63,7 @@ pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 /// Writes until nothing more fits, that is, until the server has not made room for a while. Gives the number of bytes.
 pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
     stream
-        .set_write_timeout(Some(Duration::from_millis(200)))
+        .set_write_timeout(Some(Duration::from_millis(400)))
         .expect("a valid time");
     let mut written = 0;
     let deadline = Instant::now() + LIMIT;
@@ -73,12 +73,12 @@ pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
             "the server takes in without end: {written} bytes so far"
         );
         let chunk = pattern.peek(64 * 1024);
-        match (&*stream).write(&chunk) {
+        match uninterrupted(|| (&*stream).write(&chunk)) {
             Ok(n) => {
                 pattern.skip(n);
                 written += n as u64;
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => panic!("a full socket is no error: {error}"),
         }
     }
@@ -91,7 +91,7 @@ pub(crate) fn read_to_eof(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
     let mut buffer = vec![0; 256 * 1024];
     let mut total = 0;
     loop {
-        let n = (&*stream).read(&mut buffer).expect("EOF, and no reset");
+        let n = uninterrupted(|| (&*stream).read(&mut buffer)).expect("EOF, and no reset");
         if n == 0 {
             return total;
         }
@@ -107,10 +107,20 @@ pub(crate) fn read_to_eof(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
 pub(crate) fn close(stream: &mut TcpStream) {
     stream.shutdown(Shutdown::Write).expect("connected");
     assert_eq!(
-        stream.read(&mut [0; 1]).expect("EOF, and no reset"),
+        uninterrupted(|| stream.read(&mut [0; 1])).expect("EOF, and no reset"),
         0,
         "bytes that nobody sent"
     );
+}
+
+/// A call, made again when a signal cut it short: one with a time limit is not restarted by the kernel (signal(7)).
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
 }
 
 /// Waits for a condition.

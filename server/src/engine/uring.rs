@@ -1,0 +1,784 @@
+//! The io_uring engine: accept, receive, send and close are completions, and a turn of the loop is submit, wait, drain,
+//! act. Received bytes are sent on from the buffer that they arrived in.
+//!
+//! What a connection owes is [`Connection`]'s business; what is memory-safe is the ring's. Here is what is left: which
+//! operation comes next, and who may hold how many of the pool's buffers.
+
+mod sizing;
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use echometer_host::clock;
+use echometer_host::sockets::Listener;
+use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, SetupError, Slot};
+
+use crate::config::Config;
+use crate::connection::{CloseReason, Connection, Fate, Receive};
+use crate::counters::AcceptError;
+use crate::delay::DelayQueue;
+use crate::engine::{ServeError, Unavailable, Worker};
+
+/// How long accepting rests after the descriptor limit was met, unless a connection closes sooner. The kernel doesn't
+/// say when another process gives descriptors back, so somebody has to look again.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
+pub fn available(config: &Config) -> Result<(), Unavailable> {
+    let config = sizing::ring_config(config)?;
+    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
+    // blocking call that the caller is in by then would fail with EINTR.
+    let trial = std::thread::spawn(move || Ring::new(&config).map(drop));
+    match trial.join() {
+        Ok(tried) => tried.map_err(|error| unavailable(&error)),
+        Err(_) => Err(Unavailable::Failed("the trial of a ring panicked".into())),
+    }
+}
+
+/// Serves with io_uring: see [`Serve`](crate::engine::Serve).
+pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
+    let mut server = Server::new(listener, config, worker)?;
+    worker.ready(server.features());
+    while !server.is_done() {
+        let entered = if server.must_not_sleep() {
+            server.ring.submit()
+        } else {
+            let limit = server.wait_limit();
+            server.ring.submit_and_wait(limit)
+        };
+        entered.map_err(ServeError::system("cannot wait for completions"))?;
+        while let Some(event) = server.ring.next_event() {
+            server.handle(event)?;
+        }
+        server.end_turn();
+    }
+    Ok(())
+}
+
+struct Server<'a> {
+    ring: Ring,
+    /// By slot. The listener's and the stop request's places are never open.
+    peers: Vec<Peer>,
+    /// Pieces that one connection got in a row in this turn, to be sent as one.
+    run: Vec<Buffer>,
+    run_slot: Option<Slot>,
+    /// Gathers that were sent, to be filled again.
+    #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
+    gathers: Vec<Box<Gather>>,
+    /// Something waits for a send whose success is known only when the submit returns: see `must_not_sleep`.
+    hurry: bool,
+    /// Connections whose receive found no buffer, the longest waiting first.
+    parked: VecDeque<Turn>,
+    /// Pieces that a `--delay` keeps back.
+    delayed: DelayQueue<(Turn, Payload)>,
+    /// Pool buffers that wait in a queue or for a slow reader: kept below half of the pool, so that nobody's slowness
+    /// leaves the others without.
+    held: usize,
+    connections: usize,
+    connections_max: usize,
+    /// Vacant places below which connections are accepted one by one.
+    accept_room: usize,
+    accepting: Accepting,
+    listener: Option<(Slot, OwnedFd)>,
+    drain_deadline: Option<Instant>,
+    config: &'a Config,
+    worker: &'a Worker,
+}
+
+/// One connection, as this engine keeps it.
+struct Peer {
+    connection: Connection,
+    /// Owed bytes behind the send in flight, the oldest first.
+    waiting: VecDeque<Payload>,
+    /// Counts the connections that had this slot: what waits for one of them must not reach the next.
+    life: u32,
+    /// Where the ring keeps it, while it is open.
+    slot: Option<Slot>,
+    parked: bool,
+    /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
+    stalled_on: u16,
+}
+
+/// A connection that something waits for.
+#[derive(Clone, Copy)]
+struct Turn {
+    slot: Slot,
+    life: u32,
+}
+
+/// Whether connections are taken in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    Yes,
+    /// At a limit: until something closes, or until then.
+    Resting(Instant),
+    /// The server stops, or has stopped.
+    Ended,
+}
+
+impl<'a> Server<'a> {
+    fn new(
+        listener: Listener,
+        config: &'a Config,
+        worker: &'a Worker,
+    ) -> Result<Server<'a>, ServeError> {
+        let ring_config = sizing::ring_config(config)?;
+        let connections_max = sizing::connections_max(&ring_config);
+        let accept_room = sizing::accept_room(listener.backlog_effective());
+        let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
+        let listener: OwnedFd = listener.into_fd();
+        let listening = ring
+            .install(listener.as_fd())
+            .map_err(ServeError::system("cannot hand the listener to the ring"))?;
+        let stop = ring
+            .install(worker.stop.fd())
+            .map_err(ServeError::system("cannot watch for the stop request"))?;
+        if connections_max < accept_room {
+            ring.accept_one(listening);
+        } else {
+            ring.accept(listening);
+        }
+        ring.poll(stop);
+        ring.submit()
+            .map_err(ServeError::system("cannot start accepting"))?;
+        Ok(Server {
+            ring,
+            peers: Vec::new(),
+            run: Vec::new(),
+            run_slot: None,
+            gathers: Vec::new(),
+            hurry: false,
+            parked: VecDeque::new(),
+            delayed: DelayQueue::new(),
+            held: 0,
+            connections: 0,
+            connections_max,
+            accept_room,
+            accepting: Accepting::Yes,
+            listener: Some((listening, listener)),
+            drain_deadline: None,
+            config,
+            worker,
+        })
+    }
+
+    fn features(&self) -> Vec<String> {
+        let features = self.ring.features();
+        features
+            .iter()
+            .map(|feature| feature.name().to_owned())
+            .collect()
+    }
+
+    #[inline]
+    fn handle(&mut self, event: Event) -> Result<(), ServeError> {
+        match event {
+            Event::Recv { slot, result, more } => self.handle_recv(slot, result, more),
+            Event::Send {
+                slot,
+                result,
+                payload,
+            } => self.handle_send(slot, result, payload),
+            Event::Accept { result, more, .. } => self.handle_accept(result, more)?,
+            Event::Shutdown { slot, result } => {
+                if let Err(errno) = result {
+                    self.fail(slot, errno);
+                }
+            }
+            Event::Close { .. } => self.handle_close(),
+            Event::Poll { .. } => self.begin_stop(),
+            Event::Connect { .. } => unreachable!("a server connects to nobody"),
+        }
+        Ok(())
+    }
+
+    // ---- connections come
+
+    fn handle_accept(&mut self, result: Result<Slot, Errno>, more: bool) -> Result<(), ServeError> {
+        match result {
+            Ok(slot) => self.welcome(slot),
+            // Our own cancel: at a limit, or at the stop.
+            Err(Errno::CANCELED) => {}
+            Err(errno) => {
+                let error = AcceptError::from_errno(errno);
+                self.worker.counters.accept_error(error);
+                if error.is_limit() {
+                    self.rest_accepting();
+                } else if error == AcceptError::Other {
+                    return Err(ServeError::system("cannot accept")(errno));
+                }
+            }
+        }
+        if more {
+            return Ok(());
+        }
+        match self.accepting {
+            Accepting::Yes => self.arm_accept(),
+            Accepting::Resting(_) => {}
+            Accepting::Ended => self.end_accepting(),
+        }
+        Ok(())
+    }
+
+    fn welcome(&mut self, slot: Slot) {
+        self.worker.counters.accepted.add(1);
+        let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
+        if limit < self.worker.connections_open() {
+            self.worker.counters.close(CloseReason::OverLimit);
+            self.ring.close(slot);
+            return;
+        }
+        while self.peers.len() <= slot.index() {
+            self.peers.push(Peer::vacant());
+        }
+        self.peers[slot.index()].welcome(
+            slot,
+            Connection::new(sizing::owed_pause(self.config.owed_max)),
+        );
+        self.connections += 1;
+        if self.accepting == Accepting::Ended {
+            self.peers[slot.index()].connection.stop();
+            self.settle_stopped(slot);
+            return;
+        }
+        if self.connections_max <= self.connections && self.accepting == Accepting::Yes {
+            // The next ones wait in the listen queue: a full table of direct descriptors would drop them.
+            self.worker.counters.accept_error(AcceptError::ProcessLimit);
+            self.rest_accepting();
+            self.cancel_accept();
+        } else if self.connections_max < self.connections + self.accept_room {
+            // From here on one by one.
+            self.cancel_accept();
+        }
+        self.settle(slot);
+    }
+
+    fn handle_close(&mut self) {
+        if matches!(self.accepting, Accepting::Resting(_))
+            && self.connections < self.connections_max
+        {
+            self.accepting = Accepting::Yes;
+            self.arm_accept();
+        }
+    }
+
+    fn rest_accepting(&mut self) {
+        if self.accepting == Accepting::Yes {
+            self.accepting = Accepting::Resting(Instant::now() + ACCEPT_REST);
+        }
+    }
+
+    /// Arms the accept unless it is armed: its cancel may be on its way, and its last event then comes back here.
+    fn arm_accept(&mut self) {
+        if let Some((listener, _)) = self.listener
+            && !self.ring.is_armed(listener)
+        {
+            if self.connections_max < self.connections + self.accept_room {
+                self.ring.accept_one(listener);
+            } else {
+                self.ring.accept(listener);
+            }
+        }
+    }
+
+    fn cancel_accept(&mut self) {
+        if let Some((listener, _)) = self.listener {
+            self.ring.cancel(listener);
+        }
+    }
+
+    // ---- bytes come and go
+
+    #[inline]
+    fn handle_recv(&mut self, slot: Slot, result: Result<Option<Buffer>, Errno>, more: bool) {
+        let peer = &mut self.peers[slot.index()];
+        match result {
+            Ok(Some(buffer)) => match peer.connection.received(buffer.len()) {
+                Fate::Echo => {
+                    self.worker.counters.bytes_in.add(buffer.len() as u64);
+                    self.echo(slot, buffer);
+                }
+                Fate::Drop => {
+                    self.worker.counters.bytes_dropped.add(buffer.len() as u64);
+                    self.ring.release(buffer);
+                }
+            },
+            Ok(None) => peer.connection.peer_closed(),
+            Err(Errno::NOBUFS) => {
+                peer.parked = true;
+                let life = peer.life;
+                self.parked.push_back(Turn { slot, life });
+                self.worker.counters.recv_parks.add(1);
+            }
+            // Ours: the connection owes too much, or the server stops.
+            Err(Errno::CANCELED) => {}
+            Err(errno) => peer.connection.failed(CloseReason::from_errno(errno)),
+        }
+        let connection = &mut self.peers[slot.index()].connection;
+        if more && connection.receive() == Receive::Echo {
+            return;
+        }
+        if !more {
+            connection.receive_ended();
+        }
+        self.settle(slot);
+    }
+
+    /// Sends a received piece on: with those that came just before it on the same connection, if they did.
+    #[inline]
+    fn echo(&mut self, slot: Slot, buffer: Buffer) {
+        if !self.config.delay.is_none() {
+            self.delay(slot, buffer);
+            return;
+        }
+        if self.run_slot != Some(slot) {
+            self.end_run();
+            self.run_slot = Some(slot);
+        }
+        self.run.push(buffer);
+    }
+
+    /// The pieces in a row are complete: another connection's turn comes, or the end of this one.
+    #[inline]
+    fn end_run(&mut self) {
+        let Some(slot) = self.run_slot.take() else {
+            return;
+        };
+        if self.ring.is_sending(slot) {
+            // A Vec that is taken and put back: the loop's body needs the rest of `self`.
+            let mut run = std::mem::take(&mut self.run);
+            for buffer in run.drain(..) {
+                let piece = self.keep(buffer);
+                self.peers[slot.index()].waiting.push_back(piece);
+            }
+            self.run = run;
+            self.hurry = true;
+            return;
+        }
+        if self.run.len() == 1 {
+            let buffer = self.run.pop().expect("there is one");
+            self.send_now(slot, Payload::Buffer(buffer));
+        } else {
+            self.send_run(slot);
+        }
+    }
+
+    fn send_run(&mut self, slot: Slot) {
+        let gathering = self.ring.features().has(Feature::Gather);
+        let mut gather = if gathering {
+            self.gathers.pop().unwrap_or_default()
+        } else {
+            Box::default()
+        };
+        let pieces_max = if gathering { Gather::PIECES_MAX } else { 1 };
+        let mut run = std::mem::take(&mut self.run);
+        for buffer in run.drain(..) {
+            if gather.pieces() < pieces_max {
+                gather.push(Payload::Buffer(buffer));
+            } else {
+                let piece = self.keep(buffer);
+                self.peers[slot.index()].waiting.push_back(piece);
+                self.hurry = true;
+            }
+        }
+        self.run = run;
+        self.send_now(slot, Payload::Gather(gather));
+    }
+
+    #[inline]
+    fn handle_send(&mut self, slot: Slot, result: Result<usize, Errno>, mut payload: Payload) {
+        let peer = &mut self.peers[slot.index()];
+        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
+        match result {
+            Ok(sent) => {
+                peer.connection.sent(sent);
+                self.worker.counters.bytes_out.add(sent as u64);
+                payload.advance(sent);
+                if payload.is_empty() {
+                    self.give_back(payload);
+                    self.send_next(slot);
+                } else {
+                    self.stall(slot, payload);
+                }
+            }
+            Err(Errno::AGAIN) => self.stall(slot, payload),
+            Err(errno) => {
+                peer.connection.failed(CloseReason::from_errno(errno));
+                self.give_back(payload);
+            }
+        }
+        self.settle(slot);
+    }
+
+    #[inline]
+    fn send_now(&mut self, slot: Slot, payload: Payload) {
+        if self.peers[slot.index()].connection.receive() != Receive::Echo {
+            self.hurry = true;
+        }
+        self.ring.send_now(slot, payload);
+    }
+
+    /// Sends what waits, if anything does: as much of it as one request takes.
+    #[inline]
+    fn send_next(&mut self, slot: Slot) {
+        if !self.peers[slot.index()].waiting.is_empty() {
+            self.send_waiting(slot);
+        }
+    }
+
+    fn send_waiting(&mut self, slot: Slot) {
+        let waiting = &mut self.peers[slot.index()].waiting;
+        let payload = if waiting.len() == 1 || !self.ring.features().has(Feature::Gather) {
+            let Some(payload) = waiting.pop_front() else {
+                return;
+            };
+            self.held -= usize::from(matches!(payload, Payload::Buffer(_)));
+            payload
+        } else {
+            let mut gather = self.gathers.pop().unwrap_or_default();
+            while gather.pieces() < Gather::PIECES_MAX
+                && let Some(piece) = waiting.pop_front()
+            {
+                self.held -= usize::from(matches!(piece, Payload::Buffer(_)));
+                gather.push(piece);
+            }
+            Payload::Gather(gather)
+        };
+        if waiting.is_empty() {
+            // An idle connection costs what its `Peer` costs, however much it once owed.
+            *waiting = VecDeque::new();
+        } else {
+            self.hurry = true;
+        }
+        self.send_now(slot, payload);
+    }
+
+    /// The socket is full: the rest is sent by a request that waits for the peer.
+    fn stall(&mut self, slot: Slot, payload: Payload) {
+        self.worker.counters.send_stalls.add(1);
+        let held_before = self.held;
+        let payload = match payload {
+            Payload::Buffer(buffer) => self.keep(buffer),
+            Payload::Gather(mut gather) => {
+                let mut kept = self.gathers.pop().unwrap_or_default();
+                while let Some(piece) = gather.pop() {
+                    match piece {
+                        Payload::Buffer(buffer) if buffer.is_empty() => self.ring.release(buffer),
+                        Payload::Buffer(buffer) => kept.push(self.keep(buffer)),
+                        piece if piece.is_empty() => {}
+                        piece => kept.push(piece),
+                    }
+                }
+                self.gathers.push(gather);
+                Payload::Gather(kept)
+            }
+            other => other,
+        };
+        self.peers[slot.index()].stalled_on = (self.held - held_before) as u16;
+        self.ring.send(slot, payload);
+    }
+
+    /// Bytes that can't be sent now stay in their buffer, unless half of the pool is kept that way already: then they
+    /// move to the heap, where `owed_max` bounds them for each connection.
+    fn keep(&mut self, buffer: Buffer) -> Payload {
+        if self.held < self.ring.buffers() / 2 {
+            self.held += 1;
+            return Payload::Buffer(buffer);
+        }
+        let bytes = self.ring.bytes(&buffer).to_vec();
+        self.ring.release(buffer);
+        Payload::Heap { bytes, start: 0 }
+    }
+
+    /// The kernel is done with it, and so are we.
+    #[inline]
+    fn give_back(&mut self, payload: Payload) {
+        match payload {
+            Payload::Buffer(buffer) => self.ring.release(buffer),
+            Payload::Gather(mut gather) => {
+                while let Some(piece) = gather.pop() {
+                    if let Payload::Buffer(buffer) = piece {
+                        self.ring.release(buffer);
+                    }
+                }
+                self.gathers.push(gather);
+            }
+            Payload::Heap { .. } | Payload::Shared(_) => {}
+        }
+    }
+
+    // ---- a known slowness
+
+    fn delay(&mut self, slot: Slot, buffer: Buffer) {
+        let received_at = clock::now_ns();
+        let busy_until = received_at + self.config.delay.busy_ns();
+        while clock::now_ns() < busy_until {}
+        let payload = self.keep(buffer);
+        let life = self.peers[slot.index()].life;
+        let due = self.config.delay.release_at(received_at);
+        self.delayed.push(due, (Turn { slot, life }, payload));
+    }
+
+    fn release_delayed(&mut self) {
+        // A stop doesn't wait for delays: what is owed is sent.
+        let stopping = self.drain_deadline.is_some();
+        let now = if stopping { u64::MAX } else { clock::now_ns() };
+        if !stopping && self.config.delay.frozen_until(now).is_some() {
+            return;
+        }
+        while let Some((turn, payload)) = self.delayed.pop_due(now) {
+            if !self.is_current(turn) {
+                self.drop_kept(payload);
+                continue;
+            }
+            let peer = &mut self.peers[turn.slot.index()];
+            peer.waiting.push_back(payload);
+            if !self.ring.is_sending(turn.slot) {
+                self.send_next(turn.slot);
+            }
+        }
+    }
+
+    // ---- connections go
+
+    fn fail(&mut self, slot: Slot, errno: Errno) {
+        let reason = CloseReason::from_errno(errno);
+        self.peers[slot.index()].connection.failed(reason);
+        self.settle(slot);
+    }
+
+    /// Does what the connection wants now, after any event but the plain echo.
+    fn settle(&mut self, slot: Slot) {
+        let peer = &mut self.peers[slot.index()];
+        if let Some(reason) = peer.connection.close_due() {
+            self.close(slot, reason);
+            return;
+        }
+        if peer.connection.shutdown_due() {
+            peer.connection.shutdown_issued();
+            self.ring.shutdown_write(slot);
+        }
+        let receive = peer.connection.receive();
+        // What comes next for this connection hangs on its send: the wait may not be longer than that.
+        if receive != Receive::Echo && self.ring.is_sending(slot) {
+            self.hurry = true;
+        }
+        let peer = &self.peers[slot.index()];
+        if receive == Receive::Pause {
+            self.ring.cancel(slot);
+        } else if !peer.parked && !self.ring.is_armed(slot) {
+            self.ring.recv(slot);
+        }
+    }
+
+    fn close(&mut self, slot: Slot, reason: CloseReason) {
+        self.worker.counters.close(reason);
+        self.connections -= 1;
+        let peer = &mut self.peers[slot.index()];
+        peer.slot = None;
+        peer.parked = false;
+        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
+        if self.run_slot == Some(slot) {
+            self.run_slot = None;
+            for buffer in self.run.drain(..) {
+                self.ring.release(buffer);
+            }
+        }
+        let peer = &mut self.peers[slot.index()];
+        for payload in std::mem::take(&mut peer.waiting) {
+            self.drop_kept(payload);
+        }
+        self.ring.close(slot);
+    }
+
+    fn drop_kept(&mut self, payload: Payload) {
+        if let Payload::Buffer(buffer) = payload {
+            self.held -= 1;
+            self.ring.release(buffer);
+        }
+    }
+
+    // ---- turns
+
+    fn end_turn(&mut self) {
+        self.end_run();
+        if !self.delayed.is_empty() {
+            self.release_delayed();
+        }
+        if !self.parked.is_empty() {
+            self.wake_parked();
+        }
+        if let Accepting::Resting(until) = self.accepting
+            && until <= Instant::now()
+        {
+            // At our own limit there is nothing to look for: a close of ours ends that rest.
+            if self.connections < self.connections_max {
+                self.accepting = Accepting::Yes;
+                self.arm_accept();
+            } else {
+                self.accepting = Accepting::Resting(Instant::now() + ACCEPT_REST);
+            }
+        }
+        if self
+            .drain_deadline
+            .is_some_and(|deadline| deadline <= Instant::now())
+        {
+            self.for_each_open(Connection::drain_expired);
+        }
+        let counts = self.ring.counts();
+        let counters = &self.worker.counters;
+        counters.enters.set(counts.enters);
+        counters.cqes.set(counts.cqes);
+        counters.cq_overflows.set(counts.cq_overflows);
+    }
+
+    /// Whether the next submit may not wait. The success of silent sends is known when it returns: had it slept, what
+    /// is queued behind them, and receives that wait for their buffers, would sleep too.
+    #[inline]
+    fn must_not_sleep(&mut self) -> bool {
+        std::mem::take(&mut self.hurry)
+            || !self.parked.is_empty() && 0 < self.ring.sends_unconfirmed()
+    }
+
+    /// As many receives as there are buffers are armed again, in the order in which they were parked. It doesn't matter
+    /// who gave the buffers back.
+    fn wake_parked(&mut self) {
+        let mut free = self.ring.buffers_free();
+        while 0 < free
+            && let Some(turn) = self.parked.pop_front()
+        {
+            if !self.is_current(turn) || !self.peers[turn.slot.index()].parked {
+                continue;
+            }
+            free -= 1;
+            self.peers[turn.slot.index()].parked = false;
+            self.settle(turn.slot);
+        }
+    }
+
+    fn is_current(&self, turn: Turn) -> bool {
+        let peer = &self.peers[turn.slot.index()];
+        peer.slot.is_some() && peer.life == turn.life
+    }
+
+    /// How long the wait may be: until the next thing that no completion announces.
+    #[inline]
+    fn wait_limit(&self) -> Option<Duration> {
+        let mut limit = None;
+        if let Some(due) = self.delayed.next_due() {
+            let now = clock::now_ns();
+            let due = self.config.delay.frozen_until(now).unwrap_or(due).max(due);
+            limit = Some(Duration::from_nanos(due.saturating_sub(now)));
+        }
+        let alarms = [
+            self.drain_deadline,
+            match self.accepting {
+                Accepting::Resting(until) => Some(until),
+                _ => None,
+            },
+        ];
+        for alarm in alarms.into_iter().flatten() {
+            let wait = alarm.saturating_duration_since(Instant::now());
+            limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
+        }
+        limit
+    }
+
+    // ---- the stop
+
+    /// The listener goes first, so that no connection is left in its queue; then each connection is ended as
+    /// [`Connection`] says.
+    fn begin_stop(&mut self) {
+        if self.drain_deadline.is_some() {
+            return;
+        }
+        self.drain_deadline = Some(Instant::now() + self.config.drain_timeout);
+        let was = std::mem::replace(&mut self.accepting, Accepting::Ended);
+        let armed = match self.listener {
+            Some((listener, _)) => self.ring.is_armed(listener),
+            None => false,
+        };
+        debug_assert!(armed || was != Accepting::Yes);
+        if armed {
+            self.cancel_accept();
+        } else {
+            self.end_accepting();
+        }
+        self.for_each_open(Connection::stop);
+    }
+
+    /// The accept's last event is here: takes what the queue still holds, then closes the listener. Closed with a queue,
+    /// it would reset those clients.
+    fn end_accepting(&mut self) {
+        let Some((slot, listener)) = self.listener.take() else {
+            return;
+        };
+        while self.connections < self.connections_max {
+            let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+            match rustix::net::accept_with(&listener, flags) {
+                Ok(file) => match self.ring.install(file.as_fd()) {
+                    Ok(slot) => self.welcome(slot),
+                    // All slots are taken, or their closes are not done yet: this one sees its connection end.
+                    Err(_) => {
+                        let errors = &self.worker.counters;
+                        errors.accept_error(AcceptError::ProcessLimit);
+                    }
+                },
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        self.ring.close(slot);
+    }
+
+    fn for_each_open(&mut self, tell: impl Fn(&mut Connection)) {
+        for index in 0..self.peers.len() {
+            if let Some(slot) = self.peers[index].slot {
+                tell(&mut self.peers[index].connection);
+                self.settle_stopped(slot);
+            }
+        }
+    }
+
+    /// As `settle`, for a connection that was told of the stop: where no receive is armed, none has to end first.
+    fn settle_stopped(&mut self, slot: Slot) {
+        if !self.ring.is_armed(slot) {
+            self.peers[slot.index()].connection.receive_ended();
+        }
+        self.settle(slot);
+    }
+
+    fn is_done(&self) -> bool {
+        self.accepting == Accepting::Ended && self.listener.is_none() && self.connections == 0
+    }
+}
+
+impl Peer {
+    fn vacant() -> Peer {
+        Peer {
+            connection: Connection::new(1),
+            waiting: VecDeque::new(),
+            life: 0,
+            slot: None,
+            parked: false,
+            stalled_on: 0,
+        }
+    }
+
+    fn welcome(&mut self, slot: Slot, connection: Connection) {
+        debug_assert!(self.slot.is_none() && self.waiting.is_empty());
+        self.connection = connection;
+        self.life = self.life.wrapping_add(1);
+        self.slot = Some(slot);
+        self.parked = false;
+    }
+}
+
+fn unavailable(error: &SetupError) -> Unavailable {
+    if error.is_unavailable() {
+        Unavailable::Denied(error.to_string())
+    } else {
+        Unavailable::Failed(error.to_string())
+    }
+}

@@ -1,0 +1,107 @@
+//! From what the user asked for and what the limits allow to the size of one ring.
+
+use echometer_host::limits;
+use echometer_ring::{Config as RingConfig, Feature, Features};
+
+use crate::config::Config;
+use crate::engine::Unavailable;
+
+/// Bytes a buffer unless `--buffer-size` says otherwise.
+const BUFFER_SIZE: u32 = 4 * 1024;
+
+/// Buffers a worker unless `--buffers` says otherwise: 4 MiB of the default size.
+const BUFFERS: u32 = 1_024;
+
+/// Connections a worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
+const CONNECTIONS: u32 = 65_536;
+
+/// Slots that are no connection's: the listener and the stop request.
+const SLOTS_OWN: u32 = 2;
+
+/// The ring that `config` asks for.
+///
+/// # Errors
+/// `--uring` names a feature that doesn't exist.
+pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
+    let wanted = config.connections_max.unwrap_or(CONNECTIONS);
+    // Room for those over the limit too, which are accepted and closed at once.
+    let wanted = wanted.saturating_add(SLOTS_OWN + 2 * config.backlog.min(1 << 15));
+    // The table of direct descriptors is bounded by the soft limit (io_uring_register(2)), though its entries are not
+    // counted against it. As much as allowed is fine: the engine stops accepting before the table is full.
+    let hard = limits::nofile().hard;
+    let _ = limits::raise_nofile(u64::from(wanted).min(hard));
+    let slots = u64::from(wanted).min(limits::nofile().soft) as u32;
+    Ok(RingConfig {
+        slots,
+        buffers: config.buffers.unwrap_or(BUFFERS).min(1 << 15) as u16,
+        buffer_size: config.buffer_size.unwrap_or(BUFFER_SIZE),
+        recv_bytes_max: owed_pause(config.owed_max),
+        features: features(&config.uring)?,
+        ..RingConfig::default()
+    })
+}
+
+/// Bytes owed at which a connection is not received from any more: a receive that is armed may bring as many again, and
+/// both together are what it may owe.
+pub(super) fn owed_pause(owed_max: u32) -> u32 {
+    (owed_max / 2).max(1)
+}
+
+/// Connections after which accepting rests: a full table of direct descriptors would drop the next ones, where a listen
+/// queue keeps them.
+pub(super) fn connections_max(ring: &RingConfig) -> usize {
+    ring.slots.saturating_sub(SLOTS_OWN).max(1) as usize
+}
+
+/// Vacant places below which connections are accepted one by one: an accept that goes on by itself takes all that wait,
+/// and while it does as many again may come.
+pub(super) fn accept_room(backlog_effective: u32) -> usize {
+    2 * (backlog_effective as usize + 1)
+}
+
+/// `--uring +name,-name` over the defaults.
+fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
+    let mut features = Features::default();
+    for (on, name) in switches {
+        let feature: Feature = name
+            .parse()
+            .map_err(|error| Unavailable::Usage(format!("--uring: {error}")))?;
+        features = if *on {
+            features.with(feature)
+        } else {
+            features.without(feature)
+        };
+    }
+    Ok(features)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_are_switched_in_order() {
+        let switches = [(false, "direct".to_owned()), (true, "direct".to_owned())];
+        assert!(features(&switches).expect("known").has(Feature::Direct));
+        assert!(
+            !features(&switches[..1])
+                .expect("known")
+                .has(Feature::Direct)
+        );
+    }
+
+    #[test]
+    fn an_unknown_feature_is_a_usage_error() {
+        let error = features(&[(true, "warp".into())]).unwrap_err();
+        assert!(matches!(error, Unavailable::Usage(text) if text.contains("warp")));
+    }
+
+    #[test]
+    fn a_small_table_still_serves() {
+        let ring = RingConfig {
+            slots: 2,
+            ..RingConfig::default()
+        };
+        assert_eq!(connections_max(&ring), 1);
+    }
+}
