@@ -29,6 +29,8 @@ pub struct Servers {
     folder: ResultFolder,
     running: Vec<Option<Running>>,
     started: Vec<Option<Started>>,
+    /// Every log that was made, in order.
+    logs: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,15 @@ impl Servers {
             folder,
             running,
             started,
+            logs: Vec::new(),
+        }
+    }
+
+    /// Throws away what the servers wrote: of a comparison that never began there is nothing to keep.
+    pub fn discard_logs(&mut self) {
+        for log in self.logs.drain(..) {
+            // Those without a word are gone already.
+            let _ = fs::remove_file(log);
         }
     }
 
@@ -62,6 +73,7 @@ impl Servers {
 impl Arms for Servers {
     fn start(&mut self, block: usize, arm: usize) -> Result<SocketAddr, String> {
         let log = self.folder.join(log_name(block, &self.arms[arm].name));
+        self.logs.push(log.clone());
         let server = self
             .launcher
             .start(&self.arms[arm], &log)

@@ -7,12 +7,13 @@
 
 use std::{io, time::Duration};
 
-use echometer_host::{clock, process, signals::Stop};
+use echometer_host::{clock, signals::Stop};
 
 use crate::{
     engine::{Engine, Sending, Sink},
     failure::{Failure, Failures},
     flow::{Counts, End, Flow, Origin},
+    meter::{Meter, Usage},
     payload::{Difference, Payload},
     plan::{Load, Plan, Wait},
     recorder::{Cuts, Membership, Recorder, Segment, Window},
@@ -42,8 +43,8 @@ pub(crate) struct Session<E> {
 /// What is to be done in a stretch. Instants are ns since its start.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
-    /// The start, on the clock of [`clock::now_ns`].
-    pub(crate) start_ns: u64,
+    /// The start, on the clock of [`clock::now_ns`]; `None` for a lone worker, which starts when it is awake.
+    pub(crate) start_ns: Option<u64>,
     pub(crate) cuts: Cuts,
     pub(crate) window: Window,
     pub(crate) membership: Membership,
@@ -71,12 +72,7 @@ pub(crate) struct Outcome {
     /// The window as it was in the end: shorter than planned if the load stopped early.
     pub(crate) window: Window,
     pub(crate) stopped_early: bool,
-    /// CPU time of the whole stretch, less empty spins.
-    pub(crate) cpu_ns: u64,
-    /// Share of the window in which there was work.
-    pub(crate) busy: f64,
-    /// In the window: time that the worker was ready to run and another had its cpu.
-    pub(crate) run_delay_ns: u64,
+    pub(crate) usage: Usage,
     /// Since the session was opened.
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
@@ -126,17 +122,23 @@ impl<E: Engine> Session<E> {
             } => Some(Schedule::new(rate_per_s, arrivals, job.share, job.seed)),
             Load::Closed => None,
         };
-        let mut recorder = Recorder::new(job.cuts.clone(), job.membership, open, empty);
-        let mut meter = Meter::new(job);
+        let mut recorder = Recorder::new(job.cuts.clone(), job.membership, empty);
         let mut failures = Failures::default();
         let mut mismatch = None;
         let mut stopped_early = false;
-        let elapsed_ns = || clock::now_ns().saturating_sub(job.start_ns);
 
         self.flow.begin_stretch();
-        while clock::now_ns() < job.start_ns {
-            std::hint::spin_loop();
-        }
+        let mut meter = Meter::begin(job.wait, job.window, 1 < job.cuts.segments());
+        let start_ns = match job.start_ns {
+            Some(start_ns) => {
+                while clock::now_ns() < start_ns {
+                    std::hint::spin_loop();
+                }
+                start_ns
+            }
+            None => clock::now_ns(),
+        };
+        let elapsed_ns = || clock::now_ns().saturating_sub(start_ns);
         if !open {
             for connection in 0..job.share.connections {
                 if self.flow.is_alive(connection as usize) {
@@ -186,6 +188,7 @@ impl<E: Engine> Session<E> {
                     );
                     match self.engine.send(run.connection, range) {
                         Sending::InFlight => {}
+                        Sending::Blocked => self.flow.blocked(run.connection),
                         Sending::Complete => self.flow.sent(run.connection, written_ns),
                         Sending::Failed(failure) => {
                             self.engine.close(run.connection);
@@ -258,7 +261,7 @@ impl<E: Engine> Session<E> {
 
         let outstanding = self.abandon(&mut recorder, &mut schedule, stop_ns, now_ns);
         let window = recorder.window();
-        let (cpu_ns, busy, run_delay_ns) = meter.finish(window);
+        let usage = meter.finish(window);
         Ok(Outcome {
             last_segment: recorder.finish(),
             counts: self.flow.counts(),
@@ -268,9 +271,7 @@ impl<E: Engine> Session<E> {
             alive: self.flow.alive(),
             window,
             stopped_early,
-            cpu_ns,
-            busy,
-            run_delay_ns,
+            usage,
             sent_bytes: self.engine.sent_bytes(),
             received_bytes: self.received_bytes,
         })
@@ -374,117 +375,4 @@ fn lose(flow: &mut Flow, recorder: &mut Recorder, connection: usize, now_ns: u64
         End::Written => recorder.unanswered(message, false, now_ns),
         End::Unsent => recorder.unsent(message.due_ns, now_ns),
     });
-}
-
-/// How busy the worker is. A worker that blocks was busy while it used CPU time; one that spins uses all of it, so
-/// there the empty turns are taken off, by the clock that is read in each turn anyway.
-struct Meter {
-    spin: bool,
-    window: Window,
-    /// The first and last of a row of empty turns.
-    idle: Option<(u64, u64)>,
-    idle_ns: u64,
-    idle_in_window_ns: u64,
-    cpu_at_start_ns: u64,
-    /// CPU time and run delay when the window began and ended, with the instants at which they were read.
-    at_from: Option<Reading>,
-    at_until: Option<Reading>,
-    /// When the next of these is due.
-    next_reading_ns: u64,
-    start_ns: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Reading {
-    at_ns: u64,
-    cpu_ns: u64,
-    run_delay_ns: u64,
-}
-
-impl Meter {
-    fn new(job: &Job) -> Meter {
-        Meter {
-            spin: job.wait == Wait::Spin,
-            window: job.window,
-            idle: None,
-            idle_ns: 0,
-            idle_in_window_ns: 0,
-            cpu_at_start_ns: clock::thread_cpu_ns(),
-            at_from: None,
-            at_until: None,
-            next_reading_ns: job.window.from_ns,
-            start_ns: job.start_ns,
-        }
-    }
-
-    #[inline]
-    fn turn(&mut self, now_ns: u64, idle: bool) {
-        if idle {
-            match &mut self.idle {
-                Some((_, last)) => *last = now_ns,
-                None => self.idle = Some((now_ns, now_ns)),
-            }
-        } else if self.idle.is_some() {
-            self.end_idle();
-        }
-        if self.next_reading_ns <= now_ns {
-            self.cross(now_ns);
-        }
-    }
-
-    /// Reads what must be read when the window begins and when it ends, once each.
-    #[cold]
-    fn cross(&mut self, now_ns: u64) {
-        if self.at_from.is_none() {
-            self.at_from = Some(self.read());
-            self.next_reading_ns = self.window.until_ns;
-        }
-        if self.window.until_ns <= now_ns {
-            self.at_until = Some(self.read());
-            self.next_reading_ns = u64::MAX;
-        }
-    }
-
-    fn read(&self) -> Reading {
-        Reading {
-            at_ns: clock::now_ns().saturating_sub(self.start_ns),
-            cpu_ns: clock::thread_cpu_ns(),
-            // A kernel without schedstat has no figure, and then nobody can be blamed.
-            run_delay_ns: process::thread_run_delay_ns().unwrap_or(0),
-        }
-    }
-
-    fn end_idle(&mut self) {
-        if let Some((first, last)) = self.idle.take() {
-            self.idle_ns += last - first;
-            let (from, until) = (
-                first.max(self.window.from_ns),
-                last.min(self.window.until_ns),
-            );
-            self.idle_in_window_ns += until.saturating_sub(from);
-        }
-    }
-
-    /// CPU time of the stretch less empty spins, busy share and run delay of the window.
-    fn finish(mut self, window: Window) -> (u64, f64, u64) {
-        self.end_idle();
-        let now = self.read();
-        let (from, until) = (self.at_from.unwrap_or(now), self.at_until.unwrap_or(now));
-        let cpu_ns = now.cpu_ns - self.cpu_at_start_ns;
-        let length_ns = (until.at_ns - from.at_ns).max(1) as f64;
-        let run_delay_ns = until.run_delay_ns.saturating_sub(from.run_delay_ns);
-        if self.spin {
-            let busy = 1.0 - self.idle_in_window_ns as f64 / window.length_ns().max(1) as f64;
-            return (
-                cpu_ns.saturating_sub(self.idle_ns),
-                busy.clamp(0.0, 1.0),
-                run_delay_ns,
-            );
-        }
-        (
-            cpu_ns,
-            ((until.cpu_ns - from.cpu_ns) as f64 / length_ns).clamp(0.0, 1.0),
-            run_delay_ns,
-        )
-    }
 }

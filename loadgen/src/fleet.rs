@@ -33,7 +33,7 @@ use crate::{
     worker::{Answer, Birth, Command, DriveFailure, OpenFailure, live},
 };
 
-/// How far ahead a stretch is started, so that all workers are awake by then.
+/// How far ahead a stretch of several workers is started, so that all are awake by then.
 const START_LEAD_NS: u64 = 150_000;
 
 /// How often the fleet looks whether a worker that says nothing is still there.
@@ -243,7 +243,7 @@ impl Fleet {
         self.stretches += 1;
         let window = phase.window();
         let cuts = Cuts::new(window, phase.intervals);
-        let start_ns = clock::now_ns() + START_LEAD_NS;
+        let start_ns = (1 < self.workers.len()).then(|| clock::now_ns() + START_LEAD_NS);
         for (index, worker) in self.workers.iter().enumerate() {
             let share = Share {
                 worker: index as u32,

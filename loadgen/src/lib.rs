@@ -15,6 +15,7 @@ pub mod flags;
 pub mod fleet;
 pub mod flow;
 pub mod histogram_log;
+mod meter;
 pub mod payload;
 pub mod plan;
 pub mod progress;

@@ -57,12 +57,8 @@ pub struct Segment {
     pub index: usize,
     /// Due (open loop) or written (closed loop) to reply, ns. Censored messages are in it too.
     pub latency: Histogram<u64>,
-    /// Written to reply, ns. Open loop only: in closed loop it would repeat the latency.
-    pub service: Histogram<u64>,
-    /// Waiting for room on the connection, ns. Open loop only.
-    pub queue: Histogram<u64>,
-    /// The client's own lateness, ns. Open loop only.
-    pub send_lag: Histogram<u64>,
+    /// What only an open loop has.
+    pub open: Option<OpenLoop>,
     /// Of the window's messages: written in this segment.
     pub sent: u64,
     /// Of the window's messages: answered in this segment.
@@ -77,26 +73,47 @@ pub struct Segment {
     pub unsent: u64,
     /// Values above [`VALUE_NS_MAX`].
     pub clipped: u64,
-    /// The least time that a censored message had waited, in `latency` and in `service`: a quantile that reaches it
-    /// is known to be at least what it shows, and no more.
+    /// The least time that a censored message had waited: a quantile of `latency` that reaches it is known to be at
+    /// least what it shows, and no more.
     pub censored_from_ns: Option<u64>,
-    /// See `censored_from_ns`.
-    pub service_censored_from_ns: Option<u64>,
     /// Integral of the number of unanswered messages over this segment's time inside the window: message-ns.
     pub unanswered_ns: u128,
     /// Stretches without any reply between harvests, ns. Closed loop only, where they show coordinated omission.
     pub gaps: Histogram<u64>,
 }
 
-impl Segment {
-    /// An empty segment.
-    pub fn new() -> Segment {
-        Segment {
-            index: 0,
-            latency: histogram(),
+/// The parts of the latency, message by message: latency = queue + send lag + service. A closed loop has none of them:
+/// it sends when it can, and so its service time is its latency.
+#[derive(Clone, Debug)]
+pub struct OpenLoop {
+    /// Written to reply, ns. Censored messages that were written are in it too.
+    pub service: Histogram<u64>,
+    /// Waiting for room on the connection, ns.
+    pub queue: Histogram<u64>,
+    /// The client's own lateness, ns.
+    pub send_lag: Histogram<u64>,
+    /// As the latency's `censored_from_ns`, for `service`.
+    pub service_censored_from_ns: Option<u64>,
+}
+
+impl OpenLoop {
+    fn new() -> OpenLoop {
+        OpenLoop {
             service: histogram(),
             queue: histogram(),
             send_lag: histogram(),
+            service_censored_from_ns: None,
+        }
+    }
+}
+
+impl Segment {
+    /// An empty segment, for an open loop or a closed one.
+    pub fn new(open: bool) -> Segment {
+        Segment {
+            index: 0,
+            latency: histogram(),
+            open: open.then(OpenLoop::new),
             sent: 0,
             answered: 0,
             replies: 0,
@@ -105,7 +122,6 @@ impl Segment {
             unsent: 0,
             clipped: 0,
             censored_from_ns: None,
-            service_censored_from_ns: None,
             unanswered_ns: 0,
             gaps: Histogram::new_with_bounds(1, VALUE_NS_MAX, 2)
                 .expect("1 ns to 60 s in 2 digits is a shape that HdrHistogram has"),
@@ -114,15 +130,14 @@ impl Segment {
 
     /// Empties it for its next use. Only what was used is touched.
     pub fn clear(&mut self) {
-        let Segment {
-            latency,
-            service,
-            queue,
-            send_lag,
-            gaps,
-            ..
-        } = self;
-        for histogram in [latency, service, queue, send_lag, gaps] {
+        let of_open = self.open.iter_mut().flat_map(|open| {
+            open.service_censored_from_ns = None;
+            [&mut open.service, &mut open.queue, &mut open.send_lag]
+        });
+        for histogram in [&mut self.latency, &mut self.gaps]
+            .into_iter()
+            .chain(of_open)
+        {
             if !histogram.is_empty() {
                 histogram.reset();
             }
@@ -140,19 +155,31 @@ impl Segment {
             *count = 0;
         }
         self.censored_from_ns = None;
-        self.service_censored_from_ns = None;
         self.unanswered_ns = 0;
     }
 
     /// Adds another's figures to these.
     pub fn add(&mut self, other: &Segment) {
-        for (mine, theirs) in [
+        let of_open = self
+            .open
+            .iter_mut()
+            .zip(&other.open)
+            .flat_map(|(mine, theirs)| {
+                mine.service_censored_from_ns = least(
+                    mine.service_censored_from_ns,
+                    theirs.service_censored_from_ns,
+                );
+                [
+                    (&mut mine.service, &theirs.service),
+                    (&mut mine.queue, &theirs.queue),
+                    (&mut mine.send_lag, &theirs.send_lag),
+                ]
+            });
+        let of_both = [
             (&mut self.latency, &other.latency),
-            (&mut self.service, &other.service),
-            (&mut self.queue, &other.queue),
-            (&mut self.send_lag, &other.send_lag),
             (&mut self.gaps, &other.gaps),
-        ] {
+        ];
+        for (mine, theirs) in of_both.into_iter().chain(of_open) {
             mine.add(theirs).expect("segments are all of one shape");
         }
         self.sent += other.sent;
@@ -163,17 +190,15 @@ impl Segment {
         self.unsent += other.unsent;
         self.clipped += other.clipped;
         self.censored_from_ns = least(self.censored_from_ns, other.censored_from_ns);
-        self.service_censored_from_ns = least(
-            self.service_censored_from_ns,
-            other.service_censored_from_ns,
-        );
         self.unanswered_ns += other.unanswered_ns;
     }
-}
 
-impl Default for Segment {
-    fn default() -> Segment {
-        Segment::new()
+    /// Written to reply, and from where on its quantiles are lower bounds. In closed loop that is the latency.
+    pub fn service(&self) -> (&Histogram<u64>, Option<u64>) {
+        match &self.open {
+            Some(open) => (&open.service, open.service_censored_from_ns),
+            None => (&self.latency, self.censored_from_ns),
+        }
     }
 }
 
@@ -269,8 +294,6 @@ pub struct Recorder {
     cuts: Cuts,
     window: Window,
     membership: Membership,
-    /// In closed loop the service time is the latency, and nothing queues or lags.
-    open: bool,
     /// Whether replies that are being harvested now lie in the window.
     inside: bool,
     /// Until when `unanswered_ns` has been summed.
@@ -279,8 +302,8 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder for one stretch; `segment` is an empty one, perhaps used before.
-    pub fn new(cuts: Cuts, membership: Membership, open: bool, segment: Box<Segment>) -> Recorder {
+    /// A recorder for one stretch; `segment` is an empty one for the loop's kind, perhaps used before.
+    pub fn new(cuts: Cuts, membership: Membership, segment: Box<Segment>) -> Recorder {
         let window = cuts.window;
         let segment_end_ns = cuts.end_ns(0);
         Recorder {
@@ -289,7 +312,6 @@ impl Recorder {
             cuts,
             window,
             membership,
-            open,
             inside: false,
             summed_until_ns: window.from_ns,
             last_reply_ns: 0,
@@ -322,17 +344,14 @@ impl Recorder {
         if self.membership == Membership::ByStart && !self.window.contains(message.due_ns) {
             return;
         }
-        self.segment.sent += 1;
-        if self.open {
+        let segment = &mut *self.segment;
+        segment.sent += 1;
+        if let Some(open) = &mut segment.open {
+            record(&mut open.queue, message.queue_ns, &mut segment.clipped);
             record(
-                &mut self.segment.queue,
-                message.queue_ns,
-                &mut self.segment.clipped,
-            );
-            record(
-                &mut self.segment.send_lag,
+                &mut open.send_lag,
                 message.send_lag_ns,
-                &mut self.segment.clipped,
+                &mut segment.clipped,
             );
         }
     }
@@ -348,17 +367,18 @@ impl Recorder {
         if !member {
             return;
         }
-        self.segment.answered += 1;
+        let segment = &mut *self.segment;
+        segment.answered += 1;
         record(
-            &mut self.segment.latency,
+            &mut segment.latency,
             now_ns.saturating_sub(message.due_ns),
-            &mut self.segment.clipped,
+            &mut segment.clipped,
         );
-        if self.open {
+        if let Some(open) = &mut segment.open {
             record(
-                &mut self.segment.service,
+                &mut open.service,
                 now_ns.saturating_sub(message.written_ns),
-                &mut self.segment.clipped,
+                &mut segment.clipped,
             );
         }
     }
@@ -367,7 +387,7 @@ impl Recorder {
     /// gap without replies.
     #[inline]
     pub fn end_turn(&mut self, replies: u64, now_ns: u64) {
-        if self.open || replies == 0 {
+        if self.segment.open.is_some() || replies == 0 {
             return;
         }
         self.record_gap(now_ns);
@@ -386,22 +406,20 @@ impl Recorder {
             self.segment.lost += 1;
         }
         self.censor(message.due_ns, now_ns);
-        if self.open {
+        let segment = &mut *self.segment;
+        if let Some(open) = &mut segment.open {
             let waited_ns = now_ns.saturating_sub(message.written_ns);
-            record(
-                &mut self.segment.service,
-                waited_ns,
-                &mut self.segment.clipped,
-            );
-            self.segment.service_censored_from_ns =
-                least(self.segment.service_censored_from_ns, Some(waited_ns));
+            record(&mut open.service, waited_ns, &mut segment.clipped);
+            open.service_censored_from_ns = least(open.service_censored_from_ns, Some(waited_ns));
         }
     }
 
     /// A message was due at `due_ns` and will never be written: it enters the latency as an unanswered one does.
     pub fn unsent(&mut self, due_ns: u64, now_ns: u64) {
         // In closed loop a message that was not written was not due either.
-        if !self.open || (self.membership == Membership::ByStart && !self.window.contains(due_ns)) {
+        if self.segment.open.is_none()
+            || (self.membership == Membership::ByStart && !self.window.contains(due_ns))
+        {
             return;
         }
         self.segment.unsent += 1;
@@ -420,7 +438,7 @@ impl Recorder {
 
     /// The end: gives the last segment, and the sum of the time after the last reply as a gap.
     pub fn finish(mut self) -> Box<Segment> {
-        if !self.open {
+        if self.segment.open.is_none() {
             self.record_gap(self.window.until_ns);
         }
         self.segment
@@ -479,7 +497,11 @@ mod tests {
     };
 
     fn recorder(membership: Membership, open: bool) -> Recorder {
-        Recorder::new(Cuts::new(WINDOW, None), membership, open, Box::default())
+        Recorder::new(
+            Cuts::new(WINDOW, None),
+            membership,
+            Box::new(Segment::new(open)),
+        )
     }
 
     fn never(_: &mut Box<Segment>) {
@@ -505,8 +527,9 @@ mod tests {
         let segment = recorder.finish();
         assert_eq!((segment.sent, segment.answered, segment.replies), (2, 2, 2));
         assert_eq!((segment.latency.min(), segment.latency.max()), (100, 3_001));
-        assert_eq!(segment.service.min(), 93);
-        assert_eq!((segment.queue.max(), segment.send_lag.max()), (3, 4));
+        let open = segment.open.expect("an open loop");
+        assert_eq!(open.service.min(), 93);
+        assert_eq!((open.queue.max(), open.send_lag.max()), (3, 4));
     }
 
     #[test]
@@ -519,7 +542,7 @@ mod tests {
         let segment = recorder.finish();
         assert_eq!((segment.answered, segment.replies), (2, 2));
         assert_eq!((segment.latency.min(), segment.latency.max()), (100, 499));
-        assert!(segment.service.is_empty());
+        assert_eq!(segment.service().0, &segment.latency);
     }
 
     #[test]
@@ -541,7 +564,7 @@ mod tests {
             (1, 1, 1, 2)
         );
         assert_eq!(
-            (segment.censored_from_ns, segment.service_censored_from_ns),
+            (segment.censored_from_ns, segment.service().1),
             (Some(200), Some(300))
         );
         assert_eq!(segment.latency.len(), 3);
@@ -597,10 +620,12 @@ mod tests {
             (0..4).map(|index| cuts.third_of(index)).collect::<Vec<_>>(),
             [0, 1, 1, 2]
         );
-        let mut recorder = Recorder::new(cuts, Membership::ByStart, true, Box::default());
+        let mut recorder = Recorder::new(cuts, Membership::ByStart, Box::new(Segment::new(true)));
         let mut full = Vec::new();
         for now_ns in [10, 990, 1_000, 2_600, 2_999, 9_000] {
-            recorder.begin_turn(now_ns, 0, |segment| full.push(std::mem::take(segment)));
+            recorder.begin_turn(now_ns, 0, |segment| {
+                full.push(std::mem::replace(segment, Box::new(Segment::new(true))));
+            });
             recorder.answered(message(0, 0), now_ns);
         }
         full.push(recorder.finish());
@@ -630,15 +655,15 @@ mod tests {
 
         #[test]
         fn adding_segments_loses_nothing(values in prop::collection::vec((0u64..90_000_000_000, 0usize..3), 1..200)) {
-            let mut parts = [Segment::new(), Segment::new(), Segment::new()];
-            let mut whole = Segment::new();
+            let mut parts = [false; 3].map(Segment::new);
+            let mut whole = Segment::new(false);
             for (value, part) in values {
                 for segment in [&mut parts[part], &mut whole] {
                     record(&mut segment.latency, value, &mut segment.clipped);
                     segment.censored_from_ns = least(segment.censored_from_ns, Some(value));
                 }
             }
-            let mut sum = Segment::new();
+            let mut sum = Segment::new(false);
             parts.iter().for_each(|part| sum.add(part));
             prop_assert_eq!(&sum.latency, &whole.latency);
             prop_assert_eq!((sum.clipped, sum.censored_from_ns), (whole.clipped, whole.censored_from_ns));

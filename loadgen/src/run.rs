@@ -25,7 +25,7 @@ use crate::{
     fleet::{DriveError, Fleet, FleetError, OpenError},
     histogram_log,
     plan::{Load, Plan},
-    recorder::{Membership, Window},
+    recorder::{Membership, OpenLoop, Window},
     tally::{Interval, Phase, Tally},
     target::Target,
     verdict::{Evidence, judge},
@@ -120,7 +120,7 @@ pub fn run(
             Duration::from_nanos(row.end_ns - row.start_ns),
         );
         log.write("latency", &interval.segment.latency, start, length);
-        log.write("service", &interval.segment.service, start, length);
+        log.write("service", interval.segment.service().0, start, length);
         progress(&row);
         intervals.push(row);
     })?;
@@ -176,7 +176,13 @@ fn end(
 ) -> End {
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
-    let censored = counts.censored_from_ns;
+    let (service, service_censored) = tally.service();
+    let part = |of: fn(&OpenLoop) -> &Histogram<u64>| {
+        tally
+            .open
+            .as_ref()
+            .map_or_else(Summary::default, |open| Summary::of(of(open), None))
+    };
     End {
         messages: counts.answered,
         sent: counts.sent,
@@ -192,10 +198,10 @@ fn end(
         rate_per_s: tally.replies as f64 / seconds,
         offered_per_s: (plan.load != Load::Closed)
             .then(|| (counts.sent + counts.unsent) as f64 / seconds),
-        latency_ns: Summary::of(&tally.latency, censored),
-        service_ns: Summary::of(&tally.service, counts.service_censored_from_ns),
-        queue_ns: Summary::of(&tally.queue, None),
-        send_lag_ns: Summary::of(&tally.send_lag, None),
+        latency_ns: Summary::of(&tally.latency, counts.censored_from_ns),
+        service_ns: Summary::of(service, service_censored),
+        queue_ns: part(|open| &open.queue),
+        send_lag_ns: part(|open| &open.send_lag),
         connect_ns: Summary::of(connect_ns, None),
         errors: tally
             .errors
@@ -223,6 +229,7 @@ fn end(
 
 fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
     let segment = interval.segment;
+    let (service, service_censored) = segment.service();
     let seconds = interval.window.length_ns().max(1) as f64 / 1e9;
     IntervalRow {
         start_ns: interval.window.from_ns - window.from_ns,
@@ -231,7 +238,7 @@ fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
         answered: segment.answered,
         rate_per_s: segment.replies as f64 / seconds,
         latency_ns: Summary::of(&segment.latency, segment.censored_from_ns),
-        service_ns: Summary::of(&segment.service, segment.service_censored_from_ns),
+        service_ns: Summary::of(service, service_censored),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     drive::Outcome,
     failure::Failures,
     payload::Difference,
-    recorder::{Cuts, Membership, Segment, Window},
+    recorder::{Cuts, Membership, OpenLoop, Segment, Window},
 };
 
 /// One stretch of load. Instants count from its start.
@@ -44,12 +44,8 @@ impl Phase {
 pub struct Tally {
     /// Due (open loop) or written (closed loop) to reply, ns; messages of the window, censored ones included.
     pub latency: Histogram<u64>,
-    /// Written to reply, ns. In closed loop the same as `latency`.
-    pub service: Histogram<u64>,
-    /// Waiting for room on the connection, ns. Empty in closed loop.
-    pub queue: Histogram<u64>,
-    /// The client's own lateness, ns. Empty in closed loop.
-    pub send_lag: Histogram<u64>,
+    /// The parts of the latency; `None` in closed loop, which has none.
+    pub open: Option<OpenLoop>,
     /// Replies in the latency histogram, that is messages of the window that were answered.
     pub recorded: u64,
     /// Length of the window, ns: shorter than asked for if the load stopped early.
@@ -95,6 +91,16 @@ pub struct Tally {
     pub life_received_bytes: u64,
 }
 
+impl Tally {
+    /// Written to reply, and from where on its quantiles are lower bounds. In closed loop that is the latency.
+    pub fn service(&self) -> (&Histogram<u64>, Option<u64>) {
+        match &self.open {
+            Some(open) => (&open.service, open.service_censored_from_ns),
+            None => (&self.latency, self.window.censored_from_ns),
+        }
+    }
+}
+
 /// The messages that were due (open loop) or written (closed loop) inside the window: `sent = answered + lost +
 /// outstanding`, and what was due is `sent + unsent`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,8 +119,6 @@ pub struct WindowCounts {
     pub clipped: u64,
     /// The least time that a message without an answer had waited: quantiles of `latency` from here on are lower bounds.
     pub censored_from_ns: Option<u64>,
-    /// The same for `service`.
-    pub service_censored_from_ns: Option<u64>,
 }
 
 impl WindowCounts {
@@ -151,7 +155,6 @@ pub struct Interval<'a> {
 /// Adds up what the workers hand over, and tells of each interval as soon as all have passed it.
 pub(crate) struct Collector {
     cuts: Cuts,
-    /// In closed loop the workers record no service time: it is the latency.
     open: bool,
     workers: usize,
     total: Box<Segment>,
@@ -163,12 +166,13 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn new(cuts: Cuts, open: bool, workers: usize) -> Collector {
-        let thirds = (1 < cuts.segments()).then(Default::default);
+        let empty = || Box::new(Segment::new(open));
+        let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {
             cuts,
             open,
             workers,
-            total: Box::default(),
+            total: empty(),
             thirds,
             intervals: BTreeMap::new(),
             told: 0,
@@ -187,7 +191,7 @@ impl Collector {
             let segments = (0..self.cuts.segments())
                 .filter(|index| self.cuts.interval_of(*index) == interval)
                 .count();
-            (Box::default(), segments * self.workers)
+            (Box::new(Segment::new(self.open)), segments * self.workers)
         });
         sum.add(segment);
         *missing -= 1;
@@ -200,14 +204,14 @@ impl Collector {
             && entry.get().1 == 0
         {
             let (index, (segment, _)) = entry.remove_entry();
-            self.tell_one(index, segment, None, watch);
+            self.tell_one(index, &segment, None, watch);
         }
     }
 
     fn tell_one(
         &mut self,
         index: usize,
-        mut segment: Box<Segment>,
+        segment: &Segment,
         until_ns: Option<u64>,
         watch: &mut dyn FnMut(Interval<'_>),
     ) {
@@ -217,14 +221,10 @@ impl Collector {
             .nth(index)
             .expect("segments lie in intervals of the same cuts");
         window.until_ns = window.until_ns.min(until_ns.unwrap_or(u64::MAX));
-        if !self.open {
-            segment.service.clone_from(&segment.latency);
-            segment.service_censored_from_ns = segment.censored_from_ns;
-        }
         watch(Interval {
             index,
             window,
-            segment: &segment,
+            segment,
         });
         self.told = index + 1;
     }
@@ -242,7 +242,7 @@ impl Collector {
             .max_by_key(|window| window.until_ns);
         let window = window.expect("a fleet has at least one worker");
         while let Some((index, (segment, _))) = self.intervals.pop_first() {
-            self.tell_one(index, segment, Some(window.until_ns), watch);
+            self.tell_one(index, &segment, Some(window.until_ns), watch);
         }
         let stopped_early = outcomes.iter().any(|outcome| outcome.stopped_early);
         let thirds = self.thirds.take().filter(|_| !stopped_early);
@@ -251,15 +251,14 @@ impl Collector {
             thirds.map(|third| Third {
                 answered: third.answered,
                 latency_p50_ns: third.latency.value_at_quantile(0.5),
-                queue_p50_ns: third.queue.value_at_quantile(0.5),
+                queue_p50_ns: third
+                    .open
+                    .as_ref()
+                    .map_or(0, |open| open.queue.value_at_quantile(0.5)),
                 unanswered_mean: third.unanswered_ns as f64 / third_ns,
             })
         });
-        let mut total = *self.total;
-        if !self.open {
-            total.service.clone_from(&total.latency);
-            total.service_censored_from_ns = total.censored_from_ns;
-        }
+        let total = *self.total;
         let mut errors = Failures::default();
         outcomes
             .iter()
@@ -267,9 +266,7 @@ impl Collector {
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
         Tally {
             latency: total.latency,
-            service: total.service,
-            queue: total.queue,
-            send_lag: total.send_lag,
+            open: total.open,
             recorded: total.answered,
             recorded_span_ns: window.length_ns(),
             replies: total.replies,
@@ -285,19 +282,18 @@ impl Collector {
                 unsent: total.unsent,
                 clipped: total.clipped,
                 censored_from_ns: total.censored_from_ns,
-                service_censored_from_ns: total.service_censored_from_ns,
             },
             errors,
             mismatch: outcomes.iter().find_map(|outcome| outcome.mismatch),
             connections_alive: sum(|outcome| outcome.alive as u64),
-            client_cpu_ns: sum(|outcome| outcome.cpu_ns),
+            client_cpu_ns: sum(|outcome| outcome.usage.cpu_ns),
             busiest_thread: outcomes
                 .iter()
-                .map(|outcome| outcome.busy)
+                .map(|outcome| outcome.usage.busy)
                 .fold(0.0, f64::max),
             run_delay_ns: outcomes
                 .iter()
-                .map(|outcome| outcome.run_delay_ns)
+                .map(|outcome| outcome.usage.run_delay_ns)
                 .max()
                 .unwrap_or(0),
             gaps: total.gaps,

@@ -21,7 +21,7 @@ use crate::{
         uring::{self, Uring},
     },
     payload::Payload,
-    plan::{Engine, Plan},
+    plan::{Engine, Load, Plan},
     recorder::Segment,
 };
 
@@ -93,7 +93,9 @@ pub(crate) fn live(birth: &Birth) {
     }
     let mut sessions: Vec<Option<AnySession>> = Vec::new();
     // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
-    let mut spares: Vec<Box<Segment>> = vec![Box::default(), Box::default()];
+    let open_loop = birth.plan.load != Load::Closed;
+    let empty = || Box::new(Segment::new(open_loop));
+    let mut spares: Vec<Box<Segment>> = vec![empty(), empty()];
     while let Ok(command) = birth.commands.recv() {
         match command {
             Command::Open {
@@ -116,7 +118,7 @@ pub(crate) fn live(birth: &Birth) {
             Command::Drive { session, job } => {
                 let mut fresh = || {
                     spares.extend(birth.emptied.try_iter());
-                    spares.pop().unwrap_or_default()
+                    spares.pop().unwrap_or_else(empty)
                 };
                 let driven = match sessions.get_mut(session as usize) {
                     Some(Some(session)) => {

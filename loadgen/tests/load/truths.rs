@@ -136,7 +136,12 @@ fn an_overload_is_called_one(engine: Engine) {
         "{verdict:?}"
     );
     assert!(
-        0 < tally.queue.value_at_quantile(0.5),
+        0 < tally
+            .open
+            .as_ref()
+            .expect("an open loop")
+            .queue
+            .value_at_quantile(0.5),
         "what can't be sent waits in the queue"
     );
 }

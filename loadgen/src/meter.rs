@@ -1,0 +1,211 @@
+//! How busy is a worker, and who keeps it from running?
+//!
+//! A worker that blocks was busy while it used CPU time. One that spins uses all of it, so there the empty turns are
+//! taken off, by the clock that is read in each turn anyway.
+
+use echometer_host::{clock, process};
+
+use crate::{plan::Wait, recorder::Window};
+
+/// The account of one stretch on one worker, in ns since its start.
+pub(crate) struct Meter {
+    spin: bool,
+    window: Window,
+    /// The first and last of a row of empty turns.
+    idle: Option<(u64, u64)>,
+    idle_ns: u64,
+    idle_in_window_ns: u64,
+    at_start: Reading,
+    /// CPU time and run delay when the window began and ended, with the instants at which they were read.
+    at_from: Option<Reading>,
+    at_until: Option<Reading>,
+    /// When the next of these is due.
+    next_reading_ns: u64,
+    /// Reading the run delay takes a file and some 10 us: a long run can afford that inside its window, a slice reads
+    /// it before and after.
+    reads_delay: bool,
+}
+
+/// What a worker used in a stretch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Usage {
+    /// CPU time of the whole stretch, less empty spins.
+    pub(crate) cpu_ns: u64,
+    /// Share of the window in which there was work, 0 to 1.
+    pub(crate) busy: f64,
+    /// Time that the worker was ready to run and another had its cpu: in the window of a long stretch, else in all of it.
+    pub(crate) run_delay_ns: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Reading {
+    at_ns: u64,
+    cpu_ns: u64,
+    run_delay_ns: u64,
+}
+
+impl Meter {
+    /// Begins a stretch whose window this is. In a long one (`reads_delay`) the run delay is read in the window.
+    pub(crate) fn begin(wait: Wait, window: Window, reads_delay: bool) -> Meter {
+        Meter {
+            spin: wait == Wait::Spin,
+            window,
+            idle: None,
+            idle_ns: 0,
+            idle_in_window_ns: 0,
+            at_start: Reading::now(true),
+            at_from: None,
+            at_until: None,
+            next_reading_ns: window.from_ns,
+            reads_delay,
+        }
+    }
+
+    /// A turn is over; its harvest was stamped `now_ns`, and it was `idle` if there was nothing to do in it.
+    #[inline]
+    pub(crate) fn turn(&mut self, now_ns: u64, idle: bool) {
+        if idle && self.spin {
+            match &mut self.idle {
+                Some((_, last)) => *last = now_ns,
+                None => self.idle = Some((now_ns, now_ns)),
+            }
+        } else if self.idle.is_some() {
+            self.end_idle();
+        }
+        if self.next_reading_ns <= now_ns {
+            self.cross(now_ns);
+        }
+    }
+
+    /// Reads what must be read when the window begins and when it ends, once each.
+    #[cold]
+    fn cross(&mut self, now_ns: u64) {
+        if self.at_from.is_none() {
+            self.at_from = Some(Reading::now(self.reads_delay));
+            self.next_reading_ns = self.window.until_ns;
+        }
+        if self.window.until_ns <= now_ns {
+            self.at_until = Some(Reading::now(self.reads_delay));
+            self.next_reading_ns = u64::MAX;
+        }
+    }
+
+    fn end_idle(&mut self) {
+        if let Some((first, last)) = self.idle.take() {
+            self.idle_ns += last - first;
+            let (from, until) = (
+                first.max(self.window.from_ns),
+                last.min(self.window.until_ns),
+            );
+            self.idle_in_window_ns += until.saturating_sub(from);
+        }
+    }
+
+    /// The end of the stretch. `window` is what it was in the end.
+    pub(crate) fn finish(mut self, window: Window) -> Usage {
+        self.end_idle();
+        let now = Reading::now(true);
+        let (from, until) = (self.at_from.unwrap_or(now), self.at_until.unwrap_or(now));
+        let (delay_from, delay_until) = if self.reads_delay {
+            (from, until)
+        } else {
+            (self.at_start, now)
+        };
+        let busy = if self.spin {
+            1.0 - self.idle_in_window_ns as f64 / window.length_ns().max(1) as f64
+        } else {
+            (until.cpu_ns - from.cpu_ns) as f64 / (until.at_ns - from.at_ns).max(1) as f64
+        };
+        Usage {
+            cpu_ns: (now.cpu_ns - self.at_start.cpu_ns).saturating_sub(self.idle_ns),
+            busy: busy.clamp(0.0, 1.0),
+            run_delay_ns: delay_until
+                .run_delay_ns
+                .saturating_sub(delay_from.run_delay_ns),
+        }
+    }
+}
+
+impl Reading {
+    fn now(with_run_delay: bool) -> Reading {
+        // A kernel without schedstat has no figure, and then nobody can be blamed.
+        let run_delay_ns = if with_run_delay {
+            process::thread_run_delay_ns().unwrap_or(0)
+        } else {
+            0
+        };
+        Reading {
+            at_ns: clock::now_ns(),
+            cpu_ns: clock::thread_cpu_ns(),
+            run_delay_ns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window {
+        from_ns: 1_000,
+        until_ns: 3_000,
+    };
+
+    #[test]
+    fn empty_turns_of_a_spin_are_not_work() {
+        let mut meter = Meter::begin(Wait::Spin, WINDOW, false);
+        // Empty from 500 to 1,500 and from 2,000 to 2,400: of the window 500 + 400 of 2,000 ns.
+        let turns = [
+            (400, false),
+            (500, true),
+            (900, true),
+            (1_500, true),
+            (1_600, false),
+            (2_000, true),
+            (2_400, true),
+            (2_500, false),
+        ];
+        turns
+            .into_iter()
+            .for_each(|(now_ns, idle)| meter.turn(now_ns, idle));
+        let usage = meter.finish(WINDOW);
+        assert!((usage.busy - 0.55).abs() < 1e-9, "{}", usage.busy);
+    }
+
+    #[test]
+    fn a_window_cut_short_is_measured_as_it_was() {
+        let mut meter = Meter::begin(Wait::Spin, WINDOW, false);
+        [(1_000, true), (1_500, true), (2_000, false)]
+            .into_iter()
+            .for_each(|(now_ns, idle)| meter.turn(now_ns, idle));
+        let usage = meter.finish(Window {
+            until_ns: 2_000,
+            ..WINDOW
+        });
+        assert!((usage.busy - 0.5).abs() < 1e-9, "{}", usage.busy);
+    }
+
+    #[test]
+    fn a_blocked_worker_is_busy_by_its_cpu_time() {
+        let length = std::time::Duration::from_millis(20);
+        let busy = |work: bool| {
+            let window = Window {
+                from_ns: 0,
+                until_ns: length.as_nanos() as u64,
+            };
+            let mut meter = Meter::begin(Wait::Block, window, true);
+            meter.turn(0, false);
+            let begun = std::time::Instant::now();
+            while begun.elapsed() < length {
+                if !work {
+                    std::thread::park_timeout(length);
+                }
+            }
+            meter.turn(window.until_ns, true);
+            meter.finish(window).busy
+        };
+        // Others may have our cpu for a while, so work is bounded from below only by what waiting is not.
+        assert!(busy(false) < 0.2);
+        assert!(0.2 < busy(true));
+    }
+}
