@@ -271,11 +271,18 @@ mod tests {
                 client: cpu(1),
             };
             let load = settings.load.clone();
+            let machine = Facts {
+                cpu_model: Some("Made-up 3000".to_owned()),
+                cpus_online: "0-1".parse().ok(),
+                hypervisor: Some("none".to_owned()),
+                kernel: Some("6.18.1".to_owned()),
+                ..Facts::default()
+            };
             let record = Record::new(
                 &settings,
                 &placement,
                 load,
-                Facts::default(),
+                machine,
                 folder.clone(),
                 "echometer compare ...",
             );
@@ -568,5 +575,37 @@ mod tests {
         );
         finished.comparison.verdict.status = Status::Invalid;
         assert_eq!(finished.exit_code(true), 3, "invalid goes before undecided");
+    }
+
+    /// The report as a user sees it. Where it is changed on purpose, the text beside it is changed too.
+    #[test]
+    fn the_report_of_a_whole_comparison() {
+        let uneven = |share: f64| Server {
+            scatter: 0.03,
+            ..faster(share)
+        };
+        let dying = Server {
+            dies_at: Some(150),
+            ..uneven(0.88)
+        };
+        let restless = Server {
+            restless: 0.004,
+            ..uneven(0.99)
+        };
+        let mut trial = Trial::of(
+            "epoll uring 'a-name-of-many-letters=./server {port}'",
+            &[uneven(1.0), dying, restless],
+        );
+        trial.run().expect("it goes on");
+        let text = crate::report::text(&trial.finish().comparison);
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::report::COLUMNS)
+        );
+        assert_eq!(
+            text,
+            include_str!("../tests/golden/compare.txt"),
+            "\n{text}"
+        );
     }
 }
