@@ -14,6 +14,7 @@ mod buffers;
 mod event;
 mod features;
 mod gather;
+mod listener;
 mod ring;
 mod setup;
 mod slots;
@@ -21,8 +22,9 @@ mod token;
 
 pub use buffers::Buffer;
 pub use event::{Errno, Event, Payload};
-pub use features::{Feature, Features};
+pub use features::{Contradiction, Feature, Features, UnknownFeature};
 pub use gather::Gather;
+pub use listener::listen;
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;

@@ -365,25 +365,24 @@ impl<'a> Server<'a> {
     }
 
     fn send_run(&mut self, slot: Slot) {
-        let gathering = self.ring.features().has(Feature::Gather);
-        let mut gather = if gathering {
-            self.gathers.pop().unwrap_or_default()
-        } else {
-            Box::default()
-        };
-        let pieces_max = if gathering { Gather::PIECES_MAX } else { 1 };
         let mut run = std::mem::take(&mut self.run);
-        for buffer in run.drain(..) {
-            if gather.pieces() < pieces_max {
+        let mut pieces = run.drain(..);
+        let payload = if self.ring.features().has(Feature::Gather) {
+            let mut gather = self.gathers.pop().unwrap_or_default();
+            for buffer in pieces.by_ref().take(Gather::PIECES_MAX) {
                 gather.push(Payload::Buffer(buffer));
-            } else {
-                let piece = self.keep(buffer);
-                self.peers[slot.index()].waiting.push_back(piece);
-                self.hurry = true;
             }
+            Payload::Gather(gather)
+        } else {
+            Payload::Buffer(pieces.next().expect("a run has pieces"))
+        };
+        for buffer in pieces {
+            let piece = self.keep(buffer);
+            self.peers[slot.index()].waiting.push_back(piece);
+            self.hurry = true;
         }
         self.run = run;
-        self.send_now(slot, Payload::Gather(gather));
+        self.send_now(slot, payload);
     }
 
     #[inline]

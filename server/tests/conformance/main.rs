@@ -75,4 +75,4 @@ macro_rules! tests {
 }
 
 // Macros are named before they are used, so the list stands at the end.
-engines! { epoll uring }
+engines! { epoll uring uring_none uring_5_19 uring_6_1 uring_all }

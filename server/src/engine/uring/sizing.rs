@@ -72,6 +72,9 @@ fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
             features.without(feature)
         };
     }
+    features
+        .check()
+        .map_err(|error| Unavailable::Usage(format!("--uring: {error}")))?;
     Ok(features)
 }
 
