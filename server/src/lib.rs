@@ -11,6 +11,8 @@ pub mod counters;
 pub mod delay;
 pub mod engine;
 pub mod flags;
+pub mod idle;
 pub mod running;
 pub mod stats;
 pub mod units;
+pub mod wait;

@@ -17,7 +17,7 @@ use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, Setup
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::AcceptError;
-use crate::delay::DelayQueue;
+use crate::delay::{DelayQueue, Releases};
 use crate::engine::{ServeError, Unavailable, Worker};
 
 /// How long accepting rests after the descriptor limit was met, unless a connection closes sooner. The kernel doesn't
@@ -72,6 +72,8 @@ struct Server<'a> {
     parked: VecDeque<Turn>,
     /// Pieces that a `--delay` keeps back.
     delayed: DelayQueue<(Turn, Payload)>,
+    /// Until when.
+    releases: Releases,
     /// Pool buffers that wait in a queue or for a slow reader: kept below half of the pool, so that nobody's slowness
     /// leaves the others without.
     held: usize,
@@ -96,6 +98,8 @@ struct Peer {
     /// Where the ring keeps it, while it is open.
     slot: Option<Slot>,
     parked: bool,
+    /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
+    due_ns: u64,
     /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
     stalled_on: u16,
 }
@@ -151,6 +155,7 @@ impl<'a> Server<'a> {
             hurry: false,
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
+            releases: Releases::new(config.delay, worker.index as u64),
             held: 0,
             connections: 0,
             connections_max,
@@ -514,9 +519,11 @@ impl<'a> Server<'a> {
         let busy_until = received_at + self.config.delay.busy_ns();
         while clock::now_ns() < busy_until {}
         let payload = self.keep(buffer);
-        let life = self.peers[slot.index()].life;
-        let due = self.config.delay.release_at(received_at);
-        self.delayed.push(due, (Turn { slot, life }, payload));
+        let peer = &mut self.peers[slot.index()];
+        peer.due_ns = self.releases.due_ns(received_at, peer.due_ns);
+        let life = peer.life;
+        self.delayed
+            .push(peer.due_ns, (Turn { slot, life }, payload));
     }
 
     fn release_delayed(&mut self) {
@@ -761,6 +768,7 @@ impl Peer {
             life: 0,
             slot: None,
             parked: false,
+            due_ns: 0,
             stalled_on: 0,
         }
     }
@@ -771,6 +779,7 @@ impl Peer {
         self.life = self.life.wrapping_add(1);
         self.slot = Some(slot);
         self.parked = false;
+        self.due_ns = 0;
     }
 }
 
