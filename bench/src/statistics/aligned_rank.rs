@@ -7,7 +7,7 @@
 
 use super::{Interval, median};
 
-/// The runs of one block, on the scale of the test (here logarithms).
+/// The runs of one block, on the scale of the test (here logarithms): as many of the arm as of the baseline.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunBlock {
     /// One value a run of the baseline; finite.
@@ -33,10 +33,13 @@ pub struct AlignedRank {
 /// come in steps. `None` where no block has runs of both.
 #[must_use]
 pub fn aligned_rank(blocks: &[RunBlock], alpha: f64) -> Option<AlignedRank> {
-    let blocks: Vec<&RunBlock> = blocks
+    if blocks
         .iter()
-        .filter(|block| !block.baseline.is_empty() && !block.arm.is_empty())
-        .collect();
+        .any(|block| block.arm.len() != block.baseline.len())
+    {
+        return None;
+    }
+    let blocks: Vec<&RunBlock> = blocks.iter().collect();
     let reach = reach(&blocks)?;
     let estimate = f64::midpoint(
         crossing(-reach, reach, |shift| 0.0 < imbalance(&blocks, shift)),
@@ -74,9 +77,9 @@ fn crossing(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..60 {
         let middle = f64::midpoint(low, high);
         if holds(middle) {
-            low = middle
+            low = middle;
         } else {
-            high = middle
+            high = middle;
         }
     }
     f64::midpoint(low, high)
@@ -85,15 +88,9 @@ fn crossing(mut low: f64, mut high: f64, holds: impl Fn(f64) -> bool) -> f64 {
 /// Ranks of the arm minus what they would be on average, with `shift` taken off the arm. Falls as the shift grows.
 fn imbalance(blocks: &[&RunBlock], shift: f64) -> f64 {
     let ranks = aligned_ranks(blocks, shift);
-    let mean: f64 = ranks
-        .iter()
-        .map(|block| {
-            let all: usize = block.arm.iter().chain(&block.baseline).sum();
-            all as f64 * block.arm.len() as f64 / (block.arm.len() + block.baseline.len()) as f64
-        })
-        .sum();
-    let seen: usize = ranks.iter().flat_map(|block| &block.arm).sum();
-    seen as f64 - mean
+    let sum = |side: fn(&BlockRanks) -> &[usize]| ranks.iter().flat_map(side).sum::<usize>() as f64;
+    // With as many runs of each, either has half of all ranks on average.
+    (sum(|block| &block.arm) - sum(|block| &block.baseline)) / 2.0
 }
 
 /// Two-sided: twice the smaller tail of the labellings whose rank sum is at least as extreme, at most 1.
@@ -347,6 +344,11 @@ mod tests {
         assert_eq!((result.p, result.interval), (None, None));
         assert!((result.estimate - 1.0).abs() < 0.11, "{result:?}");
         assert_eq!(aligned_rank(&[], ALPHA), None);
+        let uneven = RunBlock {
+            baseline: vec![1.0],
+            arm: vec![1.0, 2.0],
+        };
+        assert_eq!(aligned_rank(&[uneven], ALPHA), None);
         assert_eq!(
             aligned_rank(
                 &[RunBlock {
@@ -407,8 +409,11 @@ mod tests {
             let step = if coarse { 25 } else { 1 };
             f64::from(value / step * step) / 100.0
         });
-        let side = prop::collection::vec(value, 1..=3);
-        let block = (side.clone(), side).prop_map(|(baseline, arm)| RunBlock { baseline, arm });
+        let runs = (1..=3_usize).prop_flat_map(move |runs| {
+            let side = prop::collection::vec(value.clone(), runs);
+            (side.clone(), side)
+        });
+        let block = runs.prop_map(|(baseline, arm)| RunBlock { baseline, arm });
         prop::collection::vec(block, count)
     }
 
