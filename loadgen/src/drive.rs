@@ -188,6 +188,7 @@ impl<E: Engine> Session<E> {
                     );
                     match self.engine.send(run.connection, range) {
                         Sending::InFlight => {}
+                        Sending::Blocked => self.flow.blocked(run.connection),
                         Sending::Complete => self.flow.sent(run.connection, written_ns),
                         Sending::Failed(failure) => {
                             self.engine.close(run.connection);

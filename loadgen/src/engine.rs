@@ -15,8 +15,10 @@ use crate::failure::Failure;
 pub(crate) enum Sending {
     /// Gone to the kernel whole.
     Complete,
-    /// Still on its way; [`Sink::sent`] will tell.
+    /// Handed over, and perhaps gone already; [`Sink::sent`] will tell.
     InFlight,
+    /// The socket is full; [`Sink::sent`] will tell when the rest has gone.
+    Blocked,
     /// The connection failed.
     Failed(Failure),
 }

@@ -252,6 +252,12 @@ impl Flow {
         }
     }
 
+    /// The send in flight on `connection` did not go at once: its socket is full.
+    pub fn blocked(&mut self, connection: usize) {
+        // As if written long ago, so that its end counts as the end of a wait even in the very next harvest.
+        self.connections[connection].written_turn = self.turn.wrapping_sub(1);
+    }
+
     /// `bytes` have come back on `connection`, harvested at `now_ns`. `on_answer` hears of each message that is
     /// answered by them.
     ///

@@ -66,9 +66,9 @@ pub fn listen(
         Address::Tcp(_) => listen_tcp(address, count, options),
         Address::Unix(path) => listen_unix(address, path, count, options),
     };
-    listeners.map_err(|source| ListenError {
+    listeners.map_err(|cause| ListenError {
         address: address.clone(),
-        source,
+        cause,
     })
 }
 
@@ -127,19 +127,19 @@ impl AsFd for Listener {
 
 /// Why it could not be listened; the text names the address, the kernel's word and a cure.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source, .address))]
+#[error("cannot listen on {address}: {cause}{}", hint(.cause, .address))]
 pub struct ListenError {
     /// Where.
     pub address: Address,
     /// What the kernel said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl ListenError {
     /// Whether somebody else has the address.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
+        self.cause.kind() == io::ErrorKind::AddrInUse
     }
 }
 

@@ -96,7 +96,7 @@ impl Connection {
                     self.pending.start += bytes;
                     *sent_bytes += bytes as u64;
                 }
-                Err(Errno::AGAIN) => return Sending::InFlight,
+                Err(Errno::AGAIN) => return Sending::Blocked,
                 Err(Errno::INTR) => {}
                 Err(errno) => return Sending::Failed(Failure::from_errno(errno)),
             }
@@ -138,7 +138,7 @@ impl Engine for Epoll {
             if !connection.pending.is_empty() && flags.contains(epoll::EventFlags::OUT) {
                 match connection.push(&self.region, &mut self.sent_bytes) {
                     Sending::Complete => sink.sent(index),
-                    Sending::InFlight => {}
+                    Sending::InFlight | Sending::Blocked => {}
                     Sending::Failed(failure) => {
                         connection.socket = None;
                         sink.failed(index, failure);

@@ -45,6 +45,7 @@ macro_rules! suite {
             who_waits_in_the_queue_is_not_reset
             a_peer_that_never_closes_is_cut_off_at_the_drain_time
             a_second_signal_ends_at_once
+            signals_that_come_together_are_one
         }
         tests! { limits:
             one_connection_too_many_is_closed_at_once
