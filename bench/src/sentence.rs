@@ -87,13 +87,18 @@ fn claim(metric: &MetricResult, margin: f64) -> String {
         metric.confidence.unwrap_or_default() * 100.0
     );
     let (arm, baseline) = (&metric.arm, &metric.baseline);
-    let difference = (ratio - 1.0).abs() * 100.0;
+    let percent = (ratio - 1.0).abs() * 100.0;
+    let difference = if percent < 99.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    };
     let margin_percent = margin * 100.0;
     match metric.verdict {
         Verdict::Better | Verdict::Worse => {
             format!(
                 "{arm} {} than {baseline} ({sure})",
-                comparative(metric.name, ratio, &format!("{difference:.1} %"))
+                comparative(metric.name, ratio, &difference)
             )
         }
         Verdict::Small => format!(
@@ -126,7 +131,7 @@ fn unsaid(metric: &MetricResult, why: &str) -> String {
         Good::Higher => comparative(metric.name, 2.0, ""),
     };
     format!(
-        "Whether {} {wish} than {} can't be said: {why}",
+        "whether {} {wish} than {} can't be said: {why}",
         metric.arm, metric.baseline
     )
 }
@@ -245,7 +250,7 @@ mod tests {
         );
         let undecided = said(cpu, 0.99, 0.95, 1.03, Verdict::Undecided);
         assert!(undecided.starts_with(
-            "Whether uring needs less server CPU a message than epoll can't be said: x0.950"
+            "whether uring needs less server CPU a message than epoll can't be said: x0.950"
         ));
         assert!(
             undecided.ends_with("it would take a quieter machine or a longer -d to tell"),
@@ -263,7 +268,7 @@ mod tests {
         let mut metric = result(Metric::Rate, 1.1, 1.0, 1.2, Verdict::Invalid);
         metric.reason = Some("client-bound".to_owned());
         let expected =
-            "Whether uring answers more messages a second than epoll can't be said: client-bound";
+            "whether uring answers more messages a second than epoll can't be said: client-bound";
         assert_eq!(claim(&metric, 0.02), expected);
         metric.ci_low = None;
         assert_eq!(claim(&metric, 0.02), expected);
