@@ -24,7 +24,7 @@ pub use buffers::Buffer;
 pub use event::{Errno, Event, Payload};
 pub use features::{Contradiction, Feature, Features, UnknownFeature};
 pub use gather::Gather;
-pub use listener::listen;
+pub use listener::{can_listen, listen};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;

@@ -38,6 +38,18 @@ pub fn listen(
     Ok(socket)
 }
 
+/// Whether this kernel has the operations for [`listen`], and lets this process use io_uring.
+pub fn can_listen() -> bool {
+    let Ok(ring) = IoUring::new(2) else {
+        return false;
+    };
+    let mut probe = io_uring::Probe::new();
+    ring.submitter().register_probe(&mut probe).is_ok()
+        && probe.is_supported(opcode::Socket::CODE)
+        && probe.is_supported(opcode::Bind::CODE)
+        && probe.is_supported(opcode::Listen::CODE)
+}
+
 /// Submits one operation and waits for its result.
 fn perform(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<i32> {
     // SAFETY: what the entry points to (the address) is borrowed by the caller for longer than this call, and this call

@@ -599,6 +599,27 @@ impl Ring {
         self.enter(0, None)
     }
 
+    /// As [`Ring::submit`], without a call into the kernel where there is nothing to hand over and nothing to fetch: for
+    /// a loop that spins.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`].
+    #[inline]
+    pub fn submit_if_due(&mut self) -> io::Result<()> {
+        self.completions.sync();
+        self.submissions.sync();
+        let due = !self.submissions.is_empty()
+            || !self.completions.is_empty()
+            || self.submissions.taskrun()
+            || self.submissions.cq_overflow()
+            || 0 < self.confirmable;
+        if due {
+            return self.enter(0, None);
+        }
+        std::hint::spin_loop();
+        Ok(())
+    }
+
     /// Hands over what was asked for and waits for an event, or for `limit` at most.
     ///
     /// # Errors

@@ -11,16 +11,7 @@ mod support;
 mod waiting;
 
 /// What an engine does not promise, and why: a test named here is not run for it.
-const EXCEPTIONS: &[Exception] = &[Exception {
-    engine: "uring",
-    tests: &[
-        "an_idle_connection_is_closed_and_a_busy_one_is_not",
-        "a_stuck_peer_is_idle_too",
-        "a_shared_queue_is_shared_fairly",
-        "spinning_burns_and_a_hybrid_comes_to_rest",
-    ],
-    why: "to come",
-}];
+const EXCEPTIONS: &[Exception] = &[];
 
 struct Exception {
     engine: &'static str,

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use crate::support::{Process, close, connect_to, echo};
+use crate::support::{Process, base_engine, close, connect_to, echo};
 
 pub(crate) fn the_ready_line_says_what_runs(engine: &str) {
     let server = Process::start(engine, &["--cpus", "0", "--backlog", "16"]);
@@ -15,7 +15,8 @@ pub(crate) fn the_ready_line_says_what_runs(engine: &str) {
     assert_eq!(
         head,
         format!(
-            "listening on {address} engine={engine} threads=1 cpus=0 backlog=16 effective_backlog=16"
+            "listening on {address} engine={} threads=1 cpus=0 backlog=16 effective_backlog=16",
+            base_engine(engine)
         )
     );
     assert!(!features.is_empty() && !features.contains(' '));
@@ -39,7 +40,11 @@ pub(crate) fn a_taken_port_is_an_error_with_a_cure(engine: &str) {
     let owner = Process::start(engine, &[]);
     let address = owner.address.to_string();
     for args in [&["--threads", "1"][..], &["--threads", "2"]] {
-        let output = run(&[&["--engine", engine, "--listen", &address], args].concat());
+        let output = run(&[
+            &["--engine", base_engine(engine), "--listen", &address],
+            args,
+        ]
+        .concat());
         let stderr = String::from_utf8(output.stderr).expect("text");
         assert_eq!(output.status.code(), Some(1));
         let line =
@@ -66,7 +71,7 @@ pub(crate) fn the_counters_are_written_at_exit(engine: &str) {
     let stats = server.finish(&path);
     assert_eq!(
         (stats.schema.as_str(), stats.engine.as_str()),
-        ("echometer.stats/1", engine)
+        ("echometer.stats/1", base_engine(engine))
     );
     assert_eq!(
         (

@@ -60,7 +60,7 @@ pub(super) fn accept_room(backlog_effective: u32) -> usize {
 }
 
 /// `--uring +name,-name` over the defaults.
-fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
+pub(super) fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
     let mut features = Features::default();
     for (on, name) in switches {
         let feature: Feature = name
