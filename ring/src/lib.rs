@@ -19,6 +19,7 @@ mod ring;
 mod setup;
 mod slots;
 mod token;
+mod trials;
 
 pub use buffers::Buffer;
 pub use event::{Errno, Event, Payload};
@@ -28,3 +29,4 @@ pub use listener::{can_listen, listen};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;
+pub use trials::{Offer, check_bytes, offers};

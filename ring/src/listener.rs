@@ -11,6 +11,9 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
+use crate::features::Feature;
+use crate::setup;
+
 /// A listening TCP socket (close-on-exec, non-blocking), made by three operations. `prepare` is called before the bind:
 /// it sets options.
 ///
@@ -40,14 +43,7 @@ pub fn listen(
 
 /// Whether this kernel has the operations for [`listen`], and lets this process use io_uring.
 pub fn can_listen() -> bool {
-    let Ok(ring) = IoUring::new(2) else {
-        return false;
-    };
-    let mut probe = io_uring::Probe::new();
-    ring.submitter().register_probe(&mut probe).is_ok()
-        && probe.is_supported(opcode::Socket::CODE)
-        && probe.is_supported(opcode::Bind::CODE)
-        && probe.is_supported(opcode::Listen::CODE)
+    setup::operations_exist(Feature::BindListen)
 }
 
 /// Submits one operation and waits for its result.

@@ -1,11 +1,10 @@
 //! The ring: operations in, events out, and an orderly end.
 
-use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
@@ -21,6 +20,7 @@ use crate::gather::Gather;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
+use crate::trials;
 
 /// The buffer group that all receives pick from.
 const GROUP: u16 = 0;
@@ -166,11 +166,12 @@ impl Ring {
                 source,
             })?;
         }
-        if !features.has(Feature::MultishotRecv) || !recv_can_be_limited() {
-            // Unbounded, a bundle would let one connection take all buffers at once.
+        let limited = features.has(Feature::MultishotRecv) && trials::recv_can_be_limited();
+        // Unbounded, a bundle would let one connection take all buffers at once.
+        if features.has(Feature::Bundle) && !(limited && trials::bundles_are_sound()) {
             features = features.without(Feature::Bundle);
         }
-        let recv_bytes_max = if recv_can_be_limited() {
+        let recv_bytes_max = if limited {
             config.recv_bytes_max.max(1)
         } else {
             0
@@ -200,36 +201,6 @@ impl Ring {
             addresses: Vec::new(),
             counts: Counts::default(),
         })
-    }
-
-    /// Whether this ring bounds what a multishot receive takes: tried on a pair of sockets.
-    fn tries_limited_recv(&mut self) -> bool {
-        let pair = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        );
-        let Ok((near, far)) = pair else {
-            return false;
-        };
-        let Ok(slot) = self.install(near.as_fd()) else {
-            return false;
-        };
-        self.recv_bytes_max = 1;
-        self.recv(slot);
-        // The far end's close ends the receive, whatever the kernel can.
-        drop(far);
-        let deadline = Instant::now() + REAP_LIMIT;
-        while Instant::now() < deadline {
-            let waited = self.submit_and_wait(Some(Duration::from_millis(100)));
-            match (waited, self.next_event()) {
-                (Err(_), _) => return false,
-                (Ok(()), Some(Event::Recv { result, .. })) => return result.is_ok(),
-                (Ok(()), _) => {}
-            }
-        }
-        false
     }
 
     /// The features in use: those asked for, less what this kernel lacks.
@@ -1088,34 +1059,6 @@ fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
             .write(bytes);
     }
     entry
-}
-
-/// Whether this kernel bounds multishot receives (6.17): tried once a process, with a small ring.
-fn recv_can_be_limited() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    // Set while the answer is being found, on the thread that finds it: its own trial must not ask again.
-    thread_local!(static ASKING: Cell<bool> = const { Cell::new(false) });
-
-    if ASKING.get() {
-        return false;
-    }
-    *ANSWER.get_or_init(|| {
-        // On a thread of its own: a ring that ends interrupts the thread that used it.
-        let trial = std::thread::spawn(|| {
-            ASKING.set(true);
-            let config = Config {
-                entries: 4,
-                cq_entries: 8,
-                slots: 4,
-                buffers: 1,
-                buffer_size: 64,
-                features: Features::NONE.with(Feature::MultishotRecv),
-                ..Config::default()
-            };
-            Ring::new(&config).is_ok_and(|mut ring| ring.tries_limited_recv())
-        });
-        trial.join().unwrap_or(false)
-    })
 }
 
 /// Allows the operations that a server needs and no others. Registrations come before this; afterwards the kernel

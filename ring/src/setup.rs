@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 
 use crate::features::{Feature, Features};
@@ -175,6 +175,22 @@ fn attempt(config: &Config, features: Features) -> io::Result<IoUring> {
         builder.setup_r_disabled();
     }
     builder.build(config.entries)
+}
+
+/// Whether this kernel has the operations that a feature consists of, where it consists of any.
+pub(crate) fn operations_exist(feature: Feature) -> bool {
+    let needed: &[u8] = match feature {
+        Feature::BindListen => &[
+            opcode::Socket::CODE,
+            opcode::Bind::CODE,
+            opcode::Listen::CODE,
+        ],
+        Feature::SendZc => &[opcode::SendZc::CODE],
+        _ => return true,
+    };
+    let mut probe = Probe::new();
+    let probed = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
+    probed.is_ok() && needed.iter().all(|code| probe.is_supported(*code))
 }
 
 /// What a refused `io_uring_setup` means: the errno alone doesn't tell a sandbox from a sysctl.

@@ -149,3 +149,40 @@ fn run(args: &[&str]) -> Output {
         .output()
         .expect("the binary is built")
 }
+
+/// As a user of the ring engine runs it; other engines have nothing to probe.
+#[test]
+fn probe_says_what_the_kernel_offers() {
+    let text = run(&["probe"]);
+    assert!(text.status.success(), "{text:?}");
+    let text = String::from_utf8(text.stdout).expect("text");
+    assert!(
+        text.contains("multishot-recv") && !text.contains("FAULT"),
+        "{text}"
+    );
+    let json = run(&["probe", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(json["schema"], "echometer.probe/1");
+    let checks = json["byte_checks"].as_array().expect("a list");
+    assert!(!checks.is_empty() && checks.iter().all(|check| check["ok"] == true));
+}
+
+#[test]
+fn a_ring_feature_that_does_not_exist_or_contradicts_is_a_usage_error() {
+    for (switch, named) in [
+        ("+warp", "multishot-accept"),
+        ("+sqpoll", "-defer-taskrun"),
+        ("+send-zc", "-skip-success"),
+    ] {
+        let output = run(&[
+            "--engine",
+            "uring",
+            "--listen",
+            "127.0.0.1:0",
+            &format!("--uring={switch}"),
+        ]);
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(2), "{switch}: {stderr}");
+        assert!(stderr.contains(named), "{switch}: {stderr}");
+    }
+}
