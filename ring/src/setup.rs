@@ -218,7 +218,7 @@ fn refused(config: &Config, error: io::Error) -> SetupError {
 
 fn denied() -> SetupError {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let filtered = status.lines().any(|line| {
         line.strip_prefix("Seccomp:")
             .is_some_and(|v| v.trim() != "0")

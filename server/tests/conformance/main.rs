@@ -3,6 +3,8 @@
 
 mod delays;
 mod limits;
+mod many;
+mod ordinary;
 mod peers;
 mod process;
 mod stopping;
@@ -63,6 +65,9 @@ macro_rules! suite {
             the_descriptor_limit_is_waited_out
             an_idle_connection_is_closed_and_a_busy_one_is_not
             a_stuck_peer_is_idle_too
+        }
+        tests! { many:
+            ten_thousand_connections_are_served_and_cheap_while_idle
         }
         tests! { delays:
             a_fixed_delay_is_that_long

@@ -243,7 +243,8 @@ impl Process {
         Process::spawn(command, args)
     }
 
-    fn spawn(mut command: Command, args: &[&str]) -> Process {
+    /// The same, started by a command of the caller's, to which the flags are added.
+    pub(crate) fn spawn(mut command: Command, args: &[&str]) -> Process {
         if !args.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -274,6 +275,10 @@ impl Process {
             ready_line,
             address,
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
