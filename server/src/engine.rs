@@ -4,6 +4,8 @@
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
 pub mod epoll;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 pub mod uring;
 
 use std::io;
@@ -16,6 +18,7 @@ use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::wait::Wait;
 
 /// Every engine, in the order in which `auto` tries them.
 pub const ENGINES: &[Engine] = &[
@@ -30,6 +33,13 @@ pub const ENGINES: &[Engine] = &[
         available: epoll::available,
         listen: listen_plainly,
         serve: epoll::serve,
+    },
+    #[cfg(feature = "tokio")]
+    Engine {
+        name: "tokio",
+        available: tokio::available,
+        listen: listen_plainly,
+        serve: tokio::serve,
     },
 ];
 
@@ -131,6 +141,21 @@ impl Engine {
     /// The engine of that name.
     pub fn named(name: &str) -> Option<&'static Engine> {
         ENGINES.iter().find(|engine| engine.name == name)
+    }
+}
+
+/// For an engine that is here to be compared with, and keeps to what its runtime does: refuses the flags that only the
+/// hand-written engines follow.
+fn refuse_experiments(name: &str, config: &Config) -> Result<(), Unavailable> {
+    let refused = [
+        (config.wait != Wait::Block, "--wait"),
+        (!config.delay.is_none(), "--delay"),
+    ];
+    match refused.iter().find(|(set, _)| *set) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Unavailable::Usage(format!(
+            "{flag} is not for the engine {name}: drop it, or use --engine uring or epoll"
+        ))),
     }
 }
 
