@@ -6,6 +6,8 @@
 pub mod epoll;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(feature = "tokio-uring")]
+pub mod tokio_uring;
 pub mod uring;
 
 use std::io;
@@ -37,6 +39,12 @@ pub const ENGINES: &[Engine] = &[
         name: "tokio",
         available: tokio::available,
         serve: tokio::serve,
+    },
+    #[cfg(feature = "tokio-uring")]
+    Engine {
+        name: "tokio-uring",
+        available: tokio_uring::available,
+        serve: tokio_uring::serve,
     },
 ];
 

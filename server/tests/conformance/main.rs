@@ -138,4 +138,6 @@ engines! {
     uring: "uring",
     #[cfg(feature = "tokio")]
     tokio: "tokio",
+    #[cfg(feature = "tokio-uring")]
+    tokio_uring: "tokio-uring",
 }
