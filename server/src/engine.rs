@@ -3,6 +3,7 @@
 //!
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
+pub mod blocking;
 pub mod epoll;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -45,6 +46,11 @@ pub const ENGINES: &[Engine] = &[
         name: "tokio-uring",
         available: tokio_uring::available,
         serve: tokio_uring::serve,
+    },
+    Engine {
+        name: "blocking",
+        available: blocking::available,
+        serve: blocking::serve,
     },
 ];
 

@@ -140,4 +140,5 @@ engines! {
     tokio: "tokio",
     #[cfg(feature = "tokio-uring")]
     tokio_uring: "tokio-uring",
+    blocking: "blocking",
 }
