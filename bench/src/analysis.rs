@@ -284,17 +284,22 @@ fn trust(
 
 fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) -> Vec<String> {
     let mut warnings = Vec::new();
-    // The questions that stand beside the primary one, each with a p of its own.
-    let others = metrics
-        .iter()
-        .filter(|metric| !metric.primary && metric.p_holm.is_some())
-        .count();
-    let needed = blocks_needed(others.max(1), ALPHA);
-    if (blocks_min(ALPHA)..needed).contains(&valid.len()) {
-        warnings.push(format!(
-            "{} blocks can't decide {others} metrics besides the primary one: --blocks {needed} could",
-            valid.len(),
-        ));
+    for (primary, what) in [
+        (true, "arms against the baseline"),
+        (false, "metrics besides the primary one"),
+    ] {
+        // Each family that was tested together needs blocks enough for its smallest p to outlast the correction.
+        let tested = metrics
+            .iter()
+            .filter(|metric| metric.primary == primary && metric.p_holm.is_some())
+            .count();
+        let needed = blocks_needed(tested.max(1), ALPHA);
+        if (blocks_min(ALPHA)..needed).contains(&valid.len()) {
+            warnings.push(format!(
+                "{} blocks can't decide {tested} {what}: --blocks {needed} could",
+                valid.len()
+            ));
+        }
     }
     let everyone: Vec<&ArmFigures> = valid.iter().flat_map(|block| block.arms.values()).collect();
     let mean = |part: fn(&ArmFigures) -> f64| {
@@ -596,6 +601,32 @@ mod tests {
         let expected =
             "8 blocks can't decide 18 metrics besides the primary one: --blocks 10 could";
         assert_eq!(analysis.verdict.warnings, [expected]);
+    }
+
+    #[test]
+    fn six_blocks_cannot_tell_two_arms_from_the_baseline() {
+        let arms = ["epoll", "uring", "tokio"];
+        // 2 x 2/64 = 0.0625.
+        let analysis = analyse(&terms(&arms), &blocks(6, &arms, 0.88));
+        assert_eq!(
+            find(&analysis, "uring", Metric::ServerCpuPerMessage).verdict,
+            Verdict::Undecided
+        );
+        let expected = "6 blocks can't decide 2 arms against the baseline: --blocks 7 could";
+        assert!(
+            analysis
+                .verdict
+                .warnings
+                .iter()
+                .any(|warning| warning == expected),
+            "{:?}",
+            analysis.verdict.warnings
+        );
+        let analysis = analyse(&terms(&arms), &blocks(7, &arms, 0.88));
+        assert_eq!(
+            find(&analysis, "uring", Metric::ServerCpuPerMessage).verdict,
+            Verdict::Better
+        );
     }
 
     #[test]

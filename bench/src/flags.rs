@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use serde::{Deserialize, Serialize};
 
 use echometer_host::cpus::CpuList;
 use echometer_loadgen::{
     Plan,
-    flags::LoadFlags,
+    flags::{LoadFlags, with_default_help},
     plan::{Load, PlanError},
     units,
 };
@@ -28,6 +28,26 @@ pub struct Cli {
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line's parser, with what the load generator's flags mean and default to here.
+    #[must_use]
+    pub fn parser() -> clap::Command {
+        Self::command().mut_subcommand("compare", |compare| {
+            let compare = compare
+                .mut_arg("duration", |flag| {
+                    flag.help("How long each arm is measured in a block: 3s, 500ms")
+                })
+                .mut_arg("warmup", |flag| {
+                    flag.help("Load on each arm before that, in every block")
+                })
+                .mut_arg("seed", |flag| {
+                    flag.help("Makes the arms' order, schedule and payload repeatable")
+                });
+            with_default_help(compare, &load_defaults(false))
+        })
+    }
 }
 
 /// What the program can do.
@@ -299,19 +319,17 @@ fn margin(text: &str) -> Result<f64, String> {
 
 const COMPARE_EXAMPLES: &str = "\
 Examples:
-  echometer compare epoll uring                                io_uring against epoll, in about a minute
-  echometer compare epoll uring --quick                        a first look
-  echometer compare epoll uring -c 1000 -s 4KiB --blocks 12    another load, and surer
-  echometer compare uring 'big=uring:--buffer-size 64KiB'      one flag against another
-  echometer compare epoll 'mine=./my-server --port {port}'     your own server, in any language
+  echometer compare epoll uring                             takes about a minute
+  echometer compare epoll uring --quick                     a first look
+  echometer compare epoll uring -c 1000 -s 4KiB --blocks 12 another load, and surer
+  echometer compare uring 'big=uring:--buffer-size 64KiB'   one flag against another
+  echometer compare epoll 'mine=./my-server {port}'         your own server, in any language
 
-Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 4 undecided under --decide, 130 cut short by
-a second signal.";
+Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid,
+4 undecided under --decide, 130 cut short by a second signal.";
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn typed(line: &str) -> Result<CompareSettings, String> {
@@ -326,7 +344,7 @@ mod tests {
 
     #[test]
     fn the_command_is_well_formed() {
-        Cli::command().debug_assert();
+        Cli::parser().debug_assert();
     }
 
     #[test]

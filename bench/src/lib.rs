@@ -1,5 +1,10 @@
 //! What did we learn? The bench: it starts servers, puts them under the load generator in turn, and says which is
 //! cheaper or faster, by how much and how sure.
+//!
+//! [`flags`] become settings, [`mod@compare`] places both sides and runs [`slices`] block by block, [`figures`] are what
+//! a block gives, [`analysis`] asks the [`statistics`], the [`record`] is saved after every block as a [`mod@file`], of
+//! which [`report`] and [`sentence`] are renderings. Behind the slices' two traits stand the [`fleet_client`] and the
+//! [`servers`].
 #![forbid(unsafe_code)]
 
 pub mod analysis;

@@ -9,19 +9,17 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
+use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
     compare::{Finished, compare},
-    flags::{Cli, Command, CompareSettings, load_defaults},
+    flags::{Cli, Command, CompareSettings},
     guard, report,
 };
 use echometer_host::signals::Stop;
-use echometer_loadgen::flags::with_default_help;
 
 fn main() -> ExitCode {
-    let mut command =
-        Cli::command().mut_subcommand("compare", |it| with_default_help(it, &load_defaults(false)));
+    let mut command = Cli::parser();
     let cli =
         Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
     let outcome = match cli.command {

@@ -1,7 +1,7 @@
-//! A comparison as text of at most 80 columns: the table, what to know about it, the sentence. Colour supports the
+//! A comparison as text of at most 80 columns: what to know about it, the tables, the sentence. Colour supports the
 //! words and adds nothing to them.
 
-use std::fmt::Write as _;
+use std::{collections::HashSet, fmt::Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use echometer_loadgen::units::{show_count, show_ns, show_size};
@@ -18,7 +18,7 @@ use crate::{
 /// The widest line.
 pub const COLUMNS: usize = 80;
 /// Longer names are shortened in tables, where a column has to fit.
-const NAME_CHARS: usize = 12;
+const NAME_CHARS: usize = 11;
 
 /// The whole report, without colours; ends with the sentence.
 #[must_use]
@@ -46,54 +46,58 @@ pub fn text(comparison: &Comparison) -> String {
         show_ns(slice),
     );
     paragraph(&mut text, "", &header);
+    let remarks = remarks(comparison);
+    if !remarks.is_empty() {
+        text.push('\n');
+    }
+    for remark in &remarks {
+        paragraph(&mut text, "- ", remark);
+    }
     for arm in comparison.arms.iter().skip(1) {
         let _ = writeln!(text, "\n{}", metrics_table(comparison, &arm.name));
     }
     let _ = writeln!(text, "\n{}\n", arms_table(comparison));
+    paragraph(&mut text, "", &comparison.sentence);
+    text
+}
 
-    let mut said: Vec<String> = Vec::new();
-    let objections = comparison
-        .metrics
-        .iter()
-        .filter(|metric| metric.verdict == Verdict::Invalid);
-    for metric in objections {
-        if let Some(reason) = &metric.reason {
-            said.push(format!("no verdict on {}: {reason}", metric.name.label()));
-        }
+/// What to know before the figures, the gravest first, each once.
+fn remarks(comparison: &Comparison) -> Vec<String> {
+    let trust = &comparison.verdict;
+    let mut remarks = Vec::new();
+    if trust.status == Status::Invalid {
+        remarks.extend(
+            trust
+                .reasons
+                .iter()
+                .map(|reason| format!("not valid: {reason}")),
+        );
     }
     let invalid = comparison.blocks.iter().filter(|block| !block.valid);
-    said.extend(invalid.map(|block| {
+    remarks.extend(invalid.map(|block| {
         format!(
             "block {} does not count: {}",
             block.index,
             block.reasons.join("; ")
         )
     }));
-    said.extend(
-        comparison
-            .verdict
+    remarks.extend(
+        trust
             .warnings
             .iter()
             .map(|warning| format!("warning: {warning}")),
     );
-    if comparison.verdict.status == Status::Invalid {
-        said.extend(
-            comparison
-                .verdict
-                .reasons
-                .iter()
-                .map(|reason| format!("not valid: {reason}")),
-        );
-    }
-    said.dedup();
-    for line in &said {
-        paragraph(&mut text, "- ", line);
-    }
-    if !said.is_empty() {
-        text.push('\n');
-    }
-    paragraph(&mut text, "", &comparison.sentence);
-    text
+    let objections = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.verdict == Verdict::Invalid);
+    remarks.extend(objections.filter_map(|metric| {
+        let reason = metric.reason.as_ref()?;
+        Some(format!("no verdict on {}: {reason}", metric.name.label()))
+    }));
+    let mut seen = HashSet::new();
+    remarks.retain(|remark| seen.insert(remark.clone()));
+    remarks
 }
 
 /// The report with the verdicts in colour, for a terminal. Whoever writes it out decides whether colour is wanted.
@@ -128,7 +132,7 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
     let baseline = comparison.arms.first().map_or("", |arm| arm.name.as_str());
     let confidence = metrics.iter().find_map(|metric| metric.confidence);
     let interval = confidence.map_or("interval".to_owned(), |sure| {
-        format!("{:.1} % interval", sure * 100.0)
+        format!("{:.1} % CI", sure * 100.0)
     });
     let mut table = plain_table();
     table.set_header([
@@ -142,7 +146,7 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
     for metric in metrics {
         let star = if metric.primary { " *" } else { "" };
         let interval = match (metric.ci_low, metric.ci_high) {
-            (Some(low), Some(high)) => format!("{low:.3} - {high:.3}"),
+            (Some(low), Some(high)) => format!("{} - {}", five_chars(low), five_chars(high)),
             _ => "-".to_owned(),
         };
         table.add_row([
@@ -151,13 +155,13 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
             show_value(metric.name, metric.arm_value),
             metric
                 .ratio
-                .map_or("-".to_owned(), |ratio| format!("x{ratio:.3}")),
+                .map_or("-".to_owned(), |ratio| format!("x{}", five_chars(ratio))),
             interval,
             metric.verdict.word().to_owned(),
         ]);
     }
     align_right(&mut table, 1..=4);
-    render(&table)
+    render(&mut table)
 }
 
 /// What each arm did, beside the comparison: who was busy, and what it took.
@@ -200,7 +204,7 @@ fn arms_table(comparison: &Comparison) -> String {
         ]);
     }
     align_right(&mut table, 1..=5);
-    render(&table)
+    render(&mut table)
 }
 
 fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
@@ -210,8 +214,20 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
 fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
-        (Metric::Rate, Some(rate)) => format!("{}/s", show_count(rate.round() as u64)),
+        (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
+            format!("{}/s", show_count(rate.round() as u64))
+        }
+        (Metric::Rate, Some(rate)) => format!("{} M/s", five_chars(rate / 1e6)),
         (_, Some(ns)) => show_ns(ns.round() as u64),
+    }
+}
+
+/// A ratio in the same width up to 1,000, so that columns fit whatever is compared.
+fn five_chars(number: f64) -> String {
+    match number {
+        number if number < 9.999_5 => format!("{number:.3}"),
+        number if number < 99.995 => format!("{number:.2}"),
+        number => format!("{number:.1}"),
     }
 }
 
@@ -231,8 +247,11 @@ fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     }
 }
 
-/// Without the blanks that fill the last column.
-fn render(table: &Table) -> String {
+/// Two blanks between columns, none at the end of a line.
+fn render(table: &mut Table) -> String {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     let text = table.to_string();
     text.lines()
         .map(str::trim_end)
@@ -269,4 +288,65 @@ fn paragraph(text: &mut String, mark: &str, words: &str) {
         empty = false;
     }
     let _ = writeln!(text, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraphs_fit_and_lose_nothing() {
+        let words = "a word that is followed by others ".repeat(20);
+        let mut text = String::new();
+        paragraph(&mut text, "- ", &words);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= COLUMNS),
+            "{text}"
+        );
+        assert!(
+            text.lines()
+                .skip(1)
+                .all(|line| line.starts_with("  a") || line.starts_with("  "))
+        );
+        let read: Vec<&str> = text.trim_start_matches("- ").split_whitespace().collect();
+        assert_eq!(read, words.split_whitespace().collect::<Vec<_>>());
+        let long = "x".repeat(100);
+        let mut text = String::new();
+        paragraph(&mut text, "", &format!("a {long} b"));
+        assert_eq!(
+            text,
+            format!("a\n{long}\nb\n"),
+            "what can't be broken stays whole"
+        );
+    }
+
+    #[test]
+    fn colour_touches_verdicts_in_tables_and_nothing_else() {
+        let text = " rate   x1.2  better\nit got better\n p50  x0.9  worse\n";
+        let painted = coloured(text);
+        assert_eq!(
+            painted,
+            " rate   x1.2  \x1b[32mbetter\x1b[0m\nit got better\n p50  x0.9  \x1b[31mworse\x1b[0m\n"
+        );
+    }
+
+    #[test]
+    fn numbers_keep_their_width() {
+        let shown = [0.0, 0.98765, 9.9994, 9.9996, 99.994, 99.996, 999.94].map(five_chars);
+        assert_eq!(
+            shown,
+            [
+                "0.000", "0.988", "9.999", "10.00", "99.99", "100.0", "999.9"
+            ]
+        );
+        assert_eq!(show_value(Metric::Rate, Some(999_999.4)), "999,999/s");
+        assert_eq!(show_value(Metric::Rate, Some(1_234_567.0)), "1.235 M/s");
+    }
+
+    #[test]
+    fn long_names_are_shortened() {
+        assert_eq!(short("epoll"), "epoll");
+        assert_eq!(short("eleven-char"), "eleven-char");
+        assert_eq!(short("twelve-chars"), "twelve-ch..");
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     analysis::{MetricResult, Status},
     file::Comparison,
     metric::Metric,
-    statistics::{Good, Verdict},
+    statistics::{ALPHA, Good, Verdict, blocks_needed},
 };
 
 /// Beyond this many blocks a quieter machine is the better advice.
@@ -21,6 +21,11 @@ const BLOCKS_ADVISED_MAX: f64 = 64.0;
 #[must_use]
 pub fn sentence(comparison: &Comparison) -> String {
     let margin = comparison.design.margin;
+    let questions = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.primary)
+        .count();
     let claims: Vec<String> = comparison
         .metrics
         .iter()
@@ -30,7 +35,7 @@ pub fn sentence(comparison: &Comparison) -> String {
             Status::Invalid if metric.ci_low.is_none() => {
                 unsaid(metric, &comparison.verdict.reasons.join("; "))
             }
-            _ => claim(metric, margin),
+            _ => claim(metric, questions, margin),
         })
         .collect();
     let cut = if comparison.cut_short {
@@ -75,7 +80,7 @@ pub fn load(plan: &Plan) -> String {
     format!("{connections} connection{plural}, {size}{pipeline}, {timing}")
 }
 
-fn claim(metric: &MetricResult, margin: f64) -> String {
+fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
     let (Some(ratio), Some(low), Some(high)) = (metric.ratio, metric.ci_low, metric.ci_high) else {
         return unsaid(
             metric,
@@ -87,13 +92,18 @@ fn claim(metric: &MetricResult, margin: f64) -> String {
         metric.confidence.unwrap_or_default() * 100.0
     );
     let (arm, baseline) = (&metric.arm, &metric.baseline);
-    let difference = (ratio - 1.0).abs() * 100.0;
+    let percent = (ratio - 1.0).abs() * 100.0;
+    let difference = if percent < 99.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    };
     let margin_percent = margin * 100.0;
     match metric.verdict {
         Verdict::Better | Verdict::Worse => {
             format!(
                 "{arm} {} than {baseline} ({sure})",
-                comparative(metric.name, ratio, &format!("{difference:.1} %"))
+                comparative(metric.name, ratio, &difference)
             )
         }
         Verdict::Small => format!(
@@ -108,7 +118,10 @@ fn claim(metric: &MetricResult, margin: f64) -> String {
         }
         Verdict::Undecided => unsaid(
             metric,
-            &format!("{sure}; {}", advice(metric, ratio, low, high, margin)),
+            &format!(
+                "{sure}; {}",
+                advice(metric, questions, margin, (ratio, low, high))
+            ),
         ),
         Verdict::Invalid => unsaid(
             metric,
@@ -126,7 +139,7 @@ fn unsaid(metric: &MetricResult, why: &str) -> String {
         Good::Higher => comparative(metric.name, 2.0, ""),
     };
     format!(
-        "Whether {} {wish} than {} can't be said: {why}",
+        "whether {} {wish} than {} can't be said: {why}",
         metric.arm, metric.baseline
     )
 }
@@ -176,15 +189,22 @@ fn quantile_name(metric: Metric) -> &'static str {
     metric.label().trim_start_matches("latency ")
 }
 
-/// What would narrow an interval enough: its width falls with the square root of the blocks, and it has to clear the
+/// What would decide. Where it is the correction for several arms that stands in the way, blocks enough for as many
+/// questions; else a narrower interval: its width falls with the square root of the blocks, and it has to clear the
 /// nearer edge of the margin.
-fn advice(metric: &MetricResult, ratio: f64, low: f64, high: f64, margin: f64) -> String {
+fn advice(
+    metric: &MetricResult,
+    questions: usize,
+    margin: f64,
+    (ratio, low, high): (f64, f64, f64),
+) -> String {
     let half_width = (high - low) / 2.0;
     let distance = (margin - (ratio - 1.0).abs()).abs();
     let factor = (half_width / distance).powi(2).max(1.0);
     let blocks = (metric.blocks_used as f64 * factor).ceil() + 1.0;
-    if metric.p_holm != metric.p && half_width < distance {
-        "more --blocks would make up for the number of questions".to_owned()
+    let enough = blocks_needed(questions, ALPHA);
+    if metric.blocks_used < enough {
+        format!("{questions} arms against one baseline need --blocks {enough}")
     } else if blocks <= BLOCKS_ADVISED_MAX {
         format!("about --blocks {blocks} or a quieter machine would tell")
     } else {
@@ -220,8 +240,9 @@ mod tests {
     #[test]
     fn each_verdict_reads_as_a_sentence() {
         let cpu = Metric::ServerCpuPerMessage;
-        let said =
-            |name, ratio, low, high, verdict| claim(&result(name, ratio, low, high, verdict), 0.02);
+        let said = |name, ratio, low, high, verdict| {
+            claim(&result(name, ratio, low, high, verdict), 1, 0.02)
+        };
         assert_eq!(
             said(cpu, 0.88, 0.87, 0.892, Verdict::Better),
             "uring needs 12.0 % less server CPU a message than epoll (x0.870 to x0.892, 96.1 % sure)"
@@ -245,7 +266,7 @@ mod tests {
         );
         let undecided = said(cpu, 0.99, 0.95, 1.03, Verdict::Undecided);
         assert!(undecided.starts_with(
-            "Whether uring needs less server CPU a message than epoll can't be said: x0.950"
+            "whether uring needs less server CPU a message than epoll can't be said: x0.950"
         ));
         assert!(
             undecided.ends_with("it would take a quieter machine or a longer -d to tell"),
@@ -259,14 +280,37 @@ mod tests {
     }
 
     #[test]
+    fn several_arms_are_told_how_many_blocks_they_need() {
+        let metric = result(
+            Metric::ServerCpuPerMessage,
+            0.88,
+            0.87,
+            0.89,
+            Verdict::Undecided,
+        );
+        let said = claim(
+            &MetricResult {
+                blocks_used: 6,
+                ..metric
+            },
+            2,
+            0.02,
+        );
+        assert!(
+            said.ends_with("2 arms against one baseline need --blocks 7"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_has_no_interval_gives_its_reason() {
         let mut metric = result(Metric::Rate, 1.1, 1.0, 1.2, Verdict::Invalid);
         metric.reason = Some("client-bound".to_owned());
         let expected =
-            "Whether uring answers more messages a second than epoll can't be said: client-bound";
-        assert_eq!(claim(&metric, 0.02), expected);
+            "whether uring answers more messages a second than epoll can't be said: client-bound";
+        assert_eq!(claim(&metric, 1, 0.02), expected);
         metric.ci_low = None;
-        assert_eq!(claim(&metric, 0.02), expected);
+        assert_eq!(claim(&metric, 1, 0.02), expected);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::sync::mpsc::Sender;
 
 use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
-use echometer_host::sockets::Listener;
+use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -28,17 +28,20 @@ pub const ENGINES: &[Engine] = &[
     Engine {
         name: "uring",
         available: uring::available,
+        listen: uring::listen,
         serve: uring::serve,
     },
     Engine {
         name: "epoll",
         available: epoll::available,
+        listen: listen_plainly,
         serve: epoll::serve,
     },
     #[cfg(feature = "tokio")]
     Engine {
         name: "tokio",
         available: tokio::available,
+        listen: listen_plainly,
         serve: tokio::serve,
     },
     #[cfg(feature = "tokio-uring")]
@@ -62,6 +65,17 @@ pub const ENGINES: &[Engine] = &[
 /// `config.drain_timeout`, and returns. A failing connection is closed and counted; an error returned ends the process.
 pub type Serve = fn(Listener, &Config, &Worker) -> Result<(), ServeError>;
 
+/// Makes the workers' listeners.
+pub type Listen = fn(&Config, &ListenOptions) -> Result<Vec<Listener>, ListenError>;
+
+/// The plain way to listen.
+pub(crate) fn listen_plainly(
+    config: &Config,
+    options: &ListenOptions,
+) -> Result<Vec<Listener>, ListenError> {
+    sockets::listen(&config.listen, config.workers.len(), options)
+}
+
 /// A way of moving bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Engine {
@@ -69,6 +83,8 @@ pub struct Engine {
     pub name: &'static str,
     /// Whether this machine lets it run, asked once before any worker starts, so that `auto` can choose.
     pub available: fn(&Config) -> Result<(), Unavailable>,
+    /// How its listeners are made: [`listen`](echometer_host::sockets::listen), unless it has a way of its own.
+    pub listen: Listen,
     /// The engine itself.
     pub serve: Serve,
 }

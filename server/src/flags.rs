@@ -17,6 +17,7 @@ use crate::wait::Wait;
 /// An echo server to measure against: one pinned worker a cpu, everything that it does counted.
 #[derive(Debug, Parser)]
 #[command(name = "echometer-server", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Once every worker accepts, one line on stdout says what runs, and where; logs go to stderr.
 SIGTERM or Ctrl-C: stops accepting, flushes, lets peers read to their end, exits 0. A second one exits at once, 130.
@@ -27,6 +28,9 @@ Examples:
   echometer-server --listen [::1]:0 --engine epoll --threads 2
   echometer-server --delay freeze:200ms/2s        a known truth to check a load generator against")]
 pub struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Where to listen: v4 or v6 with a port (0 picks one), or unix:/path.
     #[arg(
         long,
@@ -145,7 +149,23 @@ pub enum FlagsError {
     Cpus(#[source] std::io::Error),
 }
 
+/// What else than serving.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Command {
+    /// Say what io_uring offers on this kernel, and what would be used
+    Probe {
+        /// As JSON on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 impl Flags {
+    /// What else than serving is asked for, if anything.
+    pub fn subcommand(&self) -> Option<Command> {
+        self.command
+    }
+
     /// Where the counters are to be written at exit.
     pub fn stats(&self) -> Option<PathBuf> {
         self.stats.clone()

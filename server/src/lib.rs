@@ -12,6 +12,7 @@ pub mod delay;
 pub mod engine;
 pub mod flags;
 pub mod idle;
+pub mod probe;
 pub mod running;
 pub mod stats;
 pub mod units;

@@ -11,7 +11,7 @@ use echometer_host::address::Address;
 use echometer_host::limits::{self, UNLIMITED};
 use echometer_host::pinning::pin_current_thread;
 use echometer_host::signals::Stop;
-use echometer_host::sockets::{ListenError, ListenOptions, Listener, listen};
+use echometer_host::sockets::{ListenError, ListenOptions, Listener};
 
 use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
@@ -33,7 +33,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         shared: config.accept == Accept::Shared,
         dual_stack: config.dual_stack,
     };
-    let listeners = listen(&config.listen, config.workers.len(), &options)?;
+    let listeners = (engine.listen)(&config, &options)?;
     let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
 
     let config = Arc::new(config);

@@ -9,6 +9,8 @@ use super::*;
 pub(crate) struct Server {
     /// What a message costs it, in ns; it is the bottleneck, so this is the time between replies too.
     pub(crate) message_ns: u64,
+    /// By how much of that it differs from one stretch to the next, at most.
+    pub(crate) scatter: f64,
     /// The share of its resting time that it spends computing.
     pub(crate) restless: f64,
     /// Whether its CPU time can be read.
@@ -28,6 +30,7 @@ pub(crate) struct Server {
 /// Nothing is wrong with it.
 pub(crate) const GOOD: Server = Server {
     message_ns: 10_000,
+    scatter: 0.0,
     restless: 0.0,
     remote: false,
     dies_at: None,
@@ -107,6 +110,10 @@ impl Client for World {
         let server = &self.servers[arm];
         let stretch = state.stretches[arm];
         state.stretches[arm] += 1;
+        // Up and down without a pattern that has to do with cycles, and the same in every test run.
+        let phase = stretch * 7 + state.starts[arm] * 5 + arm * 3;
+        let wave = (phase % 11) as f64 / 5.0 - 1.0;
+        let message_ns = (server.message_ns as f64 * (1.0 + server.scatter * wave)) as u64;
         let length_ns = length.as_nanos() as u64;
         state.now_ns += length_ns;
         if server.dies_at == Some(stretch) {
@@ -116,9 +123,9 @@ impl Client for World {
         let messages = if server.silent {
             0
         } else {
-            length_ns / server.message_ns
+            length_ns / message_ns
         };
-        state.cpu_ns[arm] += messages * server.message_ns;
+        state.cpu_ns[arm] += messages * message_ns;
         for (other, resting) in self
             .servers
             .iter()
@@ -131,12 +138,10 @@ impl Client for World {
         let recorded = if server.silent {
             0
         } else {
-            span_ns / server.message_ns
+            span_ns / message_ns
         };
         let mut latency = Histogram::new(3).expect("digits");
-        latency
-            .record_n(server.message_ns, recorded)
-            .expect("in range");
+        latency.record_n(message_ns, recorded).expect("in range");
         let faults = if server.loses_at == Some(stretch) {
             [("lost".to_owned(), 3)].into()
         } else {

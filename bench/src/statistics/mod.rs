@@ -4,6 +4,7 @@
 //! Requests inside one run are not independent samples, so the unit here is the *block*: each test takes one
 //! value a block, the logarithm of arm / baseline, and its answer is a ratio with an interval.
 
+mod aligned_rank;
 mod family;
 mod holm;
 mod median;
@@ -13,6 +14,7 @@ mod verdict;
 #[cfg(test)]
 mod simulation;
 
+pub use aligned_rank::{AlignedRank, RunBlock, aligned_rank};
 pub use family::{Answer, Question, answer_all};
 pub use holm::{blocks_needed, holm};
 pub use median::median;

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use socket2::Socket;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{bound_address, raw_address, set_buffers, stream_socket};
 use crate::address::Address;
@@ -69,14 +69,37 @@ pub fn listen(
     count: usize,
     options: &ListenOptions,
 ) -> Result<Vec<Listener>, ListenError> {
+    listen_by(address, count, options, &by_calls)
+}
+
+/// How a TCP socket comes to listen on an address with a backlog: it is made, the options are set by the last argument,
+/// it is bound, it listens. It is to be non-blocking and close-on-exec.
+pub type Opening<'a> = dyn Fn(SocketAddr, u32, &mut SetOptions<'_>) -> io::Result<OwnedFd> + 'a;
+
+/// Sets a socket's options before it is bound.
+pub type SetOptions<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<()> + 'a;
+
+/// As [`listen`], with TCP sockets opened in a way of the caller's.
+///
+/// # Errors
+/// As [`listen`].
+///
+/// # Panics
+/// If `count` is 0.
+pub fn listen_by(
+    address: &Address,
+    count: usize,
+    options: &ListenOptions,
+    opening: &Opening<'_>,
+) -> Result<Vec<Listener>, ListenError> {
     assert!(0 < count, "a server listens with at least one socket");
     let listeners = match address {
-        Address::Tcp(_) => listen_tcp(address, count, options),
+        Address::Tcp(tcp) => listen_tcp(address, *tcp, count, options, opening),
         Address::Unix(path) => listen_unix(address, path, count, options),
     };
-    listeners.map_err(|source| ListenError {
+    listeners.map_err(|cause| ListenError {
         address: address.clone(),
-        source,
+        cause,
     })
 }
 
@@ -151,19 +174,19 @@ impl AsFd for Listener {
 
 /// Why it could not be listened; the text names the address, the kernel's word and a cure.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source, .address))]
+#[error("cannot listen on {address}: {cause}{}", hint(.cause, .address))]
 pub struct ListenError {
     /// Where.
     pub address: Address,
     /// What the kernel said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl ListenError {
     /// Whether somebody else has the address.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
+        self.cause.kind() == io::ErrorKind::AddrInUse
     }
 }
 
@@ -197,15 +220,30 @@ fn hint(error: &io::Error, address: &Address) -> String {
 
 fn listen_tcp(
     address: &Address,
+    tcp: SocketAddr,
     count: usize,
     options: &ListenOptions,
+    opening: &Opening<'_>,
 ) -> io::Result<Vec<Listener>> {
-    let first = tcp_socket(address, options)?;
-    first.bind(&raw_address(address)?)?;
+    let open = |address: SocketAddr, reuse_port: bool| -> io::Result<Socket> {
+        let mut set = |socket: BorrowedFd<'_>| {
+            let socket = SockRef::from(&socket);
+            set_tcp_options(&socket, address, options)?;
+            // Not said at all, rather than "off", where it was never on.
+            if reuse_port {
+                socket.set_reuse_port(true)?;
+            }
+            Ok(())
+        };
+        Ok(opening(address, options.backlog, &mut set)?.into())
+    };
+    // The first listens before the others bind: from then on the port is known to be ours alone.
+    let first = open(tcp, false)?;
     // A port 0 is a number now.
     let address = bound_address(&first, address)?;
-    // The first listens before the others bind: from here on the port is known to be ours alone.
-    start(&first, options)?;
+    let Address::Tcp(tcp) = address else {
+        unreachable!("a TCP socket is bound to a TCP address")
+    };
 
     if options.shared {
         return Ok(finish(duplicates(first, count)?, &address, options));
@@ -215,25 +253,33 @@ fn listen_tcp(
         sockets[0].set_reuse_port(true)?;
     }
     while sockets.len() < count {
-        let next = tcp_socket(&address, options)?;
-        next.set_reuse_port(true)?;
-        next.bind(&raw_address(&address)?)?;
-        start(&next, options)?;
-        sockets.push(next);
+        sockets.push(open(tcp, true)?);
     }
     Ok(finish(sockets, &address, options))
 }
 
-fn tcp_socket(address: &Address, options: &ListenOptions) -> io::Result<Socket> {
-    let socket = stream_socket(address, true)?;
+/// The plain system calls: socket, bind, listen.
+fn by_calls(address: SocketAddr, backlog: u32, set: &mut SetOptions<'_>) -> io::Result<OwnedFd> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    set(socket.as_fd())?;
+    socket.bind(&address.into())?;
+    listen_on(&socket, backlog)?;
+    Ok(socket.into())
+}
+
+fn set_tcp_options(
+    socket: &Socket,
+    address: SocketAddr,
+    options: &ListenOptions,
+) -> io::Result<()> {
     // Else the connections of a server just gone (TIME_WAIT) would hold its port for a minute.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(options.nodelay)?;
-    if let Address::Tcp(SocketAddr::V6(_)) = address {
+    if address.is_ipv6() {
         socket.set_only_v6(!options.dual_stack)?;
     }
-    set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
-    Ok(socket)
+    set_buffers(socket, options.sndbuf, options.rcvbuf)
 }
 
 fn listen_unix(
@@ -252,7 +298,7 @@ fn listen_unix(
         }
         bound => bound?,
     }
-    start(&first, options)?;
+    listen_on(&first, options.backlog)?;
     Ok(finish(duplicates(first, count)?, address, options))
 }
 
@@ -276,9 +322,9 @@ fn is_left_behind(address: &Address, path: &Path) -> bool {
     is_socket && refused().unwrap_or(false)
 }
 
-fn start(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
     // listen(2) takes an int and cuts it at somaxconn, itself an int.
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 fn finish(sockets: Vec<Socket>, address: &Address, options: &ListenOptions) -> Vec<Listener> {
@@ -312,7 +358,6 @@ mod tests {
     };
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use socket2::{Domain, SockRef, Type};
 
     use super::*;
 

@@ -3,6 +3,8 @@
 
 mod delays;
 mod limits;
+mod many;
+mod ordinary;
 mod peers;
 mod process;
 mod stopping;
@@ -12,16 +14,6 @@ mod waiting;
 
 /// What an engine does not promise, and why: a test named here is not run for it.
 const EXCEPTIONS: &[Exception] = &[
-    Exception {
-        engines: &["uring"],
-        tests: &[
-            "an_idle_connection_is_closed_and_a_busy_one_is_not",
-            "a_stuck_peer_is_idle_too",
-            "a_shared_queue_is_shared_fairly",
-            "spinning_burns_and_a_hybrid_comes_to_rest",
-        ],
-        why: "to come",
-    },
     Exception {
         engines: &["tokio", "tokio-uring", "blocking"],
         tests: &[
@@ -88,12 +80,16 @@ macro_rules! suite {
             who_waits_in_the_queue_is_not_reset
             a_peer_that_never_closes_is_cut_off_at_the_drain_time
             a_second_signal_ends_at_once
+            signals_that_come_together_are_one
         }
         tests! { limits:
             one_connection_too_many_is_closed_at_once
             the_descriptor_limit_is_waited_out
             an_idle_connection_is_closed_and_a_busy_one_is_not
             a_stuck_peer_is_idle_too
+        }
+        tests! { many:
+            ten_thousand_connections_are_served_and_cheap_while_idle
         }
         tests! { delays:
             a_fixed_delay_is_that_long
@@ -136,6 +132,11 @@ fn exception(engine: &str, test: &str) -> Option<&'static str> {
 engines! {
     epoll: "epoll",
     uring: "uring",
+    // The ring as kernels of several ages would have it: `support::RINGS`.
+    uring_none: "uring_none",
+    uring_5_19: "uring_5_19",
+    uring_6_1: "uring_6_1",
+    uring_all: "uring_all",
     #[cfg(feature = "tokio")]
     tokio: "tokio",
     #[cfg(feature = "tokio-uring")]

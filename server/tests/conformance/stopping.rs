@@ -147,9 +147,22 @@ pub(crate) fn a_second_signal_ends_at_once(engine: &str) {
         0,
         "the stop has begun"
     );
+    // Sooner it would count as the same signal.
+    thread::sleep(3 * echometer_host::signals::SAME_SIGNAL);
     server.signal(Signal::TERM);
     let (status, _) = server.wait();
     assert_eq!(status.code(), Some(130));
+}
+
+pub(crate) fn signals_that_come_together_are_one(engine: &str) {
+    let server = Process::start(engine, &["--drain-timeout", "60s"]);
+    let mut client = connect_to(server.address);
+    echo(&mut client, b"timeout(1) signals twice");
+    server.signal(Signal::TERM);
+    server.signal(Signal::TERM);
+    close(&mut client);
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
 /// Writes messages of `size` until the server's end is seen.
