@@ -187,9 +187,10 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     if !evidence.open {
         return;
     }
-    let due = tally.window.sent + tally.window.unsent;
+    // What failed connections took with them is not for lack of speed.
+    let due = tally.window.sent + tally.window.unsent - tally.window.lost;
     let achieved = tally.window.answered as f64 / due.max(1) as f64;
-    if due != 0 && achieved < ACHIEVED_MIN {
+    if due != 0 && achieved < ACHIEVED_MIN && tally.connections_alive != 0 {
         let (answered, due, share) = (
             show_count(tally.window.answered),
             show_count(due),
@@ -444,10 +445,10 @@ mod tests {
                 });
             }),
             (Status::Errors, "echo server, and alive", |tally| {
-                tally.outstanding = 1
+                tally.outstanding = 1;
             }),
             (Status::ClientBound, "add --threads", |tally| {
-                tally.busiest_thread = 0.91
+                tally.busiest_thread = 0.91;
             }),
             (Status::ClientBound, "send lag p99 10.0 us", |tally| {
                 tally
@@ -459,19 +460,19 @@ mod tests {
                     .unwrap();
             }),
             (Status::Overloaded, "lower -R", |tally| {
-                tally.window.unsent = 102
+                tally.window.unsent = 102;
             }),
             (Status::Overloaded, "unanswered messages grew", |tally| {
-                last(tally).unanswered_mean = 33.5
+                last(tally).unanswered_mean = 33.5;
             }),
             (Status::Overloaded, "wait for room grew", |tally| {
-                last(tally).queue_p50_ns = 5_000
+                last(tally).queue_p50_ns = 5_000;
             }),
             (Status::Noisy, "pin it", |tally| {
-                tally.run_delay_ns = 101_000_000
+                tally.run_delay_ns = 101_000_000;
             }),
             (Status::Unsteady, "warm up longer", |tally| {
-                last(tally).latency_p50_ns = 105_100
+                last(tally).latency_p50_ns = 105_100;
             }),
         ];
         for (status, words, change) in faults {
@@ -565,7 +566,7 @@ mod tests {
         );
         // Many short gaps are how a closed loop works, however much of the window they make up.
         let busy = judged(false, 0.0, |tally| {
-            tally.gaps.record_n(990_000, 10_000).unwrap()
+            tally.gaps.record_n(990_000, 10_000).unwrap();
         });
         assert!(
             busy.warnings
