@@ -1,2 +1,90 @@
-//! The binary.
-fn main() {}
+//! `echometer`: the bench. Parse, compare, print; the error is printed here, once.
+#![forbid(unsafe_code)]
+
+use std::{
+    env,
+    io::{self, Write},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use clap::{FromArgMatches, error::ErrorKind};
+
+use echometer::{
+    compare::{Finished, compare},
+    flags::{Cli, Command, CompareSettings},
+    guard, report,
+};
+use echometer_host::signals::Stop;
+
+fn main() -> ExitCode {
+    let mut command = Cli::parser();
+    let cli =
+        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    let outcome = match cli.command {
+        Command::Guard => {
+            guard::stand(io::stdin().lock());
+            return ExitCode::SUCCESS;
+        }
+        Command::Compare(flags) => {
+            let settings = flags.settings().unwrap_or_else(|text| {
+                let compare = command
+                    .find_subcommand_mut("compare")
+                    .expect("it was just parsed");
+                compare.error(ErrorKind::ValueValidation, text).exit()
+            });
+            run_compare(&settings)
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        // With stderr gone there is nobody left to tell, and the exit code says it too.
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
+    let stop = Stop::on_signals().context("cannot watch for signals")?;
+    let finished = compare(settings, &command_line(), &stop)?;
+    let shown = match settings.json {
+        true => io::stdout()
+            .lock()
+            .write_all(finished.comparison.to_json().as_bytes()),
+        false => show(&finished),
+    };
+    match shown {
+        // Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write to stdout");
+        }
+        _ => {}
+    }
+    Ok(ExitCode::from(finished.exit_code(settings.decide)))
+}
+
+/// The table in colour where colour is wanted, and the file to open.
+fn show(finished: &Finished) -> io::Result<()> {
+    let text = report::coloured(&report::text(&finished.comparison));
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    writeln!(
+        stdout,
+        "\nopen: {} (data: compare.json beside it)",
+        finished.report.display()
+    )
+}
+
+/// As a shell would take it, the program by its name alone.
+fn command_line() -> String {
+    let mut words: Vec<String> = env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if let Some(program) = words.first_mut() {
+        let name = Path::new(program.as_str())
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        *program = name.unwrap_or_else(|| "echometer".to_owned());
+    }
+    shell_words::join(words)
+}

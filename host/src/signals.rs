@@ -8,9 +8,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    io::Errno,
+    pipe::{PipeFlags, pipe_with},
+};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     flag, low_level,
@@ -18,6 +23,10 @@ use signal_hook::{
 
 /// The exit code of a process that a second signal cut short.
 pub const EXIT_CUT_SHORT: i32 = 130;
+
+/// Signals this close together are one: timeout(1), for example, signals its child and then the group that
+/// the child is in, and a user who meant "stop" would be taken to mean "at once".
+pub const SAME_SIGNAL: Duration = Duration::from_millis(100);
 
 /// A request to stop, shared by all threads: once made it stays made.
 ///
@@ -50,22 +59,31 @@ impl Stop {
     }
 
     /// A request that SIGTERM and SIGINT make too. A second signal exits at once with
-    /// [`EXIT_CUT_SHORT`]; a signal after a mere [`Stop::request`] counts as the first.
+    /// [`EXIT_CUT_SHORT`]; a signal after a mere [`Stop::request`] counts as the first, and so does one
+    /// that follows the first within [`SAME_SIGNAL`].
     ///
     /// The handlers stay for the life of the process; call this once, in a binary.
     ///
     /// # Errors
-    /// As for [`Stop::new`], or a handler cannot be installed.
+    /// As for [`Stop::new`], or a handler cannot be installed, or no thread can be started.
     pub fn on_signals() -> io::Result<Stop> {
         let stop = Stop::new()?;
-        let signalled = Arc::new(AtomicBool::new(false));
+        let again = Arc::new(AtomicBool::new(false));
+        let (signalled, signal_seen) = pipe_with(PipeFlags::CLOEXEC)?;
         for signal in [SIGTERM, SIGINT] {
-            // Handlers run in this order: the exit must look at the flag before this signal sets it.
-            flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&signalled))?;
-            flag::register(signal, Arc::clone(&signalled))?;
+            flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&again))?;
             flag::register(signal, Arc::clone(&stop.0.requested))?;
             low_level::pipe::register(signal, stop.0.writable.try_clone()?)?;
+            low_level::pipe::register(signal, signal_seen.try_clone()?)?;
         }
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                // Sleeps until the first signal, and ends soon after it.
+                while rustix::io::read(&signalled, &mut [0; 1]) == Err(Errno::INTR) {}
+                thread::sleep(SAME_SIGNAL);
+                again.store(true, Ordering::Relaxed);
+            })?;
         Ok(stop)
     }
 
@@ -93,8 +111,6 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     use super::*;

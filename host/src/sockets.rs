@@ -5,7 +5,7 @@ mod connect;
 mod listen;
 
 pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream};
-pub use listen::{ListenError, ListenOptions, Listener, listen};
+pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};
 
 use std::{io, path::Path};
 

@@ -83,12 +83,12 @@ pub enum FleetError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nobody answered at any of the target's addresses; this is the last one's error.
-    #[error("cannot connect to {address}: {source}; {hint}")]
+    #[error("cannot connect to {address}: {cause}; {hint}")]
     Connect {
         /// The address tried last.
         address: String,
         /// What the kernel said.
-        source: io::Error,
+        cause: io::Error,
         /// The likely cause.
         hint: &'static str,
     },
@@ -356,11 +356,11 @@ impl Fleet {
             let _ = worker.command(Command::Close { session });
         }
         Err(match failure {
-            OpenFailure::Connect(source) => {
-                let hint = connect_hint(&source);
+            OpenFailure::Connect(cause) => {
+                let hint = connect_hint(&cause);
                 OpenError::Connect {
                     address: address.to_string(),
-                    source,
+                    cause,
                     hint,
                 }
             }

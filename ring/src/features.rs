@@ -25,11 +25,22 @@ pub enum Feature {
     RegisteredRing,
     /// No index array between the kernel and the submission queue (6.6).
     NoSqarray,
+    /// The server's socket, bind and listen are operations too (6.11).
+    BindListen,
+    /// Zero-copy sends (6.0). On loopback the kernel copies all the same. A slow reader keeps the buffers of what was
+    /// sent to it, so that the pool should be large.
+    SendZc,
+    /// Busy polling of the network card's queue while waiting (6.9). Loopback has none.
+    Napi,
+    /// A kernel thread takes what is submitted (5.11 for ordinary files and users).
+    Sqpoll,
+    /// The ring is confined to what a server needs (5.10): a hole in the server is then no door to the rest of io_uring.
+    Restrictions,
 }
 
 impl Feature {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Feature; 9] = [
+    pub const ALL: [Feature; 14] = [
         Feature::MultishotAccept,
         Feature::MultishotRecv,
         Feature::Bundle,
@@ -39,6 +50,11 @@ impl Feature {
         Feature::DeferTaskrun,
         Feature::RegisteredRing,
         Feature::NoSqarray,
+        Feature::BindListen,
+        Feature::SendZc,
+        Feature::Napi,
+        Feature::Sqpoll,
+        Feature::Restrictions,
     ];
 
     /// The name on the command line, in the ready line and in files.
@@ -53,6 +69,11 @@ impl Feature {
             Feature::DeferTaskrun => "defer-taskrun",
             Feature::RegisteredRing => "registered-ring",
             Feature::NoSqarray => "no-sqarray",
+            Feature::BindListen => "bind-listen",
+            Feature::SendZc => "send-zc",
+            Feature::Napi => "napi",
+            Feature::Sqpoll => "sqpoll",
+            Feature::Restrictions => "restrictions",
         }
     }
 
@@ -85,6 +106,41 @@ impl FromStr for Feature {
     }
 }
 
+/// Two features that exclude each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "ring features {one} and {other} exclude each other ({why}); switch one of them off: -{one} or -{other}"
+)]
+pub struct Contradiction {
+    one: Feature,
+    other: Feature,
+    why: &'static str,
+}
+
+/// Which exclude each other, and why.
+const CONTRADICTIONS: [Contradiction; 4] = [
+    Contradiction {
+        one: Feature::Sqpoll,
+        other: Feature::DeferTaskrun,
+        why: "the kernel answers EINVAL: with a polling thread there is no thread to defer to",
+    },
+    Contradiction {
+        one: Feature::Sqpoll,
+        other: Feature::SkipSuccess,
+        why: "a silent send's success is known when the submit returns, and the polling thread sends later",
+    },
+    Contradiction {
+        one: Feature::SendZc,
+        other: Feature::SkipSuccess,
+        why: "a zero-copy send must say when its buffer is free",
+    },
+    Contradiction {
+        one: Feature::SendZc,
+        other: Feature::Gather,
+        why: "a gathered send is a sendmsg, and this engine's zero-copy send is a send",
+    },
+];
+
 /// A set of features.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Features(u32);
@@ -92,6 +148,13 @@ pub struct Features(u32);
 impl Features {
     /// None of them: what a 5.19 kernel offers, one request an operation.
     pub const NONE: Features = Features(0);
+
+    /// Every one, contradictions included.
+    fn all() -> Features {
+        Feature::ALL
+            .into_iter()
+            .fold(Features::NONE, Features::with)
+    }
 
     /// Whether `feature` is in the set.
     #[inline]
@@ -111,6 +174,17 @@ impl Features {
         Features(self.0 & !feature.bit())
     }
 
+    /// Whether all in the set can be used together.
+    ///
+    /// # Errors
+    /// The first two that can't.
+    pub fn check(self) -> Result<(), Contradiction> {
+        CONTRADICTIONS
+            .into_iter()
+            .find(|pair| self.has(pair.one) && self.has(pair.other))
+            .map_or(Ok(()), Err)
+    }
+
     /// Those in the set, in the order in which they are shown.
     pub fn iter(self) -> impl Iterator<Item = Feature> {
         Feature::ALL.into_iter().filter(move |f| self.has(*f))
@@ -118,11 +192,16 @@ impl Features {
 }
 
 impl Default for Features {
-    /// What pays on a kernel that has it all.
+    /// What pays, or costs nothing, on a kernel that has it all.
     fn default() -> Features {
-        Feature::ALL
-            .into_iter()
-            .fold(Features::NONE, Features::with)
+        [
+            Feature::SendZc,
+            Feature::Napi,
+            Feature::Sqpoll,
+            Feature::Restrictions,
+        ]
+        .into_iter()
+        .fold(Features::all(), Features::without)
     }
 }
 
@@ -152,6 +231,20 @@ mod tests {
             error.contains("'warp'") && error.contains("multishot-recv"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn contradictions_are_named_with_their_cure() {
+        assert_eq!(Features::default().check(), Ok(()));
+        assert_eq!(Features::NONE.check(), Ok(()));
+        let error = Features::default().with(Feature::Sqpoll).check();
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("-defer-taskrun"), "{error}");
+        let quiet = Features::default()
+            .with(Feature::SendZc)
+            .without(Feature::SkipSuccess);
+        assert!(quiet.check().unwrap_err().to_string().contains("gather"));
+        assert_eq!(quiet.without(Feature::Gather).check(), Ok(()));
     }
 
     #[test]

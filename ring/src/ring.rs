@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::register::Restriction;
+use io_uring::types::{CancelBuilder, Fd, Fixed, Napi, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
@@ -19,6 +20,7 @@ use crate::gather::Gather;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
+use crate::trials;
 
 /// The buffer group that all receives pick from.
 const GROUP: u16 = 0;
@@ -26,12 +28,17 @@ const GROUP: u16 = 0;
 /// Buffers that are offered at first, and each time that those run out: few enough to stay in cache.
 const BUFFERS_OPENED: u16 = 64;
 
+/// How long a wait polls the network card's queue, with `napi`.
+const NAPI_POLL_US: u32 = 50;
+
 /// How long a ring that ends waits for its last completions. Cancelled socket operations end at once; the limit is
 /// there so that a kernel fault costs memory and not the process.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
 
 /// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
 pub struct Ring {
+    /// It was set up with restrictions and not used yet: files can still be installed.
+    disabled: bool,
     // The three faces borrow from `uring`, which is boxed and outlives them: see `Drop`.
     submitter: ManuallyDrop<Submitter<'static>>,
     submissions: ManuallyDrop<SubmissionQueue<'static>>,
@@ -146,7 +153,31 @@ impl Ring {
         if features.has(Feature::RegisteredRing) && submitter.register_ring_fd().is_err() {
             features = features.without(Feature::RegisteredRing);
         }
-        let mut ring = Ring {
+        if features.has(Feature::Napi)
+            && submitter
+                .register_napi(&mut Napi::new().set_busy_poll_timeout(NAPI_POLL_US))
+                .is_err()
+        {
+            features = features.without(Feature::Napi);
+        }
+        if features.has(Feature::Restrictions) {
+            confine(&submitter).map_err(|source| SetupError::Other {
+                step: "confining the ring (--uring +restrictions)",
+                source,
+            })?;
+        }
+        let limited = features.has(Feature::MultishotRecv) && trials::recv_can_be_limited();
+        // Unbounded, a bundle would let one connection take all buffers at once.
+        if features.has(Feature::Bundle) && !(limited && trials::bundles_are_sound()) {
+            features = features.without(Feature::Bundle);
+        }
+        let recv_bytes_max = if limited {
+            config.recv_bytes_max.max(1)
+        } else {
+            0
+        };
+        Ok(Ring {
+            disabled: features.has(Feature::Restrictions),
             submitter: ManuallyDrop::new(submitter),
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
@@ -166,57 +197,10 @@ impl Ring {
                 buffers: VecDeque::new(),
                 more: false,
             },
-            recv_bytes_max: config.recv_bytes_max.max(1),
+            recv_bytes_max,
             addresses: Vec::new(),
             counts: Counts::default(),
-        };
-        if ring.features.has(Feature::MultishotRecv) && !ring.has_recv_limits() {
-            // Unbounded, a bundle would let one connection take all buffers at once.
-            ring.features = ring.features.without(Feature::Bundle);
-            ring.recv_bytes_max = 0;
-        }
-        ring.counts = Counts::default();
-        Ok(ring)
-    }
-
-    /// Whether this kernel bounds multishot receives (6.17): tried on a pair of sockets, which takes some microseconds.
-    fn has_recv_limits(&mut self) -> bool {
-        let pair = rustix::net::socketpair(
-            rustix::net::AddressFamily::UNIX,
-            rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::CLOEXEC,
-            None,
-        );
-        let Ok((near, far)) = pair else {
-            return false;
-        };
-        let Ok(slot) = self.install(near.as_fd()) else {
-            return false;
-        };
-        self.recv(slot);
-        // The far end's close ends the receive, whatever the kernel can.
-        drop(far);
-        let deadline = Instant::now() + REAP_LIMIT;
-        let mut limits = false;
-        while Instant::now() < deadline {
-            if self
-                .submit_and_wait(Some(Duration::from_millis(100)))
-                .is_err()
-            {
-                return false;
-            }
-            while let Some(event) = self.next_event() {
-                match event {
-                    Event::Recv { result, .. } => {
-                        limits = result.is_ok();
-                        self.close(slot);
-                    }
-                    Event::Close { .. } => return limits,
-                    _ => {}
-                }
-            }
-        }
-        false
+        })
     }
 
     /// The features in use: those asked for, less what this kernel lacks.
@@ -413,9 +397,20 @@ impl Ring {
             let (start, len) = self.piece(&payload);
             // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
             let len = u32::try_from(len).unwrap_or(u32::MAX);
-            match target {
-                Target::Direct(fixed) => opcode::Send::new(fixed, start, len).flags(flags).build(),
-                Target::Plain(fd) => opcode::Send::new(fd, start, len).flags(flags).build(),
+            let zero_copy = self.features.has(Feature::SendZc);
+            match (target, zero_copy) {
+                (Target::Direct(fixed), false) => {
+                    opcode::Send::new(fixed, start, len).flags(flags).build()
+                }
+                (Target::Plain(fd), false) => {
+                    opcode::Send::new(fd, start, len).flags(flags).build()
+                }
+                (Target::Direct(fixed), true) => {
+                    opcode::SendZc::new(fixed, start, len).flags(flags).build()
+                }
+                (Target::Plain(fd), true) => {
+                    opcode::SendZc::new(fd, start, len).flags(flags).build()
+                }
             }
         };
         // Only a send that can't wait is known to have ended when the submit returns.
@@ -575,6 +570,27 @@ impl Ring {
         self.enter(0, None)
     }
 
+    /// As [`Ring::submit`], without a call into the kernel where there is nothing to hand over and nothing to fetch: for
+    /// a loop that spins.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`].
+    #[inline]
+    pub fn submit_if_due(&mut self) -> io::Result<()> {
+        self.completions.sync();
+        self.submissions.sync();
+        let due = !self.submissions.is_empty()
+            || !self.completions.is_empty()
+            || self.submissions.taskrun()
+            || self.submissions.cq_overflow()
+            || 0 < self.confirmable;
+        if due {
+            return self.enter(0, None);
+        }
+        std::hint::spin_loop();
+        Ok(())
+    }
+
     /// Hands over what was asked for and waits for an event, or for `limit` at most.
     ///
     /// # Errors
@@ -706,6 +722,9 @@ impl Ring {
     }
 
     fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        if std::mem::take(&mut self.disabled) {
+            self.submitter.register_enable_rings()?;
+        }
         self.pool.publish();
         self.submissions.sync();
         self.counts.enters += 1;
@@ -767,6 +786,17 @@ impl Ring {
             if matches!(token.op, Op::Accept | Op::Recv | Op::Poll) {
                 state.armed = None;
                 state.cancelling = false;
+            }
+        }
+        let mut result = result;
+        if token.op == Op::Send {
+            if more {
+                // Zero-copy: it was sent, or failed, and the buffer is still the kernel's until the notification.
+                state.outcome = result;
+                return None;
+            }
+            if cqueue::notif(flags) {
+                result = state.outcome;
             }
         }
         if state.life == Life::Closing {
@@ -1029,6 +1059,32 @@ fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
             .write(bytes);
     }
     entry
+}
+
+/// Allows the operations that a server needs and no others. Registrations come before this; afterwards the kernel
+/// refuses all but the one that lets the ring go.
+fn confine(submitter: &Submitter<'_>) -> io::Result<()> {
+    /// `IORING_UNREGISTER_RING_FDS`
+    const UNREGISTER_RING_FDS: u8 = 21;
+    let operations = [
+        opcode::Accept::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::SendMsg::CODE,
+        opcode::SendZc::CODE,
+        opcode::Shutdown::CODE,
+        opcode::Close::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+    ];
+    let flags = squeue::Flags::FIXED_FILE.bits()
+        | squeue::Flags::BUFFER_SELECT.bits()
+        | squeue::Flags::SKIP_SUCCESS.bits();
+    let mut allowed: Vec<Restriction> = operations.map(Restriction::sqe_op).into();
+    // With the operations alone, every request that carries a flag is refused.
+    allowed.push(Restriction::sqe_flags_allowed(flags));
+    allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
+    submitter.register_restrictions(&mut allowed)
 }
 
 #[derive(Clone, Copy)]

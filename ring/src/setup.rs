@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use io_uring::IoUring;
+use io_uring::{IoUring, Probe, opcode};
 use rustix::io::Errno;
 
 use crate::features::{Feature, Features};
@@ -112,13 +113,28 @@ impl SetupError {
     }
 }
 
+/// How long the kernel's polling thread looks for work before it sleeps.
+const SQPOLL_IDLE_MS: u32 = 50;
+
+/// How often a ring is asked for again where its memory was refused: 300 ms in all.
+const MEMORY_TRIES: u32 = 4;
+
 /// Asks for a ring with all that `config` wants and steps down where the kernel answers EINVAL: by trying, because
 /// version numbers say nothing about distribution kernels. Returns what is in use with it.
 pub(crate) fn build(config: &Config) -> Result<(IoUring, Features), SetupError> {
     let mut features = config.features;
+    let mut short_of_memory = 0;
     loop {
         match attempt(config, features) {
             Ok(ring) => return Ok((ring, features)),
+            // What an ended ring was charged is given back some 30 to 90 ms after its end.
+            Err(error)
+                if Errno::from_io_error(&error) == Some(Errno::NOMEM)
+                    && short_of_memory < MEMORY_TRIES =>
+            {
+                short_of_memory += 1;
+                std::thread::sleep(Duration::from_millis(10 << short_of_memory));
+            }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                 // The youngest first: 6.6, then 6.1.
                 let youngest = [Feature::NoSqarray, Feature::DeferTaskrun]
@@ -151,7 +167,30 @@ fn attempt(config: &Config, features: Features) -> io::Result<IoUring> {
     if features.has(Feature::NoSqarray) {
         builder.setup_no_sqarray();
     }
+    if features.has(Feature::Sqpoll) {
+        builder.setup_sqpoll(SQPOLL_IDLE_MS);
+    }
+    if features.has(Feature::Restrictions) {
+        // Restrictions are set on a ring that can't be used yet.
+        builder.setup_r_disabled();
+    }
     builder.build(config.entries)
+}
+
+/// Whether this kernel has the operations that a feature consists of, where it consists of any.
+pub(crate) fn operations_exist(feature: Feature) -> bool {
+    let needed: &[u8] = match feature {
+        Feature::BindListen => &[
+            opcode::Socket::CODE,
+            opcode::Bind::CODE,
+            opcode::Listen::CODE,
+        ],
+        Feature::SendZc => &[opcode::SendZc::CODE],
+        _ => return true,
+    };
+    let mut probe = Probe::new();
+    let probed = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
+    probed.is_ok() && needed.iter().all(|code| probe.is_supported(*code))
 }
 
 /// What a refused `io_uring_setup` means: the errno alone doesn't tell a sandbox from a sysctl.
@@ -179,7 +218,7 @@ fn refused(config: &Config, error: io::Error) -> SetupError {
 
 fn denied() -> SetupError {
     let sysctl = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let filtered = status.lines().any(|line| {
         line.strip_prefix("Seccomp:")
             .is_some_and(|v| v.trim() != "0")

@@ -47,6 +47,8 @@ pub(crate) struct State {
     /// The bytes that the kernel is sending: one send at a time, because two on one socket corrupt its stream (a short
     /// first send is followed by the second's bytes).
     pub(crate) sending: Option<Payload>,
+    /// What a zero-copy send said before its buffer was free.
+    pub(crate) outcome: i32,
     /// That send says nothing when it succeeds: its ticket, which no other silent send of late has. 0: it will speak.
     pub(crate) ticket: u32,
 }
@@ -63,6 +65,7 @@ impl State {
             cancelling: false,
             file: None,
             sending: None,
+            outcome: 0,
             ticket: 0,
         }
     }

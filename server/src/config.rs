@@ -5,6 +5,7 @@ use std::time::Duration;
 use echometer_host::address::Address;
 
 use crate::delay::Delay;
+use crate::wait::Wait;
 
 /// The least bytes a connection may owe before it is no longer received from. Two of the largest sensible pieces:
 /// one on its way out, one on its way in.
@@ -21,6 +22,12 @@ pub struct Config {
     pub workers: Vec<Option<u32>>,
     /// Connections that may wait to be accepted, as asked; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
+    /// How workers share what arrives.
+    pub accept: Accept,
+    /// A v6 listener takes v4 connections too.
+    pub dual_stack: bool,
+    /// What a worker does while there is nothing to do.
+    pub wait: Wait,
     /// Bytes received at once, 1 to 2^30. `None`: the engine's own choice.
     pub buffer_size: Option<u32>,
     /// Receive buffers a worker, for engines that have a pool of them. `None`: the engine's own choice.
@@ -31,6 +38,9 @@ pub struct Config {
     /// Bytes that a connection may owe its peer before it is no longer received from, at least 1
     /// (see [`Connection::new`](crate::connection::Connection::new)).
     pub owed_max: u32,
+    /// A connection on which nothing moves for this long is closed, as [`TimedOut`](crate::connection::CloseReason).
+    /// Never zero. It may take a scheduling turn longer, never shorter.
+    pub idle_timeout: Option<Duration>,
     /// How long a stop may wait for peers to read and close.
     pub drain_timeout: Duration,
     /// A known slowness, for calibrating instruments.
@@ -54,6 +64,17 @@ pub enum EngineChoice {
     Named(String),
 }
 
+/// How workers share what arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accept {
+    /// A listener a worker on one port (SO_REUSEPORT): the kernel spreads connections by a hash, so who gets one is
+    /// known before anyone wakes.
+    #[default]
+    ReusePort,
+    /// One listener: whoever is free takes the next one.
+    Shared,
+}
+
 impl Default for Config {
     fn default() -> Config {
         Config {
@@ -61,10 +82,14 @@ impl Default for Config {
             engine: EngineChoice::Auto,
             workers: vec![None],
             backlog: 4096,
+            accept: Accept::ReusePort,
+            dual_stack: false,
+            wait: Wait::Block,
             buffer_size: None,
             buffers: None,
             connections_max: None,
             owed_max: OWED_MAX_DEFAULT,
+            idle_timeout: None,
             drain_timeout: Duration::from_secs(5),
             delay: Delay::None,
             nodelay: true,

@@ -263,6 +263,15 @@ impl CloseReason {
         }
     }
 
+    /// The same for an error that went through std, or through a runtime's time limit.
+    pub fn from_io(error: &std::io::Error) -> CloseReason {
+        match rustix::io::Errno::from_io_error(error) {
+            Some(errno) => CloseReason::from_errno(errno),
+            None if error.kind() == std::io::ErrorKind::TimedOut => CloseReason::TimedOut,
+            None => CloseReason::Error,
+        }
+    }
+
     /// Sorts the error of a receive, a send or a shutdown on a connected socket. A reset shows as ECONNRESET first
     /// and as EPIPE (or ENOTCONN) to every call after it.
     pub fn from_errno(errno: rustix::io::Errno) -> CloseReason {

@@ -176,6 +176,11 @@ impl AcceptError {
         }
     }
 
+    /// The same for an error that went through std.
+    pub fn from_io(error: &std::io::Error) -> AcceptError {
+        Errno::from_io_error(error).map_or(AcceptError::Other, AcceptError::from_errno)
+    }
+
     /// Whether trying again at once would fail again: a limit was met, and something must be closed first.
     pub fn is_limit(self) -> bool {
         matches!(

@@ -7,6 +7,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use rand_distr::Exp1;
+
 use crate::units;
 
 /// How much later than it could a server echoes.
@@ -19,6 +23,12 @@ pub enum Delay {
     Fixed {
         /// 1 ns to 60 s.
         delay_ns: u64,
+    },
+    /// Each piece received is echoed after a time drawn anew for it from the exponential distribution; where that
+    /// would overtake an earlier piece of its connection, together with that one.
+    Exp {
+        /// 1 ns to 60 s.
+        mean_ns: u64,
     },
     /// Nothing is echoed while CLOCK_MONOTONIC modulo the period is below the length, by any worker of any server
     /// of the machine: the clock is theirs in common.
@@ -33,6 +43,13 @@ pub enum Delay {
         /// 1 ns to 1 s.
         burn_ns: u64,
     },
+}
+
+/// Says of each piece received when it may be echoed.
+#[derive(Debug)]
+pub struct Releases {
+    delay: Delay,
+    random: StdRng,
 }
 
 /// What waits for its time to come: in order of due times, and of pushing where those are equal. So a fixed delay,
@@ -53,14 +70,10 @@ impl Delay {
         *self == Delay::None
     }
 
-    /// When a piece received at `now_ns` may be echoed: never before `now_ns`. [`Delay::Busy`] is CPU time and no
-    /// waiting: see [`busy_ns`](Self::busy_ns).
-    pub fn release_at(&self, now_ns: u64) -> u64 {
-        match *self {
-            Delay::None | Delay::Busy { .. } => now_ns,
-            Delay::Fixed { delay_ns } => now_ns.saturating_add(delay_ns),
-            Delay::Freeze { .. } => self.frozen_until(now_ns).unwrap_or(now_ns),
-        }
+    /// Whether pieces are put off one by one, and so wait in a [`DelayQueue`].
+    #[inline]
+    pub fn holds_back(&self) -> bool {
+        matches!(self, Delay::Fixed { .. } | Delay::Exp { .. })
     }
 
     /// The end of the frozen stretch that holds `now_ns`, if one does. Until then nothing may be echoed.
@@ -83,6 +96,32 @@ impl Delay {
             Delay::Busy { burn_ns } => burn_ns,
             _ => 0,
         }
+    }
+}
+
+impl Releases {
+    /// Workers take different seeds, or they would draw the same times. The same seed draws the same times again.
+    pub fn new(delay: Delay, seed: u64) -> Releases {
+        Releases {
+            delay,
+            random: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// When a piece received at `now_ns` may be echoed: never before `now_ns`, and never before `previous_ns`, when the
+    /// piece before it on its connection may be (0 for the first), so that bytes keep their order. [`Delay::Busy`] is
+    /// CPU time and no waiting: see [`Delay::busy_ns`].
+    pub fn due_ns(&mut self, now_ns: u64, previous_ns: u64) -> u64 {
+        let due_ns = match self.delay {
+            Delay::None | Delay::Busy { .. } => now_ns,
+            Delay::Fixed { delay_ns } => now_ns.saturating_add(delay_ns),
+            Delay::Exp { mean_ns } => {
+                let drawn: f64 = self.random.sample(Exp1);
+                now_ns.saturating_add((drawn * mean_ns as f64) as u64)
+            }
+            Delay::Freeze { .. } => self.delay.frozen_until(now_ns).unwrap_or(now_ns),
+        };
+        due_ns.max(previous_ns)
     }
 }
 
@@ -137,17 +176,20 @@ impl<T> Default for DelayQueue<T> {
     }
 }
 
-/// `none`, `fixed:1ms`, `freeze:200ms/2s`, `busy:20us`.
+/// `none`, `fixed:1ms`, `exp:1ms`, `freeze:200ms/2s`, `busy:20us`.
 impl FromStr for Delay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Delay, String> {
-        const CHOICES: &str = "none, fixed:1ms, freeze:200ms/2s, busy:20us";
+        const CHOICES: &str = "none, fixed:1ms, exp:1ms, freeze:200ms/2s, busy:20us";
         let (kind, value) = text.split_once(':').unwrap_or((text, ""));
         match kind {
             "none" if value.is_empty() => Ok(Delay::None),
             "fixed" => Ok(Delay::Fixed {
                 delay_ns: bounded(value, Duration::from_secs(60))?,
+            }),
+            "exp" => Ok(Delay::Exp {
+                mean_ns: bounded(value, Duration::from_secs(60))?,
             }),
             "busy" => Ok(Delay::Busy {
                 burn_ns: bounded(value, Duration::from_secs(1))?,
@@ -181,6 +223,7 @@ impl fmt::Display for Delay {
         match *self {
             Delay::None => write!(f, "none"),
             Delay::Fixed { delay_ns } => write!(f, "fixed:{:?}", time(delay_ns)),
+            Delay::Exp { mean_ns } => write!(f, "exp:{:?}", time(mean_ns)),
             Delay::Freeze {
                 length_ns,
                 period_ns,
@@ -253,7 +296,13 @@ mod tests {
             })
         );
         assert_eq!("busy:20us".parse(), Ok(Delay::Busy { burn_ns: 20_000 }));
-        for text in ["none", "fixed:1.1ms", "freeze:200ms/2s", "busy:20µs"] {
+        for text in [
+            "none",
+            "fixed:1.1ms",
+            "exp:1ms",
+            "freeze:200ms/2s",
+            "busy:20µs",
+        ] {
             let delay: Delay = text.parse().expect("one of the grammar's own examples");
             assert_eq!(delay.to_string(), text);
         }
@@ -262,11 +311,13 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let error = |text: &str| text.parse::<Delay>().expect_err(text);
-        assert!(error("slow").contains("none, fixed:1ms, freeze:200ms/2s, busy:20us"));
+        assert!(error("slow").contains("none, fixed:1ms, exp:1ms, freeze:200ms/2s, busy:20us"));
         assert!(error("fixed").contains("number"));
         assert!(error("fixed:1").contains("no unit"));
         assert!(error("fixed:0ms").contains("nothing"));
         assert!(error("fixed:2m").contains("limit"));
+        assert!(error("exp").contains("number"));
+        assert!(error("exp:0s").contains("nothing"));
         assert!(error("freeze:200ms").contains("period"));
         assert!(error("freeze:2s/2s").contains("for ever"));
         assert!(error("none:1ms").contains("no delay"));
@@ -279,8 +330,30 @@ mod tests {
         assert_eq!(delay.frozen_until(4_199 * MS), Some(4_200 * MS));
         assert_eq!(delay.frozen_until(4_200 * MS), None);
         assert_eq!(delay.frozen_until(5_999 * MS), None);
-        assert_eq!(delay.release_at(4_150 * MS), 4_200 * MS);
-        assert_eq!(delay.release_at(4_250 * MS), 4_250 * MS);
+        let mut releases = Releases::new(delay, 0);
+        assert_eq!(releases.due_ns(4_150 * MS, 0), 4_200 * MS);
+        assert_eq!(releases.due_ns(4_250 * MS, 0), 4_250 * MS);
+    }
+
+    #[test]
+    fn drawn_times_are_exponential_and_in_order() {
+        let delay = "exp:1ms".parse().expect("valid");
+        let mut releases = Releases::new(delay, 7);
+        let mut drawn: Vec<u64> = (0..100_000)
+            .map(|_| releases.due_ns(5 * MS, 0) - 5 * MS)
+            .collect();
+        drawn.sort_unstable();
+        // Quantiles are -ln(1 - q); the seed is fixed, and at 100,000 draws each has a standard error below 1 %.
+        for (q, truth_ms) in [(0.5, 0.693), (0.9, 2.303), (0.99, 4.605)] {
+            let shown_ms = drawn[(q * 100_000.0) as usize] as f64 / MS as f64;
+            assert!((shown_ms / truth_ms - 1.0).abs() < 0.03, "{q}: {shown_ms}");
+        }
+        let mut previous_ns = 0;
+        for now_ns in (0..100 * MS).step_by(MS as usize / 10) {
+            let due_ns = releases.due_ns(now_ns, previous_ns);
+            assert!(now_ns.max(previous_ns) <= due_ns);
+            previous_ns = due_ns;
+        }
     }
 
     #[test]
@@ -301,7 +374,7 @@ mod tests {
         #[test]
         fn a_release_is_never_early_and_never_frozen(length in 1u64..5_000, extra in 1u64..5_000, now in any::<u32>()) {
             let delay = Delay::Freeze { length_ns: length, period_ns: length + extra };
-            let released = delay.release_at(u64::from(now));
+            let released = Releases::new(delay, 0).due_ns(u64::from(now), 0);
             prop_assert!(u64::from(now) <= released);
             prop_assert_eq!(delay.frozen_until(released), None);
             prop_assert!(released - u64::from(now) <= length);

@@ -4,6 +4,8 @@
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
 pub mod epoll;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 pub mod uring;
 
 use std::io;
@@ -12,22 +14,32 @@ use std::sync::mpsc::Sender;
 
 use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
-use echometer_host::sockets::Listener;
+use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 
 use crate::config::Config;
 use crate::counters::Counters;
+use crate::wait::Wait;
 
 /// Every engine, in the order in which `auto` tries them.
 pub const ENGINES: &[Engine] = &[
     Engine {
         name: "uring",
         available: uring::available,
+        listen: uring::listen,
         serve: uring::serve,
     },
     Engine {
         name: "epoll",
         available: epoll::available,
+        listen: listen_plainly,
         serve: epoll::serve,
+    },
+    #[cfg(feature = "tokio")]
+    Engine {
+        name: "tokio",
+        available: tokio::available,
+        listen: listen_plainly,
+        serve: tokio::serve,
     },
 ];
 
@@ -39,6 +51,17 @@ pub const ENGINES: &[Engine] = &[
 /// `config.drain_timeout`, and returns. A failing connection is closed and counted; an error returned ends the process.
 pub type Serve = fn(Listener, &Config, &Worker) -> Result<(), ServeError>;
 
+/// Makes the workers' listeners.
+pub type Listen = fn(&Config, &ListenOptions) -> Result<Vec<Listener>, ListenError>;
+
+/// The plain way to listen.
+pub(crate) fn listen_plainly(
+    config: &Config,
+    options: &ListenOptions,
+) -> Result<Vec<Listener>, ListenError> {
+    sockets::listen(&config.listen, config.workers.len(), options)
+}
+
 /// A way of moving bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Engine {
@@ -46,6 +69,8 @@ pub struct Engine {
     pub name: &'static str,
     /// Whether this machine lets it run, asked once before any worker starts, so that `auto` can choose.
     pub available: fn(&Config) -> Result<(), Unavailable>,
+    /// How its listeners are made: [`listen`](echometer_host::sockets::listen), unless it has a way of its own.
+    pub listen: Listen,
     /// The engine itself.
     pub serve: Serve,
 }
@@ -116,6 +141,21 @@ impl Engine {
     /// The engine of that name.
     pub fn named(name: &str) -> Option<&'static Engine> {
         ENGINES.iter().find(|engine| engine.name == name)
+    }
+}
+
+/// For an engine that is here to be compared with, and keeps to what its runtime does: refuses the flags that only the
+/// hand-written engines follow.
+fn refuse_experiments(name: &str, config: &Config) -> Result<(), Unavailable> {
+    let refused = [
+        (config.wait != Wait::Block, "--wait"),
+        (!config.delay.is_none(), "--delay"),
+    ];
+    match refused.iter().find(|(set, _)| *set) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Unavailable::Usage(format!(
+            "{flag} is not for the engine {name}: drop it, or use --engine uring or epoll"
+        ))),
     }
 }
 

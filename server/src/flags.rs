@@ -1,5 +1,6 @@
 //! The command line: what was typed, and what it means. Nobody else sees a flag.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,14 +8,16 @@ use clap::Parser;
 use echometer_host::address::Address;
 use echometer_host::cpus::{self, CpuList};
 
-use crate::config::{Config, EngineChoice, OWED_MAX_DEFAULT};
+use crate::config::{Accept, Config, EngineChoice, OWED_MAX_DEFAULT};
 use crate::delay::Delay;
 use crate::engine::{ENGINES, Engine};
 use crate::units;
+use crate::wait::Wait;
 
 /// An echo server to measure against: one pinned worker a cpu, everything that it does counted.
 #[derive(Debug, Parser)]
 #[command(name = "echometer-server", version, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "\
 Once every worker accepts, one line on stdout says what runs, and where; logs go to stderr.
 SIGTERM or Ctrl-C: stops accepting, flushes, lets peers read to their end, exits 0. A second one exits at once, 130.
@@ -25,6 +28,9 @@ Examples:
   echometer-server --listen [::1]:0 --engine epoll --threads 2
   echometer-server --delay freeze:200ms/2s        a known truth to check a load generator against")]
 pub struct Flags {
+    #[command(subcommand)]
+    command: Option<Command>,
+
     /// Where to listen: v4 or v6 with a port (0 picks one), or unix:/path.
     #[arg(
         long,
@@ -55,6 +61,23 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=0x7fff_ffff), help_heading = "Serving")]
     backlog: u32,
 
+    /// A listener a worker (reuseport: spread by the kernel), or one for all (shared: the next free worker takes it).
+    #[arg(long, value_name = "HOW", default_value = "reuseport", value_parser = accept, help_heading = "Serving")]
+    accept: Accept,
+
+    /// Take v4 connections too on a v6 address such as [::]:7777.
+    #[arg(long, help_heading = "Serving")]
+    dual_stack: bool,
+
+    /// What a worker does between messages: block (sleep), spin (never sleep), or hybrid:50us (spin that long first).
+    #[arg(
+        long,
+        value_name = "HOW",
+        default_value = "block",
+        help_heading = "Serving"
+    )]
+    wait: Wait,
+
     /// Write the counters to this file (JSON, echometer.stats/1) at exit.
     #[arg(long, value_name = "FILE", help_heading = "Serving")]
     stats: Option<PathBuf>,
@@ -75,6 +98,10 @@ pub struct Flags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Limits")]
     max_connections: Option<u32>,
 
+    /// Close a connection on which nothing moves for this long. 0: never.
+    #[arg(long, value_name = "TIME", default_value = "0", value_parser = idle_timeout, help_heading = "Limits")]
+    idle_timeout: IdleTimeout,
+
     /// Leave Nagle's algorithm on (default: TCP_NODELAY).
     #[arg(long, help_heading = "Sockets")]
     nagle: bool,
@@ -87,7 +114,7 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", value_parser = socket_buffer, help_heading = "Sockets")]
     rcvbuf: Option<usize>,
 
-    /// A known slowness: none, fixed:1ms, freeze:200ms/2s or busy:20us.
+    /// A known slowness: none, fixed:1ms, exp:1ms, freeze:200ms/2s or busy:20us.
     #[arg(
         long,
         value_name = "KIND",
@@ -100,6 +127,10 @@ pub struct Flags {
     #[arg(long, value_name = "LIST", allow_hyphen_values = true, value_parser = switches, help_heading = "Experiments")]
     uring: Option<Switches>,
 }
+
+/// `--idle-timeout` as typed. (An `Option` here would mean to clap that the flag itself may be absent.)
+#[derive(Debug, Clone, Copy)]
+struct IdleTimeout(Option<Duration>);
 
 /// `--uring` as typed, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +149,23 @@ pub enum FlagsError {
     Cpus(#[source] std::io::Error),
 }
 
+/// What else than serving.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Command {
+    /// Say what io_uring offers on this kernel, and what would be used
+    Probe {
+        /// As JSON on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 impl Flags {
+    /// What else than serving is asked for, if anything.
+    pub fn subcommand(&self) -> Option<Command> {
+        self.command
+    }
+
     /// Where the counters are to be written at exit.
     pub fn stats(&self) -> Option<PathBuf> {
         self.stats.clone()
@@ -138,6 +185,12 @@ impl Flags {
                 "--uring switches features of the engine uring, not of {name}: drop it, or use --engine uring"
             )));
         }
+        if self.dual_stack && !matches!(self.listen, Address::Tcp(SocketAddr::V6(_))) {
+            return Err(FlagsError::Usage(format!(
+                "--dual-stack needs a v6 address to listen on, not {}: use --listen [::]:7777, or drop it",
+                self.listen
+            )));
+        }
         let workers = match (self.cpus, self.threads) {
             (Some(cpus), _) => cpus.iter().map(Some).collect(),
             (None, Some(threads)) => vec![None; usize::from(threads)],
@@ -152,10 +205,14 @@ impl Flags {
             engine: self.engine,
             workers,
             backlog: self.backlog,
+            accept: self.accept,
+            dual_stack: self.dual_stack,
+            wait: self.wait,
             buffer_size: self.buffer_size,
             buffers: self.buffers,
             connections_max: self.max_connections,
             owed_max: OWED_MAX_DEFAULT,
+            idle_timeout: self.idle_timeout.0,
             drain_timeout: self.drain_timeout,
             delay: self.delay,
             nodelay: !self.nagle,
@@ -177,15 +234,34 @@ fn engine(text: &str) -> Result<EngineChoice, String> {
     }
 }
 
+fn accept(text: &str) -> Result<Accept, String> {
+    match text {
+        "reuseport" => Ok(Accept::ReusePort),
+        "shared" => Ok(Accept::Shared),
+        _ => Err("there are reuseport, shared".into()),
+    }
+}
+
 fn drain_timeout(text: &str) -> Result<Duration, String> {
-    let limit = Duration::from_secs(3600);
-    units::duration(text).and_then(|time| {
-        if time <= limit {
-            Ok(time)
-        } else {
-            Err("it may be 1h at most".into())
-        }
-    })
+    time_within(text, Duration::ZERO, Duration::from_secs(3600))
+}
+
+fn idle_timeout(text: &str) -> Result<IdleTimeout, String> {
+    // No other time is the same in all units.
+    if text == "0" || units::duration(text)?.is_zero() {
+        return Ok(IdleTimeout(None));
+    }
+    let day = Duration::from_secs(24 * 3600);
+    time_within(text, Duration::from_millis(1), day).map(|time| IdleTimeout(Some(time)))
+}
+
+fn time_within(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let time = units::duration(text)?;
+    if min <= time && time <= max {
+        Ok(time)
+    } else {
+        Err(format!("it may be {min:?} to {max:?}"))
+    }
 }
 
 fn buffer_size(text: &str) -> Result<u32, String> {
@@ -257,6 +333,7 @@ mod tests {
         let allowed = cpus::allowed().expect("a mask");
         assert_eq!(config.workers, allowed.iter().map(Some).collect::<Vec<_>>());
         assert!(config.nodelay);
+        assert_eq!((config.wait, config.idle_timeout), (Wait::Block, None));
     }
 
     #[test]
@@ -285,6 +362,13 @@ mod tests {
             "250ms",
             "--delay",
             "fixed:1ms",
+            "--accept",
+            "shared",
+            "--wait",
+            "hybrid:50us",
+            "--idle-timeout",
+            "1.5s",
+            "--dual-stack",
         ]);
         assert_eq!(config.listen.to_string(), "[::1]:0");
         assert_eq!(config.engine, EngineChoice::Named("epoll".into()));
@@ -297,6 +381,10 @@ mod tests {
         assert!(!config.nodelay);
         assert_eq!((config.sndbuf, config.rcvbuf), (Some(65536), Some(65536)));
         assert_eq!(config.drain_timeout, Duration::from_millis(250));
+        assert_eq!((config.accept, config.dual_stack), (Accept::Shared, true));
+        let spin = Duration::from_micros(50);
+        assert_eq!(config.wait, Wait::Hybrid { spin });
+        assert_eq!(config.idle_timeout, Some(Duration::from_millis(1500)));
         assert_eq!(
             config.delay,
             Delay::Fixed {
@@ -335,12 +423,24 @@ mod tests {
             (&["--drain-timeout", "5"], &["--drain-timeout", "unit"]),
             (&["--delay", "slow"], &["--delay", "freeze:200ms/2s"]),
             (&["--uring", "bundle"], &["--uring", "+ or -"]),
+            (&["--accept", "both"], &["--accept", "reuseport, shared"]),
+            (&["--wait", "hybrid"], &["--wait", "hybrid:50us"]),
+            (&["--idle-timeout", "5"], &["--idle-timeout", "unit"]),
+            (&["--idle-timeout", "1us"], &["--idle-timeout", "1ms to"]),
         ] {
             let text = parse(args).expect_err("wrong").to_string();
             for word in words {
                 assert!(text.contains(word), "{args:?}: `{word}` is not in: {text}");
             }
         }
+    }
+
+    #[test]
+    fn a_dual_stack_needs_a_v6_address() {
+        let flags = parse(&["--listen", "127.0.0.1:0", "--dual-stack"]).expect("right alone");
+        assert!(
+            matches!(flags.into_config(), Err(FlagsError::Usage(text)) if text.contains("[::]:7777"))
+        );
     }
 
     #[test]

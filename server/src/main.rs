@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use echometer_host::signals::Stop;
-use echometer_server::flags::{Flags, FlagsError};
+use echometer_server::flags::{Command, Flags, FlagsError};
+use echometer_server::probe::probe;
 use echometer_server::running::{StartError, start};
 use echometer_server::stats::check_writable;
 
@@ -28,6 +29,9 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> anyhow::Result<()> {
+    if let Some(Command::Probe { json }) = flags.subcommand() {
+        return tell_probe(json);
+    }
     let stats_path = flags.stats();
     let config = flags.into_config()?;
     if let Some(path) = &stats_path {
@@ -48,6 +52,17 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         stats.write(&path).with_context(|| unwritable(&path))?;
     }
     Ok(result?)
+}
+
+fn tell_probe(json: bool) -> anyhow::Result<()> {
+    let report = probe();
+    let text = if json { report.json() } else { report.text() };
+    writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
+    anyhow::ensure!(
+        report.is_sound(),
+        "io_uring can't be used here, or not as it is: see above"
+    );
+    Ok(())
 }
 
 fn unwritable(path: &Path) -> String {

@@ -11,9 +11,9 @@ use echometer_host::address::Address;
 use echometer_host::limits::{self, UNLIMITED};
 use echometer_host::pinning::pin_current_thread;
 use echometer_host::signals::Stop;
-use echometer_host::sockets::{ListenError, ListenOptions, Listener, listen};
+use echometer_host::sockets::{ListenError, ListenOptions, Listener};
 
-use crate::config::{Config, EngineChoice};
+use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
 use crate::engine::{ENGINES, Engine, News, ServeError, Unavailable, Worker};
 use crate::stats::Stats;
@@ -30,8 +30,10 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         nodelay: config.nodelay,
         sndbuf: config.sndbuf,
         rcvbuf: config.rcvbuf,
+        shared: config.accept == Accept::Shared,
+        dual_stack: config.dual_stack,
     };
-    let listeners = listen(&config.listen, config.workers.len(), &options)?;
+    let listeners = (engine.listen)(&config, &options)?;
     let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
 
     let config = Arc::new(config);
@@ -40,14 +42,9 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         engine,
         address: listeners[0].local_addr().clone(),
         backlog_effective: listeners[0].backlog_effective(),
-        sndbuf: listeners[0]
-            .sndbuf()
-            .ok()
-            .filter(|_| config.sndbuf.is_some()),
-        rcvbuf: listeners[0]
-            .rcvbuf()
-            .ok()
-            .filter(|_| config.rcvbuf.is_some()),
+        nodelay: listeners[0].nodelay().ok(),
+        sndbuf: listeners[0].sndbuf().ok(),
+        rcvbuf: listeners[0].rcvbuf().ok(),
         fallback,
         features: Vec::new(),
         config: Arc::clone(&config),
@@ -89,6 +86,8 @@ pub struct Running {
     engine: &'static Engine,
     address: Address,
     backlog_effective: u32,
+    /// The options of accepted sockets, as read back from the listener that they inherit them from.
+    nodelay: Option<bool>,
     sndbuf: Option<usize>,
     rcvbuf: Option<usize>,
     fallback: Option<String>,
@@ -144,7 +143,7 @@ impl Running {
         ReadyLine(self)
     }
 
-    /// The limits chosen, for the log: what a peer or a user may run into.
+    /// The limits chosen and the socket options in effect, for the log: what a peer or a user may run into.
     pub fn limits(&self) -> String {
         let config = &*self.config;
         let nofile = limits::nofile().soft;
@@ -154,8 +153,12 @@ impl Running {
         let buffer = config
             .buffer_size
             .map_or("by engine".into(), |bytes| format!("{bytes} B"));
+        let idle = config
+            .idle_timeout
+            .map_or("none".into(), |time| format!("{time:?}"));
         let mut text = format!(
-            "limits: connections {connections} (descriptors {}), buffer {buffer}, owed a connection {} B, drain time {:?}",
+            "limits: connections {connections} (descriptors {}), buffer {buffer}, owed a connection {} B, idle time {idle}, \
+             drain time {:?}\nsockets:",
             if nofile == UNLIMITED {
                 "unlimited".into()
             } else {
@@ -164,14 +167,24 @@ impl Running {
             config.owed_max,
             config.drain_timeout,
         );
-        for (name, asked, actual) in [
-            ("sndbuf", config.sndbuf, self.sndbuf),
-            ("rcvbuf", config.rcvbuf, self.rcvbuf),
-        ] {
-            if let (Some(asked), Some(actual)) = (asked, actual) {
-                text.push_str(&format!(", {name} asked {asked} B, in effect {actual} B"));
-            }
+        // A unix socket has no Nagle's algorithm to switch.
+        if let Some(nodelay) = self.nodelay {
+            text.push_str(if nodelay {
+                " nodelay on,"
+            } else {
+                " nodelay off,"
+            });
         }
+        let buffer = |name, asked: Option<usize>, actual: Option<usize>| {
+            let actual = actual.map_or("unknown".into(), |bytes| format!("{bytes} B"));
+            match asked {
+                Some(asked) => format!(" {name} {actual} (asked {asked} B)"),
+                None => format!(" {name} {actual} at first (autotuned)"),
+            }
+        };
+        text.push_str(&buffer("sndbuf", config.sndbuf, self.sndbuf));
+        text.push(',');
+        text.push_str(&buffer("rcvbuf", config.rcvbuf, self.rcvbuf));
         text
     }
 

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::FileTypeExt,
@@ -10,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use socket2::Socket;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{bound_address, raw_address, set_buffers, stream_socket};
 use crate::address::Address;
@@ -27,16 +28,23 @@ pub struct ListenOptions {
     /// `SO_RCVBUF` in bytes, inherited likewise. It must be set before listening, because the window
     /// scale is agreed on in the handshake (tcp(7)).
     pub rcvbuf: Option<usize>,
+    /// One queue that all listeners draw from, instead of one each; see [`Listener::is_shared`].
+    pub shared: bool,
+    /// A v6 socket takes v4 connections too. Said to the kernel either way (`IPV6_V6ONLY`), because its
+    /// default is a sysctl (`net.ipv6.bindv6only`).
+    pub dual_stack: bool,
 }
 
 impl Default for ListenOptions {
-    /// A backlog of 4,096 and no Nagle delay.
+    /// A backlog of 4,096, no Nagle delay, a queue for each listener, and v6 apart from v4.
     fn default() -> ListenOptions {
         ListenOptions {
             backlog: 4_096,
             nodelay: true,
             sndbuf: None,
             rcvbuf: None,
+            shared: false,
+            dual_stack: false,
         }
     }
 }
@@ -44,8 +52,8 @@ impl Default for ListenOptions {
 /// Listens on `address` with `count` sockets, one for each worker.
 ///
 /// With more than one, TCP listeners form an `SO_REUSEPORT` group on one port (port 0: the first picks
-/// it), each with a queue of its own; a unix socket has one queue, so its listeners are duplicates that
-/// share it. A unix path left behind by a dead server is replaced; one in use is not.
+/// it), each with a queue of its own. With [`ListenOptions::shared`], and on a unix socket always, they are
+/// duplicates of one socket with one queue. A unix path left behind by a dead server is replaced; one in use is not.
 ///
 /// A port that any other socket listens on is refused, even where that one set `SO_REUSEPORT` and
 /// belongs to the same user: two benchmarks must not share a port without knowing. Therefore the first
@@ -61,14 +69,37 @@ pub fn listen(
     count: usize,
     options: &ListenOptions,
 ) -> Result<Vec<Listener>, ListenError> {
+    listen_by(address, count, options, &by_calls)
+}
+
+/// How a TCP socket comes to listen on an address with a backlog: it is made, the options are set by the last argument,
+/// it is bound, it listens. It is to be non-blocking and close-on-exec.
+pub type Opening<'a> = dyn Fn(SocketAddr, u32, &mut SetOptions<'_>) -> io::Result<OwnedFd> + 'a;
+
+/// Sets a socket's options before it is bound.
+pub type SetOptions<'a> = dyn FnMut(BorrowedFd<'_>) -> io::Result<()> + 'a;
+
+/// As [`listen`], with TCP sockets opened in a way of the caller's.
+///
+/// # Errors
+/// As [`listen`].
+///
+/// # Panics
+/// If `count` is 0.
+pub fn listen_by(
+    address: &Address,
+    count: usize,
+    options: &ListenOptions,
+    opening: &Opening<'_>,
+) -> Result<Vec<Listener>, ListenError> {
     assert!(0 < count, "a server listens with at least one socket");
     let listeners = match address {
-        Address::Tcp(_) => listen_tcp(address, count, options),
+        Address::Tcp(tcp) => listen_tcp(address, *tcp, count, options, opening),
         Address::Unix(path) => listen_unix(address, path, count, options),
     };
-    listeners.map_err(|source| ListenError {
+    listeners.map_err(|cause| ListenError {
         address: address.clone(),
-        source,
+        cause,
     })
 }
 
@@ -78,6 +109,7 @@ pub struct Listener {
     socket: Socket,
     address: Address,
     backlog_effective: u32,
+    shared: bool,
 }
 
 impl Listener {
@@ -94,6 +126,21 @@ impl Listener {
     #[must_use]
     pub fn backlog_effective(&self) -> u32 {
         self.backlog_effective
+    }
+
+    /// Whether other listeners draw from the same queue: then each should take one connection at a time
+    /// and let the others have theirs, and a queue found empty is no surprise.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// `TCP_NODELAY` as the kernel set it.
+    ///
+    /// # Errors
+    /// A unix socket has no such option.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket.tcp_nodelay()
     }
 
     /// `SO_SNDBUF` as the kernel set it, in bytes (about twice what was asked).
@@ -127,19 +174,19 @@ impl AsFd for Listener {
 
 /// Why it could not be listened; the text names the address, the kernel's word and a cure.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}{}", hint(.source, .address))]
+#[error("cannot listen on {address}: {cause}{}", hint(.cause, .address))]
 pub struct ListenError {
     /// Where.
     pub address: Address,
     /// What the kernel said.
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 impl ListenError {
     /// Whether somebody else has the address.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        self.source.kind() == io::ErrorKind::AddrInUse
+        self.cause.kind() == io::ErrorKind::AddrInUse
     }
 }
 
@@ -173,37 +220,66 @@ fn hint(error: &io::Error, address: &Address) -> String {
 
 fn listen_tcp(
     address: &Address,
+    tcp: SocketAddr,
     count: usize,
     options: &ListenOptions,
+    opening: &Opening<'_>,
 ) -> io::Result<Vec<Listener>> {
-    let first = tcp_socket(address, options)?;
-    first.bind(&raw_address(address)?)?;
+    let open = |address: SocketAddr, reuse_port: bool| -> io::Result<Socket> {
+        let mut set = |socket: BorrowedFd<'_>| {
+            let socket = SockRef::from(&socket);
+            set_tcp_options(&socket, address, options)?;
+            // Not said at all, rather than "off", where it was never on.
+            if reuse_port {
+                socket.set_reuse_port(true)?;
+            }
+            Ok(())
+        };
+        Ok(opening(address, options.backlog, &mut set)?.into())
+    };
+    // The first listens before the others bind: from then on the port is known to be ours alone.
+    let first = open(tcp, false)?;
     // A port 0 is a number now.
     let address = bound_address(&first, address)?;
-    // The first listens before the others bind: from here on the port is known to be ours alone.
-    start(&first, options)?;
+    let Address::Tcp(tcp) = address else {
+        unreachable!("a TCP socket is bound to a TCP address")
+    };
 
+    if options.shared {
+        return Ok(finish(duplicates(first, count)?, &address, options));
+    }
     let mut sockets = vec![first];
     if 1 < count {
         sockets[0].set_reuse_port(true)?;
     }
     while sockets.len() < count {
-        let next = tcp_socket(&address, options)?;
-        next.set_reuse_port(true)?;
-        next.bind(&raw_address(&address)?)?;
-        start(&next, options)?;
-        sockets.push(next);
+        sockets.push(open(tcp, true)?);
     }
     Ok(finish(sockets, &address, options))
 }
 
-fn tcp_socket(address: &Address, options: &ListenOptions) -> io::Result<Socket> {
-    let socket = stream_socket(address, true)?;
+/// The plain system calls: socket, bind, listen.
+fn by_calls(address: SocketAddr, backlog: u32, set: &mut SetOptions<'_>) -> io::Result<OwnedFd> {
+    let kind = Type::STREAM.cloexec().nonblocking();
+    let socket = Socket::new_raw(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    set(socket.as_fd())?;
+    socket.bind(&address.into())?;
+    listen_on(&socket, backlog)?;
+    Ok(socket.into())
+}
+
+fn set_tcp_options(
+    socket: &Socket,
+    address: SocketAddr,
+    options: &ListenOptions,
+) -> io::Result<()> {
     // Else the connections of a server just gone (TIME_WAIT) would hold its port for a minute.
     socket.set_reuse_address(true)?;
     socket.set_tcp_nodelay(options.nodelay)?;
-    set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
-    Ok(socket)
+    if address.is_ipv6() {
+        socket.set_only_v6(!options.dual_stack)?;
+    }
+    set_buffers(socket, options.sndbuf, options.rcvbuf)
 }
 
 fn listen_unix(
@@ -222,12 +298,17 @@ fn listen_unix(
         }
         bound => bound?,
     }
-    start(&first, options)?;
-    let mut sockets = vec![first];
+    listen_on(&first, options.backlog)?;
+    Ok(finish(duplicates(first, count)?, address, options))
+}
+
+/// `count` descriptors of one socket.
+fn duplicates(socket: Socket, count: usize) -> io::Result<Vec<Socket>> {
+    let mut sockets = vec![socket];
     while sockets.len() < count {
         sockets.push(sockets[0].try_clone()?);
     }
-    Ok(finish(sockets, address, options))
+    Ok(sockets)
 }
 
 /// Whether `path` is a socket that nobody listens on.
@@ -241,17 +322,20 @@ fn is_left_behind(address: &Address, path: &Path) -> bool {
     is_socket && refused().unwrap_or(false)
 }
 
-fn start(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+fn listen_on(socket: &Socket, backlog: u32) -> io::Result<()> {
     // listen(2) takes an int and cuts it at somaxconn, itself an int.
-    socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }
 
 fn finish(sockets: Vec<Socket>, address: &Address, options: &ListenOptions) -> Vec<Listener> {
     let backlog_effective = options.backlog.min(somaxconn().unwrap_or(u32::MAX));
+    let one_queue = options.shared || matches!(address, Address::Unix(_));
+    let shared = one_queue && 1 < sockets.len();
     let listener = |socket| Listener {
         socket,
         address: address.clone(),
         backlog_effective,
+        shared,
     };
     sockets.into_iter().map(listener).collect()
 }
@@ -274,7 +358,6 @@ mod tests {
     };
 
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    use socket2::{Domain, SockRef, Type};
 
     use super::*;
 
@@ -353,6 +436,35 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_queue_gives_to_whoever_asks() {
+        let options = ListenOptions {
+            shared: true,
+            ..ListenOptions::default()
+        };
+        let listeners = listen(&loopback(), 2, &options).unwrap();
+        assert!(listeners.iter().all(Listener::is_shared));
+        let _clients = [0; 2].map(|_| connect(listeners[0].local_addr()));
+        accept(&listeners[1]);
+        accept(&listeners[1]);
+        assert!(!listen(&loopback(), 1, &options).unwrap()[0].is_shared());
+    }
+
+    #[test]
+    fn v4_reaches_a_v6_listener_by_choice_only() {
+        for dual_stack in [false, true] {
+            let options = ListenOptions {
+                dual_stack,
+                ..ListenOptions::default()
+            };
+            let everywhere = Address::Tcp((Ipv6Addr::UNSPECIFIED, 0).into());
+            let listeners = listen(&everywhere, 1, &options).unwrap();
+            let port = listeners[0].local_addr().port().unwrap();
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).unwrap();
+            assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_ok(), dual_stack);
+        }
+    }
+
+    #[test]
     fn a_taken_port_is_refused_even_where_the_owner_would_share_it() {
         for count in [1, 3] {
             for owner_shares in [false, true] {
@@ -410,6 +522,7 @@ mod tests {
             let listener = listen(&loopback(), 1, &options).unwrap().remove(0);
             let _client = connect(listener.local_addr());
             let accepted = accept(&listener);
+            assert_eq!(listener.nodelay().unwrap(), nodelay);
             assert_eq!(accepted.tcp_nodelay().unwrap(), nodelay);
             assert_eq!(
                 accepted.send_buffer_size().unwrap(),

@@ -21,8 +21,9 @@ use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
 use crate::counters::AcceptError;
-use crate::delay::Delay;
 use crate::engine::{ServeError, Unavailable, Worker};
+use crate::idle::IdleWatch;
+use crate::wait::Patience;
 
 /// Bytes received at once unless the user says otherwise. Received into one buffer a worker, so that small messages
 /// touch its first lines only; larger ones fill the second-level cache (256 KiB halved the rate of 64 KiB messages).
@@ -66,8 +67,11 @@ struct Readiness<'a> {
     again: Vec<Token>,
     /// The same, for the turn being taken: swapped, so that neither is allocated anew.
     taking_turns: Vec<Token>,
-    /// Wakes the worker for delayed echoes; only with a fixed delay.
+    /// Wakes the worker for delayed echoes; only with a delay that holds pieces back.
     timer: Option<Timer>,
+    /// Only with an idle timeout.
+    idle: Option<IdleWatch>,
+    patience: Patience,
     /// Once stopping: when the drain time ends.
     deadline_ns: Option<u64>,
     /// The descriptor limit was met before, and the log says so.
@@ -109,16 +113,15 @@ impl<'a> Readiness<'a> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)
             .map_err(ServeError::system("cannot create an epoll set"))?;
         // Level-triggered, both: a turn may leave connections in the queue, and a stop request is never taken back.
-        watch(&epoll, &listener, LISTENER, EventFlags::IN)?;
+        watch(&epoll, &listener, LISTENER, listener_events(&listener))?;
         watch(&epoll, worker.stop.fd(), STOP, EventFlags::IN)?;
-        let timer = match config.delay {
-            Delay::Fixed { .. } => {
-                let timer = Timer::new()?;
-                // Edge-triggered: arming it anew takes the old expiry back, so it never needs to be read.
-                watch(&epoll, &timer.fd, TIMER, EventFlags::IN | EventFlags::ET)?;
-                Some(timer)
-            }
-            _ => None,
+        let timer = if config.delay.holds_back() {
+            let timer = Timer::new()?;
+            // Edge-triggered: arming it anew takes the old expiry back, so it never needs to be read.
+            watch(&epoll, &timer.fd, TIMER, EventFlags::IN | EventFlags::ET)?;
+            Some(timer)
+        } else {
+            None
         };
         let buffer_size = config.buffer_size.unwrap_or(BUFFER_SIZE_DEFAULT) as usize;
         Ok(Readiness {
@@ -131,6 +134,8 @@ impl<'a> Readiness<'a> {
             again: Vec::new(),
             taking_turns: Vec::new(),
             timer,
+            idle: config.idle_timeout.map(IdleWatch::new),
+            patience: Patience::new(config.wait),
             deadline_ns: None,
             limit_said: false,
         })
@@ -150,6 +155,10 @@ impl<'a> Readiness<'a> {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(ServeError::system("cannot wait for events")(errno)),
             }
+            self.patience.found(!events.is_empty());
+            if let Some(idle) = &mut self.idle {
+                idle.begin_turn(now_ns());
+            }
             for event in &events {
                 let (token, flags) = (Token::from_u64(event.data.u64()), event.flags);
                 match token {
@@ -163,6 +172,7 @@ impl<'a> Readiness<'a> {
             if self.timer.is_some() {
                 self.release_due()?;
             }
+            self.close_idle();
             self.retry_parked()?;
             if self.drained() {
                 return Ok(());
@@ -176,6 +186,7 @@ impl<'a> Readiness<'a> {
         if let Some(peer) = self.peers.entry(token) {
             peer.note(flags);
             let turn = peer.turn(token, &mut self.shared);
+            self.note_active(token);
             self.settle(token, turn);
         }
     }
@@ -210,8 +221,31 @@ impl<'a> Readiness<'a> {
             drop(peer);
             self.worker.counters.enters.add(1);
             self.worker.counters.close(reason);
+            if let Some(idle) = &mut self.idle {
+                idle.closed(token.index());
+            }
             if let Listening::Parked { retry_ns, .. } = &mut self.listening {
                 *retry_ns = 0;
+            }
+        }
+    }
+
+    /// Something moves on this connection: it is not idle.
+    #[inline]
+    fn note_active(&mut self, token: Token) {
+        if let Some(idle) = &mut self.idle {
+            idle.active(token.index());
+        }
+    }
+
+    /// Closes those on which nothing has moved for too long. In a stop the drain time rules instead.
+    fn close_idle(&mut self) {
+        if self.deadline_ns.is_some() {
+            return;
+        }
+        while let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) {
+            if let Some(token) = self.peers.token_at(index) {
+                self.close(token, CloseReason::TimedOut);
             }
         }
     }
@@ -226,6 +260,7 @@ impl<'a> Readiness<'a> {
             let token = self.taking_turns[index];
             if let Some(peer) = self.peers.entry(token) {
                 let turn = peer.turn_again(token, &mut self.shared);
+                self.note_active(token);
                 self.settle(token, turn);
             }
         }
@@ -234,9 +269,18 @@ impl<'a> Readiness<'a> {
 
     fn handle_listener(&mut self) -> Result<(), ServeError> {
         if let Accepted::Limit = self.accept()? {
-            self.park()?;
+            return self.park();
         }
-        Ok(())
+        match &self.listening {
+            Listening::Armed(listener) if listener.is_shared() => {
+                // The kernel wakes the worker that has waited longest; who took one goes to the end of that queue.
+                // Without this the first worker, if it is quick enough, gets all connections.
+                self.worker.counters.enters.add(2);
+                unwatch(&self.epoll, listener)?;
+                watch(&self.epoll, listener, LISTENER, listener_events(listener))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn accept(&mut self) -> Result<Accepted, ServeError> {
@@ -245,7 +289,14 @@ impl<'a> Readiness<'a> {
             return Ok(Accepted::All);
         };
         let counters = &self.worker.counters;
-        for _ in 0..ACCEPTS_PER_TURN {
+        let shared = listener.is_shared();
+        // Of a queue that others draw from too, a stop takes all that is there, and a turn takes one.
+        let accepts_max = if shared && self.deadline_ns.is_none() {
+            1
+        } else {
+            ACCEPTS_PER_TURN
+        };
+        for _ in 0..accepts_max {
             counters.enters.add(1);
             let errno = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => {
@@ -264,6 +315,8 @@ impl<'a> Readiness<'a> {
                         self.peers.remove(token);
                         counters.enters.add(1);
                         counters.close(CloseReason::Error);
+                    } else if let Some(idle) = &mut self.idle {
+                        idle.opened(token.index());
                     }
                     continue;
                 }
@@ -286,7 +339,7 @@ impl<'a> Readiness<'a> {
     fn park(&mut self) -> Result<(), ServeError> {
         self.listening = match std::mem::replace(&mut self.listening, Listening::Ended) {
             Listening::Armed(listener) => {
-                rewatch(&self.epoll, &listener, LISTENER, EventFlags::empty())?;
+                unwatch(&self.epoll, &listener)?;
                 if !std::mem::replace(&mut self.limit_said, true) {
                     eprintln!(
                         "note: worker {} is at the descriptor limit with {} connections open; more are let in as \
@@ -324,7 +377,7 @@ impl<'a> Readiness<'a> {
         if let Listening::Parked { listener, .. } =
             std::mem::replace(&mut self.listening, Listening::Ended)
         {
-            rewatch(&self.epoll, &listener, LISTENER, EventFlags::IN)?;
+            watch(&self.epoll, &listener, LISTENER, listener_events(&listener))?;
             self.listening = Listening::Armed(listener);
         }
         Ok(())
@@ -333,8 +386,7 @@ impl<'a> Readiness<'a> {
     /// Stopping: takes in who already waits in the queue, so that closing the listener resets nobody, and then lets
     /// every connection flush, shut and linger.
     fn handle_stop(&mut self) -> Result<(), ServeError> {
-        epoll::delete(&self.epoll, self.worker.stop.fd())
-            .map_err(ServeError::system("cannot change the epoll set"))?;
+        unwatch(&self.epoll, self.worker.stop.fd())?;
         self.deadline_ns =
             Some(now_ns().saturating_add(self.config.drain_timeout.as_nanos() as u64));
         if let Listening::Armed(listener) | Listening::Parked { listener, .. } = &self.listening {
@@ -346,13 +398,11 @@ impl<'a> Readiness<'a> {
                 };
             }
         }
-        if let Listening::Armed(listener) | Listening::Parked { listener, .. } =
-            std::mem::replace(&mut self.listening, Listening::Ended)
+        if let Listening::Armed(listener) = std::mem::replace(&mut self.listening, Listening::Ended)
         {
-            // Closing it would not do: the listener of a unix path is shared by all workers, and a set forgets a
-            // file when its last descriptor is closed.
-            epoll::delete(&self.epoll, &listener)
-                .map_err(ServeError::system("cannot change the epoll set"))?;
+            // Closing it would not do: a shared listener is open elsewhere, and a set forgets a file only when its
+            // last descriptor is closed.
+            unwatch(&self.epoll, &listener)?;
         }
         for token in self.peers.tokens() {
             if let Some(peer) = self.peers.entry(token) {
@@ -383,6 +433,7 @@ impl<'a> Readiness<'a> {
             while let Some((token, bytes)) = self.shared.delayed.pop_due(now) {
                 if let Some(peer) = self.peers.entry(token) {
                     let turn = peer.release(bytes, token, &mut self.shared);
+                    self.note_active(token);
                     self.settle(token, turn);
                 }
             }
@@ -402,10 +453,11 @@ impl<'a> Readiness<'a> {
         }
     }
 
-    /// How long the next wait may last. Reads the clock only at a limit or in a stop.
+    /// How long the next wait may last. Reads the clock only at a limit, in a stop, for delays and idle timeouts, and
+    /// while a hybrid spins.
     #[inline]
-    fn timeout(&self) -> Option<Timespec> {
-        if !self.again.is_empty() {
+    fn timeout(&mut self) -> Option<Timespec> {
+        if !self.patience.may_sleep(now_ns) || !self.again.is_empty() {
             return Some(NO_WAIT);
         }
         if self.timer.is_some()
@@ -421,7 +473,9 @@ impl<'a> Readiness<'a> {
             Listening::Parked { retry_ns, .. } => Some(retry_ns),
             _ => None,
         };
-        let due_ns = parked_ns.into_iter().chain(self.deadline_ns).min()?;
+        let idle_ns = self.idle.as_ref().and_then(IdleWatch::next_check_ns);
+        let alarms = [parked_ns, self.deadline_ns, idle_ns];
+        let due_ns = alarms.into_iter().flatten().min()?;
         let wait = Duration::from_nanos(due_ns.saturating_sub(now_ns()));
         // Rounded up to what epoll_wait can say, or it would wake early and wait again for nothing.
         let wait_ms = wait.as_nanos().div_ceil(1_000_000) as i64;
@@ -454,14 +508,17 @@ fn watch(
         .map_err(ServeError::system("cannot add to the epoll set"))
 }
 
-fn rewatch(
-    epoll: &OwnedFd,
-    fd: impl AsFd,
-    token: Token,
-    flags: EventFlags,
-) -> Result<(), ServeError> {
-    epoll::modify(epoll, fd, token.data(), flags)
-        .map_err(ServeError::system("cannot change the epoll set"))
+fn unwatch(epoll: &OwnedFd, fd: impl AsFd) -> Result<(), ServeError> {
+    epoll::delete(epoll, fd).map_err(ServeError::system("cannot change the epoll set"))
+}
+
+/// Of those who share a listener, one is woken for each connection, and not all.
+fn listener_events(listener: &Listener) -> EventFlags {
+    if listener.is_shared() {
+        EventFlags::IN | EventFlags::EXCLUSIVE
+    } else {
+        EventFlags::IN
+    }
 }
 
 impl Token {

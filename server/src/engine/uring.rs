@@ -11,14 +11,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use echometer_host::clock;
-use echometer_host::sockets::Listener;
+use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, SetupError, Slot};
 
-use crate::config::Config;
+use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::AcceptError;
-use crate::delay::DelayQueue;
+use crate::delay::{DelayQueue, Releases};
 use crate::engine::{ServeError, Unavailable, Worker};
+use crate::idle::IdleWatch;
+use crate::wait::Patience;
 
 /// How long accepting rests after the descriptor limit was met, unless a connection closes sooner. The kernel doesn't
 /// say when another process gives descriptors back, so somebody has to look again.
@@ -36,22 +38,31 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
     }
 }
 
+/// Makes the listeners by io_uring operations where the kernel has them and `bind-listen` is on, else by system calls.
+pub fn listen(config: &Config, options: &ListenOptions) -> Result<Vec<Listener>, ListenError> {
+    let count = config.workers.len();
+    let by_ring = || {
+        let wanted = sizing::features(&config.uring).is_ok_and(|set| set.has(Feature::BindListen));
+        if !wanted || !echometer_ring::can_listen() {
+            return sockets::listen(&config.listen, count, options);
+        }
+        sockets::listen_by(&config.listen, count, options, &|address, backlog, set| {
+            echometer_ring::listen(&address.into(), backlog, set)
+        })
+    };
+    // On a thread of its own, for the reason given above.
+    std::thread::scope(|scope| match scope.spawn(by_ring).join() {
+        Ok(listeners) => listeners,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 /// Serves with io_uring: see [`Serve`](crate::engine::Serve).
 pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
     let mut server = Server::new(listener, config, worker)?;
     worker.ready(server.features());
     while !server.is_done() {
-        let entered = if server.must_not_sleep() {
-            server.ring.submit()
-        } else {
-            let limit = server.wait_limit();
-            server.ring.submit_and_wait(limit)
-        };
-        entered.map_err(ServeError::system("cannot wait for completions"))?;
-        while let Some(event) = server.ring.next_event() {
-            server.handle(event)?;
-        }
-        server.end_turn();
+        server.turn()?;
     }
     Ok(())
 }
@@ -66,12 +77,14 @@ struct Server<'a> {
     /// Gathers that were sent, to be filled again.
     #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
     gathers: Vec<Box<Gather>>,
-    /// Something waits for a send whose success is known only when the submit returns: see `must_not_sleep`.
+    /// Something waits for a send whose success is known only when the submit returns: the next submit may not sleep.
     hurry: bool,
     /// Connections whose receive found no buffer, the longest waiting first.
     parked: VecDeque<Turn>,
     /// Pieces that a `--delay` keeps back.
     delayed: DelayQueue<(Turn, Payload)>,
+    /// Until when.
+    releases: Releases,
     /// Pool buffers that wait in a queue or for a slow reader: kept below half of the pool, so that nobody's slowness
     /// leaves the others without.
     held: usize,
@@ -82,6 +95,8 @@ struct Server<'a> {
     accepting: Accepting,
     listener: Option<(Slot, OwnedFd)>,
     drain_deadline: Option<Instant>,
+    patience: Patience,
+    idle: Option<IdleWatch>,
     config: &'a Config,
     worker: &'a Worker,
 }
@@ -96,6 +111,8 @@ struct Peer {
     /// Where the ring keeps it, while it is open.
     slot: Option<Slot>,
     parked: bool,
+    /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
+    due_ns: u64,
     /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
     stalled_on: u16,
 }
@@ -125,7 +142,11 @@ impl<'a> Server<'a> {
     ) -> Result<Server<'a>, ServeError> {
         let ring_config = sizing::ring_config(config)?;
         let connections_max = sizing::connections_max(&ring_config);
-        let accept_room = sizing::accept_room(listener.backlog_effective());
+        // On a queue that is shared, a multishot accept of one ring would take every connection.
+        let accept_room = match config.accept {
+            Accept::ReusePort => sizing::accept_room(listener.backlog_effective()),
+            Accept::Shared => usize::MAX / 2,
+        };
         let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
         let listener: OwnedFd = listener.into_fd();
         let listening = ring
@@ -151,6 +172,7 @@ impl<'a> Server<'a> {
             hurry: false,
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
+            releases: Releases::new(config.delay, worker.index as u64),
             held: 0,
             connections: 0,
             connections_max,
@@ -158,6 +180,8 @@ impl<'a> Server<'a> {
             accepting: Accepting::Yes,
             listener: Some((listening, listener)),
             drain_deadline: None,
+            patience: Patience::new(config.wait),
+            idle: config.idle_timeout.map(IdleWatch::new),
             config,
             worker,
         })
@@ -165,10 +189,43 @@ impl<'a> Server<'a> {
 
     fn features(&self) -> Vec<String> {
         let features = self.ring.features();
-        features
-            .iter()
-            .map(|feature| feature.name().to_owned())
-            .collect()
+        let mut names: Vec<String> = features.iter().map(|f| f.name().to_owned()).collect();
+        if names.is_empty() {
+            names.push("none".to_owned());
+        }
+        names
+    }
+
+    /// Submit, wait, drain, act.
+    #[inline]
+    fn turn(&mut self) -> Result<(), ServeError> {
+        let entered = if std::mem::take(&mut self.hurry) || self.buffers_are_awaited() {
+            self.ring.submit()
+        } else if self.patience.may_sleep(clock::now_ns) {
+            let limit = self.wait_limit();
+            self.ring.submit_and_wait(limit)
+        } else {
+            self.ring.submit_if_due()
+        };
+        entered.map_err(ServeError::system("cannot wait for completions"))?;
+        if let Some(idle) = &mut self.idle {
+            idle.begin_turn(clock::now_ns());
+        }
+        let mut found = false;
+        while let Some(event) = self.ring.next_event() {
+            found = true;
+            self.handle(event)?;
+        }
+        self.patience.found(found);
+        self.end_turn();
+        Ok(())
+    }
+
+    /// Whether receives wait for buffers that silent sends have. The success of those is known when a submit returns:
+    /// had it slept, the receives would sleep too.
+    #[inline]
+    fn buffers_are_awaited(&self) -> bool {
+        !self.parked.is_empty() && 0 < self.ring.sends_unconfirmed()
     }
 
     #[inline]
@@ -237,6 +294,9 @@ impl<'a> Server<'a> {
             Connection::new(sizing::owed_pause(self.config.owed_max)),
         );
         self.connections += 1;
+        if let Some(idle) = &mut self.idle {
+            idle.opened(slot.index());
+        }
         if self.accepting == Accepting::Ended {
             self.peers[slot.index()].connection.stop();
             self.settle_stopped(slot);
@@ -292,6 +352,9 @@ impl<'a> Server<'a> {
 
     #[inline]
     fn handle_recv(&mut self, slot: Slot, result: Result<Option<Buffer>, Errno>, more: bool) {
+        if let Some(idle) = &mut self.idle {
+            idle.active(slot.index());
+        }
         let peer = &mut self.peers[slot.index()];
         match result {
             Ok(Some(buffer)) => match peer.connection.received(buffer.len()) {
@@ -365,29 +428,31 @@ impl<'a> Server<'a> {
     }
 
     fn send_run(&mut self, slot: Slot) {
-        let gathering = self.ring.features().has(Feature::Gather);
-        let mut gather = if gathering {
-            self.gathers.pop().unwrap_or_default()
-        } else {
-            Box::default()
-        };
-        let pieces_max = if gathering { Gather::PIECES_MAX } else { 1 };
         let mut run = std::mem::take(&mut self.run);
-        for buffer in run.drain(..) {
-            if gather.pieces() < pieces_max {
+        let mut pieces = run.drain(..);
+        let payload = if self.ring.features().has(Feature::Gather) {
+            let mut gather = self.gathers.pop().unwrap_or_default();
+            for buffer in pieces.by_ref().take(Gather::PIECES_MAX) {
                 gather.push(Payload::Buffer(buffer));
-            } else {
-                let piece = self.keep(buffer);
-                self.peers[slot.index()].waiting.push_back(piece);
-                self.hurry = true;
             }
+            Payload::Gather(gather)
+        } else {
+            Payload::Buffer(pieces.next().expect("a run has pieces"))
+        };
+        for buffer in pieces {
+            let piece = self.keep(buffer);
+            self.peers[slot.index()].waiting.push_back(piece);
+            self.hurry = true;
         }
         self.run = run;
-        self.send_now(slot, Payload::Gather(gather));
+        self.send_now(slot, payload);
     }
 
     #[inline]
     fn handle_send(&mut self, slot: Slot, result: Result<usize, Errno>, mut payload: Payload) {
+        if let Some(idle) = &mut self.idle {
+            idle.active(slot.index());
+        }
         let peer = &mut self.peers[slot.index()];
         self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
         match result {
@@ -515,9 +580,11 @@ impl<'a> Server<'a> {
         let busy_until = received_at + self.config.delay.busy_ns();
         while clock::now_ns() < busy_until {}
         let payload = self.keep(buffer);
-        let life = self.peers[slot.index()].life;
-        let due = self.config.delay.release_at(received_at);
-        self.delayed.push(due, (Turn { slot, life }, payload));
+        let peer = &mut self.peers[slot.index()];
+        peer.due_ns = self.releases.due_ns(received_at, peer.due_ns);
+        let life = peer.life;
+        self.delayed
+            .push(peer.due_ns, (Turn { slot, life }, payload));
     }
 
     fn release_delayed(&mut self) {
@@ -575,6 +642,9 @@ impl<'a> Server<'a> {
     fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.worker.counters.close(reason);
         self.connections -= 1;
+        if let Some(idle) = &mut self.idle {
+            idle.closed(slot.index());
+        }
         let peer = &mut self.peers[slot.index()];
         peer.slot = None;
         peer.parked = false;
@@ -626,6 +696,7 @@ impl<'a> Server<'a> {
         {
             self.for_each_open(Connection::drain_expired);
         }
+        self.end_idle();
         let counts = self.ring.counts();
         let counters = &self.worker.counters;
         counters.enters.set(counts.enters);
@@ -633,12 +704,14 @@ impl<'a> Server<'a> {
         counters.cq_overflows.set(counts.cq_overflows);
     }
 
-    /// Whether the next submit may not wait. The success of silent sends is known when it returns: had it slept, what
-    /// is queued behind them, and receives that wait for their buffers, would sleep too.
-    #[inline]
-    fn must_not_sleep(&mut self) -> bool {
-        std::mem::take(&mut self.hurry)
-            || !self.parked.is_empty() && 0 < self.ring.sends_unconfirmed()
+    fn end_idle(&mut self) {
+        while let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) {
+            let peer = &mut self.peers[index];
+            peer.connection.failed(CloseReason::TimedOut);
+            if let Some(slot) = peer.slot {
+                self.settle(slot);
+            }
+        }
     }
 
     /// As many receives as there are buffers are armed again, in the order in which they were parked. It doesn't matter
@@ -670,6 +743,10 @@ impl<'a> Server<'a> {
             let now = clock::now_ns();
             let due = self.config.delay.frozen_until(now).unwrap_or(due).max(due);
             limit = Some(Duration::from_nanos(due.saturating_sub(now)));
+        }
+        if let Some(check) = self.idle.as_ref().and_then(IdleWatch::next_check_ns) {
+            let wait = Duration::from_nanos(check.saturating_sub(clock::now_ns()));
+            limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
         }
         let alarms = [
             self.drain_deadline,
@@ -762,6 +839,7 @@ impl Peer {
             life: 0,
             slot: None,
             parked: false,
+            due_ns: 0,
             stalled_on: 0,
         }
     }
@@ -772,6 +850,7 @@ impl Peer {
         self.life = self.life.wrapping_add(1);
         self.slot = Some(slot);
         self.parked = false;
+        self.due_ns = 0;
     }
 }
 

@@ -34,8 +34,17 @@ pub(crate) fn a_fixed_delay_is_that_long(engine: &str) {
 }
 
 pub(crate) fn a_fixed_delay_keeps_the_order(engine: &str) {
+    keeps_the_order(engine, "fixed:3ms");
+}
+
+/// Each piece draws its own time, and yet none overtakes another of its connection.
+pub(crate) fn an_exponential_delay_keeps_the_order(engine: &str) {
+    keeps_the_order(engine, "exp:1ms");
+}
+
+fn keeps_the_order(engine: &str, delay: &str) {
     let server = serve(engine, |config| {
-        config.delay = "fixed:3ms".parse().expect("valid");
+        config.delay = delay.parse().expect("valid");
     });
     let streams: Vec<_> = (0..4).map(|_| connect(&server)).collect();
     thread::scope(|scope| {

@@ -88,6 +88,62 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
     assert!(failed < 1000, "{failed} failed accepts");
 }
 
+pub(crate) fn an_idle_connection_is_closed_and_a_busy_one_is_not(engine: &str) {
+    let timeout = Duration::from_millis(400);
+    let server = serve(engine, |config| config.idle_timeout = Some(timeout));
+    let mut busy = connect(&server);
+    let mut idle = connect(&server);
+    let quiet = connect(&server);
+    echo(&mut idle, b"and now nothing");
+    let began = Instant::now();
+    thread::scope(|scope| {
+        // Much more often than it must, since the machine may be busy elsewhere for a while.
+        let talk = scope.spawn(|| {
+            while began.elapsed() < 3 * timeout {
+                echo(&mut busy, b"busy");
+                thread::sleep(timeout / 40);
+            }
+        });
+        for mut stream in [&idle, &quiet] {
+            let end = uninterrupted(|| stream.read(&mut [0; 1])).expect("EOF, and no reset");
+            assert_eq!(end, 0);
+            let took = began.elapsed();
+            // The quiet one came a little before the clock was read.
+            assert!(timeout * 9 / 10 <= took, "closed after {took:?}");
+        }
+        talk.join().expect("who is busy is served");
+    });
+    let stats = server.stats();
+    assert_eq!((stats.total.open, stats.total.closed["timed_out"]), (1, 2));
+    close(&mut busy);
+    finish(server);
+}
+
+/// Who neither reads nor closes holds memory and a descriptor: nothing moves, so that is idle.
+pub(crate) fn a_stuck_peer_is_idle_too(engine: &str) {
+    let server = serve(engine, |config| {
+        config.idle_timeout = Some(Duration::from_millis(700));
+    });
+    let mut stuck = connect(&server);
+    let error = loop {
+        if let Err(error) = stuck.write_all(&[0; 64 * 1024]) {
+            break error;
+        }
+    };
+    // With bytes unread, a close is a reset.
+    assert!(
+        matches!(
+            error.kind(),
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        ),
+        "{error}"
+    );
+    until("it to be closed", || {
+        server.stats().total.closed["timed_out"] == 1
+    });
+    finish(server);
+}
+
 /// Whether the byte sent before comes back in time.
 fn answered(stream: &mut TcpStream, limit: Duration) -> bool {
     stream.set_read_timeout(Some(limit)).expect("a valid time");

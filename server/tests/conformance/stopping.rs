@@ -5,7 +5,6 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use echometer_server::delay::Delay;
 use rustix::process::Signal;
 
 use crate::support::{
@@ -79,24 +78,23 @@ pub(crate) fn a_stop_without_connections_is_immediate(engine: &str) {
 }
 
 pub(crate) fn who_waits_in_the_queue_is_not_reset(engine: &str) {
-    // The worker stands still, so that connections and their bytes pile up; only the stop wakes it.
-    let hour_ns = 3_600_000_000_000;
-    let delay = Delay::Freeze {
-        length_ns: hour_ns - 1,
-        period_ns: hour_ns,
-    };
-    let server = serve(engine, |config| config.delay = delay);
-    let mut first = connect(&server);
-    first.write_all(b"this one is being served").expect("sent");
-    until("the worker to stand still", || {
-        server.stats().total.accepted == 1
-    });
-    let streams: Vec<TcpStream> = (0..30).map(|_| connect(&server)).collect();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let server = Process::start(
+        engine,
+        &["--threads", "1", "--stats", path.to_str().expect("text")],
+    );
+    let mut first = connect_to(server.address);
+    echo(&mut first, b"this one is being served");
+    // The process stands still, so that connections and their bytes pile up, and wakes to find the stop there too.
+    server.signal(Signal::STOP);
+    let streams: Vec<TcpStream> = (0..30).map(|_| connect_to(server.address)).collect();
     for mut stream in &streams {
         stream.write_all(b"nobody has accepted me").expect("sent");
     }
-    server.stop();
-    let mut received = 0;
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    let mut received = 24;
     for stream in streams.iter().chain([&first]) {
         let mut back = Vec::new();
         let n = (&*stream)
@@ -108,7 +106,9 @@ pub(crate) fn who_waits_in_the_queue_is_not_reset(engine: &str) {
             .or_else(gone)
             .expect("connected");
     }
-    let stats = finish(server);
+    let (status, stderr) = server.wait();
+    assert!(status.success(), "{stderr}");
+    let stats = read_stats(&path);
     assert_eq!(stats.total.accepted, 31);
     assert_eq!(stats.total.bytes_in, received);
 }
@@ -147,9 +147,22 @@ pub(crate) fn a_second_signal_ends_at_once(engine: &str) {
         0,
         "the stop has begun"
     );
+    // Sooner it would count as the same signal.
+    thread::sleep(3 * echometer_host::signals::SAME_SIGNAL);
     server.signal(Signal::TERM);
     let (status, _) = server.wait();
     assert_eq!(status.code(), Some(130));
+}
+
+pub(crate) fn signals_that_come_together_are_one(engine: &str) {
+    let server = Process::start(engine, &["--drain-timeout", "60s"]);
+    let mut client = connect_to(server.address);
+    echo(&mut client, b"timeout(1) signals twice");
+    server.signal(Signal::TERM);
+    server.signal(Signal::TERM);
+    close(&mut client);
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
 }
 
 /// Writes messages of `size` until the server's end is seen.

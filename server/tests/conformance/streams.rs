@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::thread;
 
+use echometer_server::config::Accept;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
@@ -149,6 +150,32 @@ pub(crate) fn workers_share_the_connections(engine: &str) {
     );
     for mut stream in streams {
         close(&mut stream);
+    }
+    finish(server);
+}
+
+pub(crate) fn a_shared_queue_is_shared_fairly(engine: &str) {
+    let server = serve(engine, |config| {
+        config.workers = vec![None; 3];
+        config.accept = Accept::Shared;
+    });
+    // One after the other, each when all workers are idle: whoever is quickest must not get them all.
+    let mut streams: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = connect(&server);
+            echo(&mut stream, b"whose turn is it?");
+            stream
+        })
+        .collect();
+    let stats = server.stats();
+    assert_eq!(stats.total.open, 60);
+    assert!(
+        stats.workers.iter().all(|worker| 5 <= worker.tally.open),
+        "{:?}",
+        stats.workers
+    );
+    for stream in &mut streams {
+        close(stream);
     }
     finish(server);
 }

@@ -20,11 +20,55 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) fn serve(engine: &str, change: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
-        engine: EngineChoice::Named(engine.into()),
+        engine: EngineChoice::Named(base_engine(engine).into()),
+        uring: ring_features(engine),
         ..Config::default()
     };
     change(&mut config);
     start(config, &Stop::new().expect("a pipe")).expect("the server starts")
+}
+
+/// The io_uring engine stands in the suite several times, as kernels of several ages would have it.
+const RINGS: [(&str, &str); 4] = [
+    (
+        "uring_none",
+        "-multishot-accept,-multishot-recv,-bundle,-gather,-skip-success,-direct,-defer-taskrun,-registered-ring,-no-sqarray,-bind-listen",
+    ),
+    (
+        "uring_5_19",
+        "-multishot-recv,-bundle,-skip-success,-defer-taskrun,-no-sqarray,-bind-listen",
+    ),
+    ("uring_6_1", "-bundle,-no-sqarray,-bind-listen"),
+    ("uring_all", "+restrictions,+napi"),
+];
+
+/// The engine's name without what is said of its features.
+pub(crate) fn base_engine(engine: &str) -> &str {
+    if RINGS.iter().any(|(name, _)| *name == engine) {
+        "uring"
+    } else {
+        engine
+    }
+}
+
+fn features_text(engine: &str) -> Option<&'static str> {
+    let ring = RINGS.iter().find(|(name, _)| *name == engine)?;
+    Some(ring.1)
+}
+
+fn ring_features(engine: &str) -> Vec<(bool, String)> {
+    let switches = features_text(engine)
+        .into_iter()
+        .flat_map(|text| text.split(','));
+    switches
+        .map(|switch| (switch.starts_with('+'), switch[1..].to_owned()))
+        .collect()
+}
+
+fn engine_flags(engine: &str) -> Vec<String> {
+    let mut flags = vec!["--engine".into(), base_engine(engine).into()];
+    flags.extend(features_text(engine).map(|text| format!("--uring={text}")));
+    flags
 }
 
 /// Stops a server whose clients are gone, and gives its last counters.
@@ -186,7 +230,7 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(engine: &str, args: &[&str]) -> Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_echometer-server"));
-        command.args(["--engine", engine]);
+        command.args(engine_flags(engine));
         Process::spawn(command, args)
     }
 
@@ -194,11 +238,13 @@ impl Process {
     pub(crate) fn start_limited(engine: &str, nofile: u32, args: &[&str]) -> Process {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {nofile} && exec \"$@\""), "sh"]);
-        command.args([env!("CARGO_BIN_EXE_echometer-server"), "--engine", engine]);
+        command.arg(env!("CARGO_BIN_EXE_echometer-server"));
+        command.args(engine_flags(engine));
         Process::spawn(command, args)
     }
 
-    fn spawn(mut command: Command, args: &[&str]) -> Process {
+    /// The same, started by a command of the caller's, to which the flags are added.
+    pub(crate) fn spawn(mut command: Command, args: &[&str]) -> Process {
         if !args.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -229,6 +275,10 @@ impl Process {
             ready_line,
             address,
         }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -13,7 +13,7 @@ use super::slab::Token;
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::Counters;
-use crate::delay::{Delay, DelayQueue};
+use crate::delay::{Delay, DelayQueue, Releases};
 use crate::engine::Worker;
 
 /// Receives in one turn. A connection that never stops sending waits for the others after this many.
@@ -43,6 +43,7 @@ pub(super) struct Shared<'a> {
     pub(super) delay: Delay,
     /// Bytes that may be sent later, by connection.
     pub(super) delayed: DelayQueue<(Token, usize)>,
+    releases: Releases,
     worker: &'a Worker,
 }
 
@@ -66,12 +67,14 @@ struct Pending {
     start: usize,
     /// Before this, all may be sent.
     released: usize,
+    /// When the last of it may be sent, if a delay holds it back: nothing after it may be sent earlier.
+    due_ns: u64,
 }
 
 impl Peer {
     pub(super) fn new(socket: OwnedFd, config: &Config) -> Peer {
         // Without a delay, a byte owed means a full socket: receiving more could only fill memory.
-        let owed_max = if let Delay::Fixed { .. } = config.delay {
+        let owed_max = if config.delay.holds_back() {
             config.owed_max
         } else {
             1
@@ -191,10 +194,8 @@ impl Peer {
     #[inline]
     fn echo(&mut self, n: usize, token: Token, shared: &mut Shared<'_>) {
         if !shared.delay.is_none() {
-            if let Delay::Fixed { .. } = shared.delay {
-                let due_ns = shared.delay.release_at(now_ns());
-                shared.delayed.push(due_ns, (token, n));
-                return self.keep(&shared.buffer[..n], 0);
+            if shared.delay.holds_back() {
+                return self.put_off(n, token, shared);
             }
             shared.slow_down();
         }
@@ -204,12 +205,21 @@ impl Peer {
         }
     }
 
+    /// Keeps the first `n` bytes of the buffer until their time comes.
+    fn put_off(&mut self, n: usize, token: Token, shared: &mut Shared<'_>) {
+        let previous_ns = self.pending.as_ref().map_or(0, |pending| pending.due_ns);
+        let due_ns = shared.releases.due_ns(now_ns(), previous_ns);
+        shared.delayed.push(due_ns, (token, n));
+        self.keep(&shared.buffer[..n], 0).due_ns = due_ns;
+    }
+
     /// Adds to what is pending; the first `released` of `bytes` may be sent as soon as the socket takes them.
     #[cold]
-    fn keep(&mut self, bytes: &[u8], released: usize) {
+    fn keep(&mut self, bytes: &[u8], released: usize) -> &mut Pending {
         let pending = self.pending.get_or_insert_default();
         pending.bytes.extend_from_slice(bytes);
         pending.released += released;
+        pending
     }
 
     /// Sends of what is pending what may be sent, and frees it when all is sent.
@@ -291,6 +301,7 @@ impl<'a> Shared<'a> {
             buffer,
             delay,
             delayed: DelayQueue::new(),
+            releases: Releases::new(delay, worker.index as u64),
             worker,
         }
     }
@@ -339,6 +350,7 @@ mod tests {
             bytes: (0..100).collect(),
             start: 60,
             released: 80,
+            due_ns: 0,
         };
         pending.forget_sent();
         assert_eq!((pending.start, pending.released), (0, 20));

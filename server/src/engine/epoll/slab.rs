@@ -28,6 +28,11 @@ impl Token {
         }
     }
 
+    /// The entry's place: less than the number of entries that there ever were at once.
+    pub(super) fn index(self) -> usize {
+        self.index as usize
+    }
+
     pub(super) fn to_u64(self) -> u64 {
         u64::from(self.generation) << 32 | u64::from(self.index)
     }
@@ -97,6 +102,16 @@ impl<T> Slab<T> {
             .collect()
     }
 
+    /// Who has this place now.
+    pub(super) fn token_at(&self, index: usize) -> Option<Token> {
+        let place = self.places.get(index)?;
+        place.entry.as_ref()?;
+        Some(Token {
+            index: index as u32,
+            generation: place.generation,
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.places.len() == self.free.len()
     }
@@ -118,6 +133,9 @@ mod tests {
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.entry(second), Some(&mut "second"));
         assert_eq!(slab.tokens(), [second]);
+        assert_eq!(slab.token_at(second.index()), Some(second));
+        slab.remove(second);
+        assert_eq!(slab.token_at(second.index()), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) fn accept_room(backlog_effective: u32) -> usize {
 }
 
 /// `--uring +name,-name` over the defaults.
-fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
+pub(super) fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
     let mut features = Features::default();
     for (on, name) in switches {
         let feature: Feature = name
@@ -72,6 +72,9 @@ fn features(switches: &[(bool, String)]) -> Result<Features, Unavailable> {
             features.without(feature)
         };
     }
+    features
+        .check()
+        .map_err(|error| Unavailable::Usage(format!("--uring: {error}")))?;
     Ok(features)
 }
 

@@ -1,0 +1,93 @@
+//! The raw data of a block, so that every figure can be found again: a histogram log an arm, and a table of all slices.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
+
+use hdrhistogram::serialization::V2DeflateSerializer;
+
+use echometer_loadgen::histogram_log;
+
+use crate::{
+    results::{BLOCKS, ResultFolder, hlog_name},
+    slices::{ArmBlock, Block},
+};
+
+/// Writes a block (counted from 1) into the result's folder: `blocks/003-ARM.hlog` for each arm that had a slice, and
+/// `blocks/003-slices.csv`.
+///
+/// # Errors
+/// The files can't be written.
+pub fn write(
+    folder: &ResultFolder,
+    index: usize,
+    block: &Block,
+    names: &[String],
+) -> io::Result<()> {
+    for (name, arm) in names
+        .iter()
+        .zip(&block.arms)
+        .filter(|(_, arm)| !arm.slices.is_empty())
+    {
+        folder.write(&hlog_name(index, name), &histogram(arm)?)?;
+    }
+    folder.write(
+        &format!("{BLOCKS}/{index:03}-slices.csv"),
+        slices_csv(block, names).as_bytes(),
+    )
+}
+
+/// One line: the latency of the whole block, tagged as in the load generator's logs.
+fn histogram(arm: &ArmBlock) -> io::Result<Vec<u8>> {
+    let recorded_ns = arm.slices.iter().map(|slice| slice.recorded_span_ns).sum();
+    let mut bytes = Vec::new();
+    let mut serializer = V2DeflateSerializer::new();
+    let mut log = histogram_log::begin(&mut bytes, &mut serializer, SystemTime::now())?;
+    histogram_log::write(
+        &mut log,
+        "latency",
+        &arm.latency,
+        Duration::ZERO,
+        Duration::from_nanos(recorded_ns),
+    )?;
+    bytes.flush()?;
+    Ok(bytes)
+}
+
+/// One row a slice, in the order in which they were run.
+fn slices_csv(block: &Block, names: &[String]) -> String {
+    let mut text = String::from(
+        "cycle,arm,messages,recorded,recorded_span_ns,span_ns,server_cpu_ns,client_cpu_ns,client_busiest,\
+         server_cpus_busy_ns,server_cpus_softirq_ns,server_cpus_steal_ns\n",
+    );
+    let mut next = vec![0; block.arms.len()];
+    for &arm in &block.order {
+        // The slice during which a block broke off is in its order and has no figures.
+        let Some(slice) = block.arms[arm].slices.get(next[arm]) else {
+            continue;
+        };
+        next[arm] += 1;
+        let server_cpu_ns = slice
+            .server_cpu_ns
+            .map(|ns| ns.to_string())
+            .unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{},{},{server_cpu_ns},{},{:.4},{},{},{}",
+            slice.cycle,
+            names[arm],
+            slice.messages,
+            slice.recorded,
+            slice.recorded_span_ns,
+            slice.span_ns,
+            slice.client_cpu_ns,
+            slice.client_busiest,
+            slice.server_cpus.busy_ns,
+            slice.server_cpus.softirq_ns,
+            slice.server_cpus.steal_ns,
+        );
+    }
+    text
+}

@@ -1,0 +1,237 @@
+//! `echometer compare`: place both sides, run the blocks, save after each, say what was learnt.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, bail, ensure};
+use rand::{SeedableRng, rngs::StdRng};
+
+use echometer_host::{
+    clock, limits,
+    machine::{self, Facts},
+    signals::Stop,
+};
+use echometer_loadgen::{Fleet, Plan, plan::Load};
+
+use crate::{
+    analysis::Status,
+    arm::Spec,
+    file::{Comparison, FILE_NAME},
+    flags::CompareSettings,
+    fleet_client::FleetClient,
+    guard::Guard,
+    placement::{Placement, place},
+    progress::Progress,
+    record::{REPORT_NAME, Record},
+    results::ResultFolder,
+    server_process::{Launcher, READY_TIMEOUT},
+    servers::Servers,
+    slices::{Abort, Arms, Client, Fault, SlicePlan, run_block},
+    statistics::Verdict,
+};
+
+/// What a block takes besides load: starting and stopping a server, connecting. For the first guess of the time left.
+const START_AND_STOP: Duration = Duration::from_millis(100);
+
+/// A comparison that was carried out, valid or not.
+#[derive(Debug)]
+pub struct Finished {
+    /// All of it.
+    pub comparison: Comparison,
+    /// The file to open.
+    pub report: PathBuf,
+}
+
+/// Carries out a comparison. `command_line` is kept in its file.
+///
+/// A request on `stop` ends it after the slice; what is whole is analysed.
+///
+/// # Errors
+/// An arm can't be started or connected to, a byte came back wrong under `--verify`, a cpu can't be had, a file can't
+/// be written.
+pub fn compare(
+    settings: &CompareSettings,
+    command_line: &str,
+    stop: &Stop,
+) -> anyhow::Result<Finished> {
+    let local = settings.arms.iter().any(|arm| arm.spec.is_local());
+    let placement = place(
+        settings.server_cpus.as_ref(),
+        settings.client_cpus.as_ref(),
+        local,
+    )?;
+    let launcher = launcher(settings, &placement)?;
+    let load = Plan {
+        workers: placement.client.iter().map(Some).collect(),
+        ..settings.load.clone()
+    };
+    load.validate()?;
+    // Servers inherit the limit, and each needs a descriptor a connection as the client does.
+    limits::raise_nofile(u64::from(load.connections) * settings.arms.len() as u64 + 256)?;
+    let fleet = Fleet::start(&load)?;
+
+    let machine = Facts::read();
+    let folder = result_folder(settings, &machine)?;
+    let mut record = Record::new(
+        settings,
+        &placement,
+        load,
+        machine,
+        folder.clone(),
+        command_line,
+    );
+    if let Some(why) = fleet.fallback() {
+        record.note(format!("the client uses epoll: {why}"));
+    }
+    let mut servers = Servers::new(launcher, settings.arms.clone(), folder.clone());
+    let mut client = FleetClient::new(fleet, settings.arms.len());
+    let outcome = run_blocks(settings, &mut record, &mut client, &mut servers, &|| {
+        stop.requested()
+    });
+    if outcome.is_err() && record.comparison.blocks.is_empty() {
+        servers.discard_logs();
+        folder.discard_if_empty();
+    }
+    outcome?;
+    Ok(Finished {
+        comparison: record.comparison,
+        report: folder.join(REPORT_NAME),
+    })
+}
+
+impl Finished {
+    /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
+    #[must_use]
+    pub fn exit_code(&self, decide: bool) -> u8 {
+        let mut primary = self
+            .comparison
+            .metrics
+            .iter()
+            .filter(|metric| metric.primary);
+        match self.comparison.verdict.status {
+            Status::Invalid => 3,
+            Status::Valid
+                if decide && primary.any(|metric| metric.verdict == Verdict::Undecided) =>
+            {
+                4
+            }
+            Status::Valid => 0,
+        }
+    }
+}
+
+/// Runs all blocks, and saves after each.
+fn run_blocks(
+    settings: &CompareSettings,
+    record: &mut Record,
+    client: &mut impl Client,
+    arms: &mut impl Arms,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<()> {
+    let plan = slice_plan(settings);
+    let block_time = (plan.measured + plan.warmup + START_AND_STOP) * plan.arms as u32;
+    let mut progress = Progress::new(
+        record.names.clone(),
+        settings.blocks,
+        block_time,
+        settings.quiet,
+    );
+    let mut random = StdRng::seed_from_u64(settings.load.seed);
+    for index in 1..=settings.blocks {
+        progress.begin_block(index);
+        let outcome = run_block(index, &plan, &mut random, client, arms, stop, &mut |step| {
+            progress.step(step);
+        });
+        match outcome {
+            Ok(block) => record.keep(index, &block)?,
+            // What fails later is a finding; what does not even start once, or is no echo, is told at once.
+            Err(Abort::NotStarted(Fault { arm, reason })) if 1 < index => {
+                record.keep_failure(index, arm, &reason);
+            }
+            Err(
+                Abort::NotStarted(Fault { arm, reason }) | Abort::WrongBytes(Fault { arm, reason }),
+            ) => {
+                progress.finish();
+                let arm = &settings.arms[arm];
+                bail!("arm '{}' ({}) {reason}", arm.name, arm.spec);
+            }
+        }
+        record.started((0..plan.arms).map(|arm| arms.started(arm)).collect());
+        let last = index == settings.blocks;
+        let stopped = stop();
+        record.comparison.cut_short |= stopped && !last;
+        let hopeless = record.is_hopeless();
+        if hopeless && !last {
+            record.note(format!(
+                "ended after block {index}: six valid blocks were out of reach"
+            ));
+        }
+        record.save()?;
+        progress.end_block(record.last_fault().as_deref(), record.estimate().as_deref());
+        if stopped || hopeless {
+            break;
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+fn slice_plan(settings: &CompareSettings) -> SlicePlan {
+    let load = &settings.load;
+    SlicePlan {
+        arms: settings.arms.len(),
+        in_flight: match load.load {
+            Load::Closed => u64::from(load.connections) * u64::from(load.pipeline),
+            // An open loop begins with nothing in flight; each connection counts for one.
+            Load::Open { .. } => u64::from(load.connections),
+        },
+        slice_min: settings.slice,
+        measured: load.duration,
+        warmup: load.warmup,
+    }
+}
+
+/// What starts the servers: ours lies next to this very program.
+fn launcher(settings: &CompareSettings, placement: &Placement) -> anyhow::Result<Launcher> {
+    let program = env::current_exe().context("cannot find this very program")?;
+    let server_binary = program.with_file_name("echometer-server");
+    let needed = settings
+        .arms
+        .iter()
+        .any(|arm| matches!(arm.spec, Spec::Engine { .. }));
+    ensure!(
+        !needed || server_binary.is_file(),
+        "there is no {}, which serves our own engines: build it with `cargo build --release --workspace`, or put it there",
+        server_binary.display(),
+    );
+    // Without a guard a comparison is as good as with one, as long as it is not killed.
+    let guard = Guard::start(&program).ok().map(Arc::new);
+    Ok(Launcher {
+        server_binary,
+        server_cpus: placement.server.clone(),
+        guard,
+        ready_timeout: READY_TIMEOUT,
+    })
+}
+
+fn result_folder(settings: &CompareSettings, machine: &Facts) -> anyhow::Result<ResultFolder> {
+    let made = match &settings.out {
+        Some(path) => ResultFolder::named(path, FILE_NAME),
+        None => {
+            let name = settings
+                .machine
+                .clone()
+                .unwrap_or_else(|| machine::slug(machine));
+            let date = clock::wall_date().compact();
+            ResultFolder::counted(Path::new("results"), &date, &name, "compare")
+        }
+    };
+    made.context("cannot make the results' folder: name another with --out")
+}
+
+#[cfg(test)]
+mod tests;

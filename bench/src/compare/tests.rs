@@ -1,0 +1,374 @@
+//! Whole comparisons in the made-up world of the slices' tests: their answers, their files, their ends.
+
+use std::{fs, rc::Rc};
+
+use clap::Parser;
+
+use super::*;
+use crate::{
+    flags::{Cli, Command},
+    slices::world::{GOOD, Server, World},
+};
+
+/// A comparison in the made-up world, with its files in a folder that goes away.
+struct Trial {
+    settings: CompareSettings,
+    world: World,
+    _root: tempfile::TempDir,
+    folder: ResultFolder,
+    record: Record,
+}
+
+impl Trial {
+    fn of(flags: &str, servers: &[Server]) -> Self {
+        let words = format!("echometer compare {flags} --seed 1 --quiet");
+        let words = shell_words::split(&words).expect("a test's line");
+        let Command::Compare(flags) = Cli::try_parse_from(words).expect("valid").command else {
+            panic!("it is compare")
+        };
+        let settings = flags.settings().expect("valid");
+        let root = tempfile::tempdir().expect("a temporary folder");
+        let folder = ResultFolder::named(&root.path().join("out"), FILE_NAME).expect("it is free");
+        let cpu = |cpu: u32| [cpu].into_iter().collect();
+        let placement = Placement {
+            server: cpu(0),
+            client: cpu(1),
+        };
+        let load = settings.load.clone();
+        let machine = Facts {
+            cpu_model: Some("Made-up 3000".to_owned()),
+            cpus_online: "0-1".parse().ok(),
+            hypervisor: Some("none".to_owned()),
+            kernel: Some("6.18.1".to_owned()),
+            ..Facts::default()
+        };
+        let record = Record::new(
+            &settings,
+            &placement,
+            load,
+            machine,
+            folder.clone(),
+            "echometer compare ...",
+        );
+        Self {
+            settings,
+            world: World::of(servers),
+            _root: root,
+            folder,
+            record,
+        }
+    }
+
+    fn run(&mut self) -> anyhow::Result<()> {
+        self.run_until(&|| false)
+    }
+
+    fn run_until(&mut self, stop: &dyn Fn() -> bool) -> anyhow::Result<()> {
+        let (mut client, mut arms) = (self.world.clone(), self.world.clone());
+        let outcome = run_blocks(
+            &self.settings,
+            &mut self.record,
+            &mut client,
+            &mut arms,
+            stop,
+        );
+        assert!(
+            self.world.is_tidy(),
+            "a server or a connection was left behind"
+        );
+        outcome
+    }
+
+    fn finish(self) -> Finished {
+        let saved = fs::read_to_string(self.folder.join(FILE_NAME)).expect("it was saved");
+        let comparison: Comparison = serde_json::from_str(&saved).expect("it is read back");
+        assert!(
+            self.record.comparison.to_json() == saved,
+            "the last state is what was saved"
+        );
+        let report = self.folder.join(REPORT_NAME);
+        assert!(fs::read_to_string(&report).is_ok_and(|text| text.ends_with(".\n")));
+        Finished { comparison, report }
+    }
+}
+
+fn faster(share: f64) -> Server {
+    Server {
+        message_ns: (GOOD.message_ns as f64 * share) as u64,
+        ..GOOD
+    }
+}
+
+#[test]
+fn eight_blocks_end_in_an_answer_and_its_files() {
+    let mut trial = Trial::of("epoll uring", &[GOOD, faster(0.88)]);
+    trial.run().expect("all goes well");
+    let blocks = trial.folder.join("blocks");
+    for block in 1..=8 {
+        for file in ["epoll.hlog", "uring.hlog", "slices.csv"] {
+            assert!(
+                blocks.join(format!("{block:03}-{file}")).is_file(),
+                "{block} {file}"
+            );
+        }
+    }
+    let rows = fs::read_to_string(blocks.join("001-slices.csv"))
+        .expect("it is there")
+        .lines()
+        .count();
+    assert_eq!(
+        rows,
+        1 + 2 * 60,
+        "a head and 3 s of 50 ms slices for each arm"
+    );
+    assert!(
+        trial
+            .world
+            .state
+            .borrow()
+            .starts
+            .iter()
+            .all(|&starts| starts == 8),
+        "afresh in each block"
+    );
+
+    let finished = trial.finish();
+    assert_eq!(finished.exit_code(true), 0);
+    let comparison = &finished.comparison;
+    assert_eq!(comparison.schema, "echometer.compare/1");
+    assert_eq!(comparison.seed, 1);
+    let primary = comparison
+        .metrics
+        .iter()
+        .find(|metric| metric.primary)
+        .expect("there is one");
+    assert_eq!((primary.verdict, primary.blocks_used), (Verdict::Better, 8));
+    assert!(
+        primary
+            .ratio
+            .is_some_and(|ratio| (ratio - 0.88).abs() < 1e-6)
+    );
+    assert!(
+        comparison
+            .sentence
+            .contains("uring needs 12.0 % less server CPU a message than epoll")
+    );
+    let commands: Vec<&str> = comparison
+        .commands
+        .iter()
+        .map(|entry| entry.of.as_str())
+        .collect();
+    assert_eq!(commands, ["echometer", "epoll", "uring"]);
+    assert!(comparison.arms[1].ready_line.is_some());
+}
+
+#[test]
+fn the_same_server_twice_is_the_same() {
+    let mut trial = Trial::of("epoll epoll", &[GOOD, GOOD]);
+    trial.run().expect("all goes well");
+    let finished = trial.finish();
+    assert!(
+        finished
+            .comparison
+            .metrics
+            .iter()
+            .all(|metric| metric.verdict == Verdict::Same)
+    );
+}
+
+#[test]
+fn a_server_that_dies_once_costs_one_block() {
+    let mortal = Server {
+        dies_at: Some(100),
+        ..faster(0.88)
+    };
+    let mut trial = Trial::of("epoll uring", &[GOOD, mortal]);
+    trial.run().expect("it goes on");
+    let finished = trial.finish();
+    let invalid: Vec<_> = finished
+        .comparison
+        .blocks
+        .iter()
+        .filter(|block| !block.valid)
+        .collect();
+    assert_eq!(invalid.len(), 1);
+    assert_eq!(
+        (invalid[0].index, &invalid[0].reasons[..]),
+        (2, &["uring was killed by signal 9".to_owned()][..])
+    );
+    assert_eq!(
+        (finished.comparison.blocks.len(), finished.exit_code(false)),
+        (8, 0)
+    );
+}
+
+#[test]
+fn a_server_that_does_not_start_is_told_at_once_and_later_is_a_finding() {
+    let unwilling = Server {
+        refuses_start: Some(0),
+        ..GOOD
+    };
+    let mut trial = Trial::of("epoll 'a=false --x'", &[GOOD, unwilling]);
+    let error = trial
+        .run()
+        .expect_err("there is nothing to compare")
+        .to_string();
+    assert_eq!(error, "arm 'a' (false --x) exited with status 1");
+
+    let unwilling = Server {
+        refuses_start: Some(4),
+        ..GOOD
+    };
+    let mut trial = Trial::of("epoll uring", &[GOOD, unwilling]);
+    trial.run().expect("it goes on");
+    let finished = trial.finish();
+    assert_eq!(
+        finished.comparison.blocks[4].reasons,
+        ["uring exited with status 1"]
+    );
+    assert_eq!(finished.exit_code(false), 0, "seven are enough");
+}
+
+#[test]
+fn wrong_bytes_end_the_comparison() {
+    let wrong = Server {
+        corrupts_at: Some(70),
+        ..GOOD
+    };
+    let mut trial = Trial::of("epoll uring --verify", &[GOOD, wrong]);
+    let error = trial.run().expect_err("it is no echo").to_string();
+    assert_eq!(
+        error,
+        "arm 'uring' (uring) sent back something else than it got: byte 7"
+    );
+}
+
+#[test]
+fn it_ends_where_six_valid_blocks_are_out_of_reach() {
+    let restless = Server {
+        restless: 0.5,
+        ..GOOD
+    };
+    let mut trial = Trial::of("epoll uring", &[GOOD, restless]);
+    trial.run().expect("it is a finding");
+    let finished = trial.finish();
+    assert_eq!(
+        (finished.comparison.blocks.len(), finished.exit_code(true)),
+        (3, 3)
+    );
+    assert!(
+        finished
+            .comparison
+            .verdict
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("out of reach"))
+    );
+    assert!(
+        finished.comparison.sentence.contains("can't be said"),
+        "{}",
+        finished.comparison.sentence
+    );
+    let primary = finished
+        .comparison
+        .metrics
+        .iter()
+        .find(|metric| metric.primary)
+        .expect("there is one");
+    assert_eq!((primary.ratio, primary.verdict), (None, Verdict::Undecided));
+}
+
+#[test]
+fn fewer_blocks_than_six_give_estimates_only() {
+    let mut trial = Trial::of("epoll uring --blocks 4", &[GOOD, faster(0.5)]);
+    trial.run().expect("all goes well");
+    let finished = trial.finish();
+    assert_eq!(
+        (finished.comparison.blocks.len(), finished.exit_code(true)),
+        (4, 3)
+    );
+    let primary = finished
+        .comparison
+        .metrics
+        .iter()
+        .find(|metric| metric.primary)
+        .expect("there is one");
+    assert_eq!(
+        (primary.ci_low, primary.p, primary.verdict),
+        (None, None, Verdict::Undecided)
+    );
+    assert!(primary.ratio.is_some());
+    assert!(
+        finished.comparison.sentence.contains("needs 6 blocks"),
+        "{}",
+        finished.comparison.sentence
+    );
+}
+
+#[test]
+fn a_request_to_stop_keeps_what_is_whole() {
+    let mut trial = Trial::of("epoll uring", &[GOOD, faster(0.88)]);
+    let seen = Rc::clone(&trial.world.state);
+    // Each block has two warm-ups and 120 slices: this is in the midst of the seventh.
+    trial
+        .run_until(&|| 800 <= seen.borrow().driven.len())
+        .expect("it is no failure");
+    let finished = trial.finish();
+    assert!(finished.comparison.cut_short);
+    assert_eq!(finished.comparison.blocks.len(), 7);
+    assert_eq!(finished.comparison.blocks[6].reasons, ["cut short"]);
+    assert_eq!(finished.exit_code(true), 0, "six are whole");
+    assert!(finished.comparison.sentence.starts_with("Cut short. "));
+}
+
+#[test]
+fn undecided_is_a_failure_only_where_a_decision_was_asked_for() {
+    let mut trial = Trial::of("epoll uring", &[GOOD, GOOD]);
+    trial.run().expect("all goes well");
+    let mut finished = trial.finish();
+    let primary = finished
+        .comparison
+        .metrics
+        .iter_mut()
+        .find(|metric| metric.primary)
+        .expect("there is one");
+    primary.verdict = Verdict::Undecided;
+    assert_eq!(
+        (finished.exit_code(false), finished.exit_code(true)),
+        (0, 4)
+    );
+    finished.comparison.verdict.status = Status::Invalid;
+    assert_eq!(finished.exit_code(true), 3, "invalid goes before undecided");
+}
+
+/// The report as a user sees it. Where it is changed on purpose, the text beside it is changed too.
+#[test]
+fn the_report_of_a_whole_comparison() {
+    let uneven = |share: f64| Server {
+        scatter: 0.03,
+        ..faster(share)
+    };
+    let dying = Server {
+        dies_at: Some(150),
+        ..uneven(0.88)
+    };
+    let restless = Server {
+        restless: 0.004,
+        ..uneven(0.99)
+    };
+    let mut trial = Trial::of(
+        "epoll uring 'a-name-of-many-letters=./server {port}'",
+        &[uneven(1.0), dying, restless],
+    );
+    trial.run().expect("it goes on");
+    let text = crate::report::text(&trial.finish().comparison);
+    assert!(
+        text.lines()
+            .all(|line| line.chars().count() <= crate::report::COLUMNS)
+    );
+    assert_eq!(
+        text,
+        include_str!("../../tests/golden/compare.txt"),
+        "\n{text}"
+    );
+}

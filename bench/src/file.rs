@@ -1,0 +1,107 @@
+//! `compare.json`: everything that a comparison asked, saw and concludes, as plain data. The table and the sentence
+//! are renderings of it.
+
+use serde::{Deserialize, Serialize};
+
+use echometer_host::{cpus::CpuList, machine::Facts};
+use echometer_loadgen::Plan;
+
+use crate::{
+    analysis::{MetricResult, Trust},
+    figures::BlockFigures,
+    flags::Design,
+    metric::Metric,
+};
+
+/// What the file says of its form.
+pub const SCHEMA: &str = "echometer.compare/1";
+/// The name of the file in its folder.
+pub const FILE_NAME: &str = "compare.json";
+
+/// A comparison, finished or under way: it is saved after every block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// How long it took so far.
+    pub elapsed_ns: u64,
+    /// Whether it was stopped before its last block.
+    pub cut_short: bool,
+    /// The answer for people.
+    pub sentence: String,
+    /// Whether the whole can be trusted.
+    pub verdict: Trust,
+    /// In the order of the command line, the baseline first.
+    pub arms: Vec<ArmEntry>,
+    /// What was asked.
+    pub design: DesignEntry,
+    /// Repeats the order of the slices, the payload and, in open loop, the arrivals.
+    pub seed: u64,
+    /// Where it was measured.
+    pub machine: Facts,
+    /// What was run: the bench itself, then each arm's server as it was started last.
+    pub commands: Vec<CommandEntry>,
+    /// Every block, invalid ones too.
+    pub blocks: Vec<BlockFigures>,
+    /// One entry an arm (but the baseline) and metric.
+    pub metrics: Vec<MetricResult>,
+}
+
+/// One arm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArmEntry {
+    /// Unique among the arms.
+    pub name: String,
+    /// What it is, as it can be typed again.
+    pub spec: String,
+    /// What our own server said when it was ready: engine, threads, cpus, backlog, features.
+    pub ready_line: Option<String>,
+}
+
+/// What was asked, as far as it isn't an arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DesignEntry {
+    /// How the arms take turns.
+    pub kind: Design,
+    /// How many blocks were to be run.
+    pub blocks: usize,
+    /// The shortest slice; see each block for what it was.
+    pub slice_min_ns: u64,
+    /// The metric that was named before the run.
+    pub primary: Metric,
+    /// Smaller differences are of no practical use; a share.
+    pub margin: f64,
+    /// Where the servers ran; `null` where none of them was ours.
+    pub server_cpus: Option<CpuList>,
+    /// Where the client ran, one thread a cpu.
+    pub client_cpus: CpuList,
+    /// The load; its duration is the time that each arm was measured in a block.
+    pub load: Plan,
+}
+
+/// One command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandEntry {
+    /// `echometer`, or the arm's name.
+    pub of: String,
+    /// As a shell would take it.
+    pub command: String,
+}
+
+impl Comparison {
+    /// As JSON, indented, with a line feed at the end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
+        text.push('\n');
+        text
+    }
+
+    /// Blocks that are part of the comparison.
+    pub fn valid_blocks(&self) -> impl Iterator<Item = &BlockFigures> {
+        self.blocks.iter().filter(|block| block.valid)
+    }
+}

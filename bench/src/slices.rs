@@ -1,0 +1,559 @@
+//! The slices design: one block of a comparison. Every arm is started afresh and warmed up, then the arms take turns
+//! in short slices, in random order in each cycle, until each had its share. Slow drift and noisy neighbours hit all
+//! arms alike, and what is left of them the median over the cycles takes away.
+//!
+//! Nothing here knows sockets, processes or the clock: they come in as [`Client`] and [`Arms`], and the tests run
+//! whole blocks against made-up ones in no time.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use hdrhistogram::Histogram;
+use rand::{Rng, seq::SliceRandom};
+
+/// The share of its resting time that an arm may spend computing while another is measured.
+pub const RESTING_MAX: f64 = 0.01;
+/// The fewest recorded replies an arm must have in a block: with fewer not even its median could be compared.
+pub const RECORDED_MIN: u64 = 200;
+/// The fewest cycles of a block, where slices had to be so long that the measured time holds fewer.
+const CYCLES_MIN: u32 = 3;
+/// A slice is at least as long as this many turns of every message in flight.
+const TURNS_A_SLICE: f64 = 20.0;
+/// Replies to this many turns of the messages in flight are the ramp, and not recorded.
+const TURNS_A_RAMP: f64 = 2.0;
+
+/// A dying server's connections break a moment before its end can be seen.
+const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Makes load. Arms are numbers here, in the order of the command line.
+pub trait Client {
+    /// Opens the connections of an arm and keeps them.
+    ///
+    /// # Errors
+    /// A sentence that says why not.
+    fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String>;
+
+    /// One stretch of load on the connections of an arm; on return nothing is in flight.
+    ///
+    /// It starts with as many writes as may be in flight. Replies within `ramp` of the start are not recorded, nor
+    /// those after `length`, when nothing new is sent.
+    ///
+    /// # Errors
+    /// A sentence that says why there are no figures at all; lost messages are in [`Stretch::faults`] instead.
+    fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, String>;
+
+    /// Closes the connections of an arm, if there are any.
+    fn close(&mut self, arm: usize);
+}
+
+/// Starts, watches and stops what serves; and tells the time.
+pub trait Arms {
+    /// Starts the server of an arm afresh, waits until it echoes and says where it listens.
+    ///
+    /// # Errors
+    /// A sentence that says what it did instead.
+    fn start(&mut self, block: usize, arm: usize) -> Result<SocketAddr, String>;
+
+    /// `None` while the server lives, else a sentence that says how it ended. Waits up to `patience` for the end of a
+    /// server whose connections have just been seen to break.
+    fn ended(&mut self, arm: usize, patience: Duration) -> Option<String>;
+
+    /// CPU time that the server and its descendants have used since they were started, in ns. `None` where it can't
+    /// be read: a server on another machine.
+    fn cpu_ns(&mut self, arm: usize) -> Option<u64>;
+
+    /// Context switches and memory, where they can be read.
+    fn usage(&mut self, arm: usize) -> Option<Usage>;
+
+    /// How busy the cpus that the servers run on have been since boot.
+    fn server_cpus(&mut self) -> CpuTimes;
+
+    /// Stops the server of an arm, if it runs.
+    fn stop(&mut self, arm: usize);
+
+    /// How the server of an arm was started last; `None` if it never was.
+    fn started(&self, arm: usize) -> Option<Started>;
+
+    /// A clock that never goes back, in ns.
+    fn now_ns(&mut self) -> u64;
+}
+
+/// What one stretch of load gave.
+#[derive(Debug, Clone)]
+pub struct Stretch {
+    /// Latency of the recorded messages, in ns.
+    pub latency: Histogram<u64>,
+    /// Replies between ramp and stop.
+    pub recorded: u64,
+    /// The time between these two instants, in ns.
+    pub recorded_span_ns: u64,
+    /// All messages answered, those of the ramp and of the drain too.
+    pub messages: u64,
+    /// What went wrong, counted by kind; messages lost and unanswered are kinds too. Empty when all is well.
+    pub faults: BTreeMap<String, u64>,
+    /// The first byte that came back wrong, where bytes are compared: connection, offset, expected and got.
+    pub wrong: Option<String>,
+    /// CPU time of the client's worker threads, in ns.
+    pub client_cpu_ns: u64,
+    /// The share of the time in which the client's busiest thread had work, 0..1.
+    pub client_busiest: f64,
+    /// What disturbed the client without making the figures wrong: shares of the stretch, 0..1.
+    pub client_run_delay: f64,
+}
+
+/// How a server was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Started {
+    /// The command line; `None` for a server that was running already.
+    pub command: Option<String>,
+    /// What it said when it was ready; foreign servers say nothing that we know of.
+    pub ready_line: Option<String>,
+}
+
+/// Of a server process and its descendants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Voluntary and involuntary together, since the start.
+    pub context_switches: u64,
+    /// Resident memory now, in bytes.
+    pub rss_bytes: u64,
+}
+
+/// Times of a set of cpus added up, in ns since boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CpuTimes {
+    /// Everything but idle and waiting for I/O.
+    pub busy_ns: u64,
+    /// The part of it in soft interrupts.
+    pub softirq_ns: u64,
+    /// The part that the hypervisor took.
+    pub steal_ns: u64,
+}
+
+/// How a block is to be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlicePlan {
+    /// At least 1.
+    pub arms: usize,
+    /// Messages that may be in flight at once, over all connections; at least 1.
+    pub in_flight: u64,
+    /// The shortest slice; above 0.
+    pub slice_min: Duration,
+    /// The time that each arm is measured in a block; above 0.
+    pub measured: Duration,
+    /// The time that each arm is warmed up; at least `slice_min` is taken.
+    pub warmup: Duration,
+}
+
+/// What happens next; for whoever shows progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A server is started.
+    Start {
+        /// Which.
+        arm: usize,
+    },
+    /// An arm is warmed up.
+    Warm {
+        /// Which.
+        arm: usize,
+    },
+    /// An arm has its slice.
+    Slice {
+        /// Which.
+        arm: usize,
+        /// How many slices of all arms this block has had.
+        done: u32,
+        /// How many it will have.
+        total: u32,
+    },
+}
+
+/// One block: every slice of every arm.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Why its figures can't be used; empty for a valid block.
+    pub faults: Vec<Fault>,
+    /// Whether a request to stop ended it.
+    pub cut_short: bool,
+    /// Arms in the order of their slices.
+    pub order: Vec<usize>,
+    /// How long a slice was; zero where it did not come to that.
+    pub slice: Duration,
+    /// In the order of the command line.
+    pub arms: Vec<ArmBlock>,
+}
+
+/// One arm's part of a block.
+#[derive(Debug, Clone)]
+pub struct ArmBlock {
+    /// One a cycle.
+    pub slices: Vec<Slice>,
+    /// Latency over all slices, in ns.
+    pub latency: Histogram<u64>,
+    /// CPU time used while others were measured, in ns; `None` where it can't be read.
+    pub resting_cpu_ns: Option<u64>,
+    /// How long others were measured, in ns.
+    pub resting_span_ns: u64,
+    /// Context switches over the measured part and memory at its end.
+    pub usage: Option<Usage>,
+}
+
+/// One slice of one arm.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Slice {
+    /// Counted from 0.
+    pub cycle: u32,
+    /// Replies between ramp and stop.
+    pub recorded: u64,
+    /// The time between these, in ns.
+    pub recorded_span_ns: u64,
+    /// All messages of the slice.
+    pub messages: u64,
+    /// The whole slice with ramp and drain, in ns.
+    pub span_ns: u64,
+    /// CPU time of the server over the whole slice, in ns; `None` where it can't be read.
+    pub server_cpu_ns: Option<u64>,
+    /// CPU time of the client over the whole slice, in ns.
+    pub client_cpu_ns: u64,
+    /// As in [`Stretch`].
+    pub client_busiest: f64,
+    /// As in [`Stretch`].
+    pub client_run_delay: f64,
+    /// What the servers' cpus did in this slice.
+    pub server_cpus: CpuTimes,
+}
+
+/// What an arm did that makes a block useless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Which.
+    pub arm: usize,
+    /// A sentence without its subject: "exited with status 1".
+    pub reason: String,
+}
+
+/// What ends more than a block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Abort {
+    /// An arm could not be started, or took no connections.
+    NotStarted(Fault),
+    /// An arm sent back something else than it got.
+    WrongBytes(Fault),
+}
+
+/// Runs one block. Whatever happens, every server is stopped and every connection closed on return.
+///
+/// `stop` is asked after every slice; `watch` is told what comes next.
+///
+/// # Errors
+/// See [`Abort`]. (An arm that fails later on makes the block invalid instead.)
+pub fn run_block(
+    index: usize,
+    plan: &SlicePlan,
+    random: &mut impl Rng,
+    client: &mut impl Client,
+    arms: &mut impl Arms,
+    stop: &dyn Fn() -> bool,
+    watch: &mut dyn FnMut(Step),
+) -> Result<Block, Abort> {
+    let mut run = Run {
+        plan,
+        client,
+        arms,
+        stop,
+        watch,
+        block: Block::new(plan.arms),
+    };
+    let outcome = run.play(index, random);
+    for arm in 0..plan.arms {
+        run.client.close(arm);
+        run.arms.stop(arm);
+    }
+    match outcome {
+        Ok(()) => Ok(run.block),
+        Err(End::Abort(abort)) => Err(abort),
+        Err(End::Invalid(fault)) => {
+            run.block.faults.push(fault);
+            Ok(run.block)
+        }
+    }
+}
+
+struct Run<'a, C, A> {
+    plan: &'a SlicePlan,
+    client: &'a mut C,
+    arms: &'a mut A,
+    stop: &'a dyn Fn() -> bool,
+    watch: &'a mut dyn FnMut(Step),
+    block: Block,
+}
+
+/// Why a block ends before its time.
+enum End {
+    Abort(Abort),
+    Invalid(Fault),
+}
+
+impl<C: Client, A: Arms> Run<'_, C, A> {
+    fn play(&mut self, index: usize, random: &mut impl Rng) -> Result<(), End> {
+        let mut order: Vec<usize> = (0..self.plan.arms).collect();
+        order.shuffle(random);
+        for &arm in &order {
+            (self.watch)(Step::Start { arm });
+            self.start(index, arm)
+                .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
+        }
+        let mut rates = vec![0.0; self.plan.arms];
+        for &arm in &order {
+            if self.asked_to_stop() {
+                return Ok(());
+            }
+            (self.watch)(Step::Warm { arm });
+            rates[arm] = self.warm(arm)?;
+        }
+        let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let length = slice_length(self.plan, slowest);
+        self.block.slice = length;
+        let ramps: Vec<Duration> = rates
+            .iter()
+            .map(|&rate| turns(self.plan, TURNS_A_RAMP, rate).min(length / 2))
+            .collect();
+
+        let cycles = (self.plan.measured.as_secs_f64() / length.as_secs_f64()).ceil() as u32;
+        let cycles = cycles.max(CYCLES_MIN);
+        let total = cycles * self.plan.arms as u32;
+        let usage_before: Vec<Option<Usage>> = (0..self.plan.arms)
+            .map(|arm| self.arms.usage(arm))
+            .collect();
+        for cycle in 0..cycles {
+            order.shuffle(random);
+            for &arm in &order {
+                if self.asked_to_stop() {
+                    return Ok(());
+                }
+                (self.watch)(Step::Slice {
+                    arm,
+                    done: self.block.order.len() as u32,
+                    total,
+                });
+                self.block.order.push(arm);
+                self.slice(cycle, arm, ramps[arm], length)?;
+            }
+        }
+        for (arm, before) in usage_before.into_iter().enumerate() {
+            let after = self.arms.usage(arm);
+            self.block.arms[arm].usage = after.zip(before).map(|(after, before)| Usage {
+                context_switches: after
+                    .context_switches
+                    .saturating_sub(before.context_switches),
+                rss_bytes: after.rss_bytes,
+            });
+        }
+        let unusable = self
+            .block
+            .arms
+            .iter()
+            .enumerate()
+            .flat_map(|(arm, figures)| {
+                figures
+                    .unusable()
+                    .into_iter()
+                    .map(move |reason| Fault { arm, reason })
+            });
+        self.block.faults.extend(unusable.collect::<Vec<_>>());
+        Ok(())
+    }
+
+    fn asked_to_stop(&mut self) -> bool {
+        self.block.cut_short = (self.stop)();
+        self.block.cut_short
+    }
+
+    fn start(&mut self, index: usize, arm: usize) -> Result<(), String> {
+        let address = self.arms.start(index, arm)?;
+        self.client.open(arm, address).map_err(|reason| {
+            match self.arms.ended(arm, DEATH_PATIENCE) {
+                Some(ended) => format!("{ended} ({reason})"),
+                None => reason,
+            }
+        })
+    }
+
+    /// Loads an arm for a while and returns its rate, in messages a second.
+    fn warm(&mut self, arm: usize) -> Result<f64, End> {
+        let length = self.plan.warmup.max(self.plan.slice_min);
+        let stretch = self.drive(arm, Duration::ZERO, length)?;
+        if stretch.recorded == 0 {
+            return Err(invalid(
+                arm,
+                format!("answered nothing in its warm-up of {length:?}"),
+            ));
+        }
+        Ok(stretch.recorded as f64 * 1e9 / stretch.recorded_span_ns.max(1) as f64)
+    }
+
+    fn slice(
+        &mut self,
+        cycle: u32,
+        arm: usize,
+        ramp: Duration,
+        length: Duration,
+    ) -> Result<(), End> {
+        let cpu_before: Vec<Option<u64>> = (0..self.plan.arms)
+            .map(|arm| self.arms.cpu_ns(arm))
+            .collect();
+        let cpus_before = self.arms.server_cpus();
+        let start_ns = self.arms.now_ns();
+        let stretch = self.drive(arm, ramp, length)?;
+        let span_ns = self.arms.now_ns().saturating_sub(start_ns);
+        let cpus_after = self.arms.server_cpus();
+        let used: Vec<Option<u64>> = cpu_before
+            .into_iter()
+            .enumerate()
+            .map(|(arm, before)| Some(self.arms.cpu_ns(arm)?.saturating_sub(before?)))
+            .collect();
+
+        for resting in (0..self.plan.arms).filter(|&other| other != arm) {
+            let rested = &mut self.block.arms[resting];
+            rested.resting_cpu_ns = rested
+                .resting_cpu_ns
+                .zip(used[resting])
+                .map(|(sum, used)| sum + used);
+            rested.resting_span_ns += span_ns;
+        }
+        let measured = &mut self.block.arms[arm];
+        // Both have the same bounds and digits, so nothing can fall outside.
+        measured
+            .latency
+            .add(&stretch.latency)
+            .expect("histograms of one kind can be added");
+        measured.slices.push(Slice {
+            cycle,
+            recorded: stretch.recorded,
+            recorded_span_ns: stretch.recorded_span_ns,
+            messages: stretch.messages,
+            span_ns,
+            server_cpu_ns: used[arm],
+            client_cpu_ns: stretch.client_cpu_ns,
+            client_busiest: stretch.client_busiest,
+            client_run_delay: stretch.client_run_delay,
+            server_cpus: CpuTimes {
+                busy_ns: cpus_after.busy_ns.saturating_sub(cpus_before.busy_ns),
+                softirq_ns: cpus_after.softirq_ns.saturating_sub(cpus_before.softirq_ns),
+                steal_ns: cpus_after.steal_ns.saturating_sub(cpus_before.steal_ns),
+            },
+        });
+        Ok(())
+    }
+
+    /// One stretch of load; anything but a clean one ends the block, for what follows could not be compared.
+    fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, End> {
+        let outcome = self.client.drive(arm, ramp, length);
+        let clean = outcome
+            .as_ref()
+            .is_ok_and(|stretch| stretch.faults.is_empty());
+        let patience = if clean {
+            Duration::ZERO
+        } else {
+            DEATH_PATIENCE
+        };
+        if let Some(ended) = self.arms.ended(arm, patience) {
+            return Err(invalid(arm, ended));
+        }
+        let stretch = outcome.map_err(|reason| invalid(arm, reason))?;
+        if let Some(wrong) = stretch.wrong {
+            let reason = format!("sent back something else than it got: {wrong}");
+            return Err(End::Abort(Abort::WrongBytes(Fault { arm, reason })));
+        }
+        if stretch.faults.is_empty() {
+            return Ok(stretch);
+        }
+        let kinds: Vec<String> = stretch
+            .faults
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        Err(invalid(
+            arm,
+            format!("lost or spoilt messages: {}", kinds.join(", ")),
+        ))
+    }
+}
+
+fn invalid(arm: usize, reason: String) -> End {
+    End::Invalid(Fault { arm, reason })
+}
+
+/// The slice of a block: long enough for the slowest arm to answer every message in flight many times over.
+fn slice_length(plan: &SlicePlan, slowest_per_s: f64) -> Duration {
+    plan.slice_min
+        .max(turns(plan, TURNS_A_SLICE, slowest_per_s))
+}
+
+/// The time that an arm of this rate needs to answer all messages in flight `count` times.
+fn turns(plan: &SlicePlan, count: f64, rate_per_s: f64) -> Duration {
+    Duration::from_secs_f64(count * plan.in_flight as f64 / rate_per_s)
+}
+
+impl Block {
+    fn new(arms: usize) -> Self {
+        let arms = (0..arms).map(|_| ArmBlock::new()).collect();
+        Self {
+            faults: Vec::new(),
+            cut_short: false,
+            order: Vec::new(),
+            slice: Duration::ZERO,
+            arms,
+        }
+    }
+}
+
+impl ArmBlock {
+    fn new() -> Self {
+        Self {
+            slices: Vec::new(),
+            // It grows as needed, so that adding to it can't fail.
+            latency: Histogram::new(3).expect("three significant digits are allowed"),
+            resting_cpu_ns: Some(0),
+            resting_span_ns: 0,
+            usage: None,
+        }
+    }
+
+    /// The share of its resting time that it spent computing; `None` where that can't be read.
+    #[must_use]
+    pub fn resting_share(&self) -> Option<f64> {
+        Some(self.resting_cpu_ns? as f64 / self.resting_span_ns.max(1) as f64)
+    }
+
+    /// Why the arm's part of a finished block can't be compared, if so.
+    fn unusable(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let recorded: u64 = self.slices.iter().map(|slice| slice.recorded).sum();
+        let silent = self
+            .slices
+            .iter()
+            .filter(|slice| slice.recorded == 0)
+            .count();
+        if recorded < RECORDED_MIN || self.slices.len() < 2 * silent {
+            reasons.push(format!(
+                "too few messages: {recorded} recorded, {silent} of {} slices without any (raise -d or --slice)",
+                self.slices.len(),
+            ));
+        }
+        if let Some(share) = self.resting_share().filter(|&share| RESTING_MAX < share) {
+            reasons.push(format!(
+                "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %): it can't be \
+                 compared in slices",
+                share * 100.0,
+                RESTING_MAX * 100.0,
+            ));
+        }
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod world;

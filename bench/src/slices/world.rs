@@ -1,0 +1,222 @@
+//! A made-up world: servers of known cost, a load generator that counts, a clock that moves only when somebody works.
+
+use std::{cell::RefCell, rc::Rc};
+
+use super::*;
+
+/// A server of the made-up world.
+#[derive(Debug, Clone)]
+pub(crate) struct Server {
+    /// What a message costs it, in ns; it is the bottleneck, so this is the time between replies too.
+    pub(crate) message_ns: u64,
+    /// By how much of that it differs from one stretch to the next, at most.
+    pub(crate) scatter: f64,
+    /// The share of its resting time that it spends computing.
+    pub(crate) restless: f64,
+    /// Whether its CPU time can be read.
+    pub(crate) remote: bool,
+    /// It dies in this stretch of load, counted from its first start on.
+    pub(crate) dies_at: Option<usize>,
+    /// It loses a message in this stretch.
+    pub(crate) loses_at: Option<usize>,
+    /// It ends instead of starting, at this start of its own.
+    pub(crate) refuses_start: Option<usize>,
+    /// It answers nothing.
+    pub(crate) silent: bool,
+    /// It answers with other bytes, in this stretch.
+    pub(crate) corrupts_at: Option<usize>,
+}
+
+/// Nothing is wrong with it.
+pub(crate) const GOOD: Server = Server {
+    message_ns: 10_000,
+    scatter: 0.0,
+    restless: 0.0,
+    remote: false,
+    dies_at: None,
+    loses_at: None,
+    refuses_start: None,
+    silent: false,
+    corrupts_at: None,
+};
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) now_ns: u64,
+    pub(crate) cpu_ns: Vec<u64>,
+    pub(crate) running: Vec<bool>,
+    pub(crate) open: Vec<bool>,
+    pub(crate) dead: Vec<bool>,
+    pub(crate) stretches: Vec<usize>,
+    /// Every stretch: arm, ramp, length.
+    pub(crate) driven: Vec<(usize, Duration, Duration)>,
+    /// How often each was started.
+    pub(crate) starts: Vec<usize>,
+    /// How each was started last.
+    pub(crate) started: Vec<Option<Started>>,
+}
+
+/// Both sides of the world share their state, as both sides of a real one share a machine.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) servers: Vec<Server>,
+    pub(crate) state: Rc<RefCell<State>>,
+}
+
+impl World {
+    pub(crate) fn of(servers: &[Server]) -> Self {
+        let n = servers.len();
+        let state = State {
+            cpu_ns: vec![0; n],
+            running: vec![false; n],
+            open: vec![false; n],
+            dead: vec![false; n],
+            stretches: vec![0; n],
+            starts: vec![0; n],
+            started: vec![None; n],
+            ..State::default()
+        };
+        Self {
+            servers: servers.to_vec(),
+            state: Rc::new(RefCell::new(state)),
+        }
+    }
+
+    /// Whether a server or a connection was left behind.
+    pub(crate) fn is_tidy(&self) -> bool {
+        let state = self.state.borrow();
+        !state.running.contains(&true) && !state.open.contains(&true)
+    }
+}
+
+impl Client for World {
+    fn open(&mut self, arm: usize, address: SocketAddr) -> Result<(), String> {
+        assert_eq!(
+            usize::from(address.port()),
+            1 + arm,
+            "the address of this arm"
+        );
+        self.state.borrow_mut().open[arm] = true;
+        Ok(())
+    }
+
+    fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, String> {
+        let mut state = self.state.borrow_mut();
+        assert!(
+            state.running[arm] && state.open[arm],
+            "only a started arm can be driven"
+        );
+        state.driven.push((arm, ramp, length));
+        let server = &self.servers[arm];
+        let stretch = state.stretches[arm];
+        state.stretches[arm] += 1;
+        // Up and down without a pattern that has to do with cycles, and the same in every test run.
+        let phase = stretch * 7 + state.starts[arm] * 5 + arm * 3;
+        let wave = (phase % 11) as f64 / 5.0 - 1.0;
+        let message_ns = (server.message_ns as f64 * (1.0 + server.scatter * wave)) as u64;
+        let length_ns = length.as_nanos() as u64;
+        state.now_ns += length_ns;
+        if server.dies_at == Some(stretch) {
+            state.dead[arm] = true;
+            return Err("connection reset".to_owned());
+        }
+        let messages = if server.silent {
+            0
+        } else {
+            length_ns / message_ns
+        };
+        state.cpu_ns[arm] += messages * message_ns;
+        for (other, resting) in self
+            .servers
+            .iter()
+            .enumerate()
+            .filter(|&(other, _)| other != arm)
+        {
+            state.cpu_ns[other] += (length_ns as f64 * resting.restless) as u64;
+        }
+        let span_ns = (length - ramp).as_nanos() as u64;
+        let recorded = if server.silent {
+            0
+        } else {
+            span_ns / message_ns
+        };
+        let mut latency = Histogram::new(3).expect("digits");
+        latency.record_n(message_ns, recorded).expect("in range");
+        let faults = if server.loses_at == Some(stretch) {
+            [("lost".to_owned(), 3)].into()
+        } else {
+            BTreeMap::new()
+        };
+        Ok(Stretch {
+            latency,
+            recorded,
+            recorded_span_ns: span_ns,
+            messages,
+            faults,
+            wrong: (server.corrupts_at == Some(stretch)).then(|| "byte 7".to_owned()),
+            client_cpu_ns: messages * 5_000,
+            client_busiest: 0.5,
+            client_run_delay: 0.0,
+        })
+    }
+
+    fn close(&mut self, arm: usize) {
+        self.state.borrow_mut().open[arm] = false;
+    }
+}
+
+impl Arms for World {
+    fn start(&mut self, _block: usize, arm: usize) -> Result<SocketAddr, String> {
+        let mut state = self.state.borrow_mut();
+        let start = state.starts[arm];
+        state.starts[arm] += 1;
+        state.dead[arm] = false;
+        if self.servers[arm].refuses_start == Some(start) {
+            return Err("exited with status 1".to_owned());
+        }
+        state.running[arm] = true;
+        let ready_line = Some(format!("listening on 127.0.0.1:{}", 1 + arm));
+        state.started[arm] = Some(Started {
+            command: Some(format!("server-{arm}")),
+            ready_line,
+        });
+        Ok(SocketAddr::from(([127, 0, 0, 1], 1 + arm as u16)))
+    }
+
+    fn ended(&mut self, arm: usize, _patience: Duration) -> Option<String> {
+        self.state.borrow().dead[arm].then(|| "was killed by signal 9".to_owned())
+    }
+
+    fn cpu_ns(&mut self, arm: usize) -> Option<u64> {
+        (!self.servers[arm].remote).then(|| self.state.borrow().cpu_ns[arm])
+    }
+
+    fn usage(&mut self, arm: usize) -> Option<Usage> {
+        let switches = self.state.borrow().driven.len() as u64;
+        (!self.servers[arm].remote).then_some(Usage {
+            context_switches: switches,
+            rss_bytes: 1 << 20,
+        })
+    }
+
+    fn server_cpus(&mut self) -> CpuTimes {
+        let state = self.state.borrow();
+        CpuTimes {
+            busy_ns: state.cpu_ns.iter().sum(),
+            softirq_ns: state.now_ns / 4,
+            steal_ns: 0,
+        }
+    }
+
+    fn stop(&mut self, arm: usize) {
+        self.state.borrow_mut().running[arm] = false;
+    }
+
+    fn started(&self, arm: usize) -> Option<Started> {
+        self.state.borrow().started[arm].clone()
+    }
+
+    fn now_ns(&mut self) -> u64 {
+        self.state.borrow().now_ns
+    }
+}
