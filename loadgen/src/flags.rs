@@ -21,7 +21,7 @@ use crate::{
 #[derive(Clone, Debug, Parser)]
 #[command(name = "echometer-loadgen", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The server: HOST:PORT, [v6]:PORT or unix:/path
+    /// The server: HOST:PORT, \[v6\]:PORT or unix:/path
     #[arg(value_name = "ADDR", value_hint = ValueHint::Hostname)]
     pub target: String,
 

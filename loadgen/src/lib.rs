@@ -1,9 +1,9 @@
 //! How is load made and timed?
 //!
 //! [`flags`] become a [`plan`], the plan's [`schedule`] says what is due when, the [`flow`] what becomes of each message,
-//! the [`recorder`] remembers how long it took; an [`engine`] moves the bytes. A [`fleet`] of worker threads does this
+//! the [`recorder`] remembers how long it took; an engine (io_uring or epoll) moves the bytes. A [`fleet`] of worker threads does this
 //! for stretch after stretch of load and gives a [`tally`] of each. A whole [`run`] is one stretch with a [`verdict`], and
-//! ends in a [`file`], of which the [`report`] is a rendering.
+//! ends in a [run file](mod@file), of which the [`report`] is a rendering.
 #![forbid(unsafe_code)]
 
 mod connect;

@@ -187,9 +187,10 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     if !evidence.open {
         return;
     }
-    let due = tally.window.sent + tally.window.unsent;
+    // What failed connections took with them is not for lack of speed.
+    let due = tally.window.sent + tally.window.unsent - tally.window.lost;
     let achieved = tally.window.answered as f64 / due.max(1) as f64;
-    if due != 0 && achieved < ACHIEVED_MIN {
+    if due != 0 && achieved < ACHIEVED_MIN && tally.connections_alive != 0 {
         let (answered, due, share) = (
             show_count(tally.window.answered),
             show_count(due),
