@@ -2,7 +2,7 @@
 //! writes first, and what the other engines are an answer to.
 //!
 //! Nothing interrupts a call that blocks, so calls return now and then to look for a stop: each thread wakes every
-//! [`TICK`] while nothing happens, and an idle connection is not quite free.
+//! `TICK` while nothing happens, and an idle connection is not quite free.
 
 use std::collections::HashMap;
 use std::io;
