@@ -48,11 +48,13 @@ pub const ENGINES: &[Engine] = &[
     Engine {
         name: "tokio-uring",
         available: tokio_uring::available,
+        listen: listen_plainly,
         serve: tokio_uring::serve,
     },
     Engine {
         name: "blocking",
         available: blocking::available,
+        listen: listen_plainly,
         serve: blocking::serve,
     },
 ];

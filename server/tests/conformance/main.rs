@@ -4,6 +4,7 @@
 mod delays;
 mod limits;
 mod many;
+mod metrics;
 mod ordinary;
 mod peers;
 mod process;
@@ -97,6 +98,9 @@ macro_rules! suite {
             an_exponential_delay_keeps_the_order
             a_freeze_stops_all_echoing
             busy_burns_cpu
+        }
+        tests! { metrics:
+            the_metrics_can_be_read_while_a_load_runs
         }
         tests! { waiting:
             spinning_burns_and_a_hybrid_comes_to_rest
