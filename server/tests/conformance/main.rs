@@ -1,6 +1,7 @@
 //! What every engine promises, as tests over real sockets: each test is a function of the engine's name, and the list
 //! at the end runs all of them for all engines.
 
+mod addresses;
 mod delays;
 mod limits;
 mod many;
@@ -26,6 +27,11 @@ const EXCEPTIONS: &[Exception] = &[
             "spinning_burns_and_a_hybrid_comes_to_rest",
         ],
         why: "baselines keep to what their runtimes do: --delay and --wait are refused",
+    },
+    Exception {
+        engines: &["tokio-uring"],
+        tests: &["a_unix_path_is_served"],
+        why: "the runtime cannot accept from a unix listener that it did not bind: refused",
     },
     Exception {
         engines: &["tokio"],
@@ -64,6 +70,12 @@ macro_rules! suite {
             v6_is_served
             workers_share_the_connections
             a_shared_queue_is_shared_fairly
+        }
+        tests! { addresses:
+            a_unix_path_is_served
+            v4_reaches_a_v6_address_by_choice
+            the_backlog_is_what_the_ready_line_says
+            socket_options_are_set_and_read_back
         }
         tests! { peers:
             a_slow_reader_is_bounded_and_harms_nobody
