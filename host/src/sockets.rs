@@ -1,11 +1,13 @@
-//! How do we listen and connect? Two rooms, one for each side; both give non-blocking, close-on-exec
-//! stream sockets with their options set before the first byte.
+//! How do we listen and connect? A room for each side, and one to see who waits between them. Sockets are
+//! non-blocking, close-on-exec streams with their options set before the first byte.
 
 mod connect;
 mod listen;
+mod queue;
 
 pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream};
 pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};
+pub use queue::{ListenQueue, listen_queues};
 
 use std::{io, path::Path};
 

@@ -1,5 +1,6 @@
 //! What a server was asked to be: values already valid, as every engine receives them.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use echometer_host::address::Address;
@@ -51,6 +52,8 @@ pub struct Config {
     pub sndbuf: Option<usize>,
     /// SO_RCVBUF likewise.
     pub rcvbuf: Option<usize>,
+    /// Where to serve the counters for Prometheus; port 0 picks one.
+    pub metrics: Option<SocketAddr>,
     /// `--uring` as typed: features to switch on (`true`) or off, in order. The engine says which exist.
     pub uring: Vec<(bool, String)>,
 }
@@ -95,6 +98,7 @@ impl Default for Config {
             nodelay: true,
             sndbuf: None,
             rcvbuf: None,
+            metrics: None,
             uring: Vec::new(),
         }
     }

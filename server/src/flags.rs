@@ -82,6 +82,10 @@ pub struct Flags {
     #[arg(long, value_name = "FILE", help_heading = "Serving")]
     stats: Option<PathBuf>,
 
+    /// Serve the counters for Prometheus at http://ADDRESS/metrics (port 0 picks one; the log says which).
+    #[arg(long, value_name = "ADDRESS", help_heading = "Serving")]
+    metrics: Option<SocketAddr>,
+
     /// How long a stop waits for peers to read what they are owed and close.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = drain_timeout, help_heading = "Serving")]
     drain_timeout: Duration,
@@ -218,6 +222,7 @@ impl Flags {
             nodelay: !self.nagle,
             sndbuf: self.sndbuf,
             rcvbuf: self.rcvbuf,
+            metrics: self.metrics,
             uring,
         })
     }
@@ -369,6 +374,8 @@ mod tests {
             "--idle-timeout",
             "1.5s",
             "--dual-stack",
+            "--metrics",
+            "127.0.0.1:9464",
         ]);
         assert_eq!(config.listen.to_string(), "[::1]:0");
         assert_eq!(config.engine, EngineChoice::Named("epoll".into()));
@@ -382,6 +389,7 @@ mod tests {
         assert_eq!((config.sndbuf, config.rcvbuf), (Some(65536), Some(65536)));
         assert_eq!(config.drain_timeout, Duration::from_millis(250));
         assert_eq!((config.accept, config.dual_stack), (Accept::Shared, true));
+        assert_eq!(config.metrics, "127.0.0.1:9464".parse().ok());
         let spin = Duration::from_micros(50);
         assert_eq!(config.wait, Wait::Hybrid { spin });
         assert_eq!(config.idle_timeout, Some(Duration::from_millis(1500)));

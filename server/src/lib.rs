@@ -12,6 +12,7 @@ pub mod delay;
 pub mod engine;
 pub mod flags;
 pub mod idle;
+mod metrics;
 pub mod probe;
 pub mod running;
 pub mod stats;

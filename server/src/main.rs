@@ -43,6 +43,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         eprintln!("note: serving with {}: {why}", server.engine());
     }
     eprintln!("{}", server.limits());
+    if let Some(address) = server.metrics_address() {
+        eprintln!("metrics: http://{address}/metrics");
+    }
     // Whoever started us may have closed our stdout, and may still want the echo.
     let _ = writeln!(std::io::stdout().lock(), "{}", server.ready_line())
         .and_then(|()| std::io::stdout().flush());

@@ -2,6 +2,7 @@
 //! The binary and the tests start it alike, so that a test's server on port 0 is the real one.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -16,6 +17,7 @@ use echometer_host::sockets::{ListenError, ListenOptions, Listener};
 use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
 use crate::engine::{ENGINES, Engine, News, ServeError, Unavailable, Worker};
+use crate::metrics::{self, Responder};
 use crate::stats::Stats;
 
 /// Starts a server and returns when all its workers accept connections. It runs until `stop` is requested or a worker
@@ -36,6 +38,15 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
     let listeners = (engine.listen)(&config, &options)?;
     let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
 
+    // Before the listeners go to their workers, and only now: a server that cannot listen has nothing to tell.
+    let metrics = match config.metrics {
+        Some(address) => {
+            let exposed = metrics::expose(address, engine.name, Arc::clone(&counters), &listeners);
+            Some(exposed.map_err(|source| StartError::Metrics { address, source })?)
+        }
+        None => None,
+    };
+
     let config = Arc::new(config);
     let (sender, news) = channel();
     let mut running = Running {
@@ -46,6 +57,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         sndbuf: listeners[0].sndbuf().ok(),
         rcvbuf: listeners[0].rcvbuf().ok(),
         fallback,
+        metrics,
         features: Vec::new(),
         config: Arc::clone(&config),
         counters: Arc::clone(&counters),
@@ -91,6 +103,7 @@ pub struct Running {
     sndbuf: Option<usize>,
     rcvbuf: Option<usize>,
     fallback: Option<String>,
+    metrics: Option<Responder>,
     features: Vec<String>,
     config: Arc<Config>,
     counters: Arc<[Arc<Counters>]>,
@@ -108,6 +121,16 @@ pub enum StartError {
     /// The address cannot be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The counters cannot be served.
+    #[error(
+        "cannot serve metrics on {address}: {source}\nhint: choose another --metrics address (port 0 picks a free port)"
+    )]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// A worker did not come up.
     #[error(transparent)]
     Worker(#[from] ServeError),
@@ -136,6 +159,11 @@ impl Running {
     /// Under `auto`: why a better engine is not in use.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
+    }
+
+    /// Where the counters are served for Prometheus; the port is the real one.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(Responder::address)
     }
 
     /// The line for stdout.

@@ -159,6 +159,14 @@ impl Listener {
         self.socket.recv_buffer_size()
     }
 
+    /// What the kernel calls this socket; see [`ListenQueue`](super::ListenQueue).
+    ///
+    /// # Errors
+    /// Only if the descriptor were none.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.socket)?.st_ino)
+    }
+
     /// Gives the socket up to an owner of another kind.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {

@@ -1,9 +1,11 @@
 //! What every engine promises, as tests over real sockets: each test is a function of the engine's name, and the list
 //! at the end runs all of them for all engines.
 
+mod addresses;
 mod delays;
 mod limits;
 mod many;
+mod metrics;
 mod ordinary;
 mod peers;
 mod process;
@@ -25,6 +27,11 @@ const EXCEPTIONS: &[Exception] = &[
             "spinning_burns_and_a_hybrid_comes_to_rest",
         ],
         why: "baselines keep to what their runtimes do: --delay and --wait are refused",
+    },
+    Exception {
+        engines: &["tokio-uring"],
+        tests: &["a_unix_path_is_served"],
+        why: "the runtime cannot accept from a unix listener that it did not bind: refused",
     },
     Exception {
         engines: &["tokio"],
@@ -64,6 +71,12 @@ macro_rules! suite {
             workers_share_the_connections
             a_shared_queue_is_shared_fairly
         }
+        tests! { addresses:
+            a_unix_path_is_served
+            v4_reaches_a_v6_address_by_choice
+            the_backlog_is_what_the_ready_line_says
+            socket_options_are_set_and_read_back
+        }
         tests! { peers:
             a_slow_reader_is_bounded_and_harms_nobody
             a_half_close_with_megabytes_pending_loses_nothing
@@ -97,6 +110,9 @@ macro_rules! suite {
             an_exponential_delay_keeps_the_order
             a_freeze_stops_all_echoing
             busy_burns_cpu
+        }
+        tests! { metrics:
+            the_metrics_can_be_read_while_a_load_runs
         }
         tests! { waiting:
             spinning_burns_and_a_hybrid_comes_to_rest

@@ -115,6 +115,12 @@ fn usage_errors_exit_2_and_name_the_flag() {
         (&["--delay", "fixed"], "--delay"),
         (&["--cpus", "0-"], "--cpus"),
         (&["--engine", "epoll", "--uring", "+bundle"], "--uring"),
+        (&["--engine", "blocking", "--wait", "spin"], "--wait"),
+        (
+            &["--engine", "blocking", "--delay", "fixed:1ms"],
+            "--engine uring or epoll",
+        ),
+        (&["--dual-stack"], "--listen [::]:7777"),
     ] {
         let output = run(args);
         let stderr = String::from_utf8_lossy(&output.stderr);

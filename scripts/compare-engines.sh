@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All five engines of echometer-server against each other, epoll being the baseline, at 1, 50 and 1,000 connections:
+# three comparisons into results/, and one table and one chart of them beside those.
+#
+#     scripts/compare-engines.sh                about eight minutes
+#     scripts/compare-engines.sh -d 700ms       flags go through to `echometer compare`
+#     CONNECTIONS='1 50' scripts/compare-engines.sh
+#
+# Needs Rust, two cpus, a Linux with io_uring, and Python 3.9 for the table. Exits 0 when all were valid, 3 when some
+# were measured but not valid (the table says which), else as `echometer compare` did.
+set -o errexit -o nounset -o pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+engines=(epoll uring tokio tokio-uring blocking)
+read -r -a connections <<< "${CONNECTIONS:-1 50 1000}"
+
+command -v python3 > /dev/null || {
+  echo "compare-engines.sh: python3 is missing, which makes the table: install it, and run this again" >&2
+  exit 1
+}
+if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
+  git diff-index --quiet HEAD -- 2> /dev/null || commit+=-dirty
+  export ECHOMETER_COMMIT=$commit
+fi
+cargo build --locked --release --package echometer --package echometer-server
+
+reports=()
+worst=0
+for n in "${connections[@]}"; do
+  printf '\n=== %s connections\n' "$n"
+  status=0
+  output=$("${CARGO_TARGET_DIR:-target}/release/echometer" compare "${engines[@]}" --connections "$n" "$@") || status=$?
+  printf '%s\n' "$output"
+  ((status == 0 || status == 3)) || exit "$status"
+  ((status <= worst)) || worst=$status
+  # Its last line says where it put them: `open: FOLDER/report.txt (...)`.
+  folder=$(sed --quiet 's|^open: \(.*\)/report\.txt.*|\1|p' <<< "$output")
+  reports+=("$folder/compare.json")
+done
+
+python3 scripts/engines_table.py "${reports[@]}"
+exit "$worst"
