@@ -163,7 +163,7 @@ impl Engine for Uring {
 
     #[inline]
     fn poll(&mut self) -> io::Result<()> {
-        self.ring.submit()
+        self.ring.submit_if_due()
     }
 
     #[inline]
