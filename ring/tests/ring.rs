@@ -637,3 +637,47 @@ fn an_overflowed_completion_queue_loses_nothing_and_is_counted() {
     }
     assert!(0 < ring.counts().cq_overflows, "it was to overflow");
 }
+
+#[test]
+fn bundles_are_used_once_a_connection_has_filled_its_buffers() {
+    // The first receive is armed plain, and ends at its limit with a full buffer: from then on several buffers come with
+    // one completion.
+    let mut ring = Ring::new(&Config {
+        recv_bytes_max: 1_024,
+        ..small(Features::default())
+    })
+    .expect("ring");
+    assert!(ring.features().has(Feature::Bundle), "this kernel has them");
+    let (_, slot, mut client) = connected(&mut ring);
+    let bytes = 64 * 1_024;
+    let writing = std::thread::spawn(move || {
+        client.write_all(&vec![7; bytes]).expect("write");
+        client
+    });
+    ring.recv(slot);
+    let cqes_before = ring.counts().cqes;
+    let (mut received, mut pieces) = (0, 0);
+    while received < bytes {
+        match event(&mut ring) {
+            Event::Recv { result, more, .. } => {
+                if let Ok(Some(buffer)) = result {
+                    received += buffer.len();
+                    pieces += 1;
+                    ring.release(buffer);
+                } else {
+                    assert!(matches!(result, Err(Errno::NOBUFS)), "{result:?}");
+                }
+                if !more && received < bytes {
+                    ring.recv(slot);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    writing.join().expect("writer");
+    let cqes = ring.counts().cqes - cqes_before;
+    assert!(
+        cqes < pieces,
+        "{cqes} completions for {pieces} pieces: no bundle"
+    );
+}
