@@ -2,7 +2,8 @@
 //! Single-writer relaxed loads and stores, so counting costs the hot path an addition and no locked instruction.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct Counters {
     pub send_stalls: Counter,
     /// Failed accepts, by [`AcceptError::index`].
     accept_errors: [Counter; AcceptError::ALL.len()],
+    /// See [`lend`](Self::lend). Never locked by a worker that lends nothing.
+    lent: Mutex<Vec<Arc<Counters>>>,
+    lends: AtomicBool,
 }
 
 /// A number with one writer. A second writer would lose counts, not corrupt anything.
@@ -91,10 +95,35 @@ impl Counters {
         self.accept_errors[error.index()].add(1);
     }
 
+    /// Counters for a thread that works for this worker, so that each number keeps its one writer. They are part of
+    /// [`open`](Self::open) and [`tally`](Self::tally) until they are [taken back](Self::take_back), and in them then.
+    pub fn lend(&self) -> Arc<Counters> {
+        let counters = Arc::new(Counters::default());
+        self.lends.store(true, Ordering::Relaxed);
+        self.lent().push(Arc::clone(&counters));
+        counters
+    }
+
+    /// Adds what that thread has counted, which has ended. Only the worker's own thread may call this.
+    pub fn take_back(&self, counters: &Arc<Counters>) {
+        // Under the lock, so that no reader counts it twice or not at all.
+        let mut lent = self.lent();
+        let Some(index) = lent.iter().position(|lent| Arc::ptr_eq(lent, counters)) else {
+            return;
+        };
+        lent.swap_remove(index);
+        for (mine, theirs) in self.numbers().zip(counters.numbers()) {
+            mine.add(theirs.read());
+        }
+    }
+
     /// Connections open now. Exact for the writing thread; another one may see a moment that never was, off by the
     /// few events in between.
     #[inline]
     pub fn open(&self) -> u64 {
+        if self.lends.load(Ordering::Relaxed) {
+            return self.tally().open;
+        }
         // Closed first: a connection accepted and closed in between then makes the result too large, never negative.
         let closed: u64 = self.closed.iter().map(Counter::read).sum();
         self.accepted.read().saturating_sub(closed)
@@ -102,6 +131,44 @@ impl Counters {
 
     /// The numbers now.
     pub fn tally(&self) -> Tally {
+        if !self.lends.load(Ordering::Relaxed) {
+            return self.own_tally();
+        }
+        let lent = self.lent();
+        let mut tally = self.own_tally();
+        for counters in lent.iter() {
+            tally += &counters.own_tally();
+        }
+        // Accepted here, closed there.
+        tally.open = tally.accepted.saturating_sub(tally.closed.values().sum());
+        tally
+    }
+
+    fn lent(&self) -> MutexGuard<'_, Vec<Arc<Counters>>> {
+        // Nobody panics while holding it; and what it holds would still be right.
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every number, in one order.
+    fn numbers(&self) -> impl Iterator<Item = &Counter> {
+        let plain = [
+            &self.bytes_in,
+            &self.bytes_out,
+            &self.enters,
+            &self.cqes,
+            &self.accepted,
+            &self.bytes_dropped,
+            &self.recv_parks,
+            &self.cq_overflows,
+            &self.send_stalls,
+        ];
+        plain
+            .into_iter()
+            .chain(&self.closed)
+            .chain(&self.accept_errors)
+    }
+
+    fn own_tally(&self) -> Tally {
         let closed =
             CloseReason::ALL.map(|reason| (reason.name(), self.closed[reason.index()].read()));
         let accept_errors =
@@ -266,6 +333,26 @@ mod tests {
         sum += &counters.tally();
         assert_eq!(sum.bytes_in, 14);
         assert_eq!(sum.accept_errors["process_limit"], 2);
+    }
+
+    #[test]
+    fn what_is_lent_comes_back() {
+        let counters = Counters::default();
+        let tallied = |counters: &Counters| {
+            let tally = counters.tally();
+            (tally.accepted, tally.open, tally.bytes_in)
+        };
+        counters.accepted.add(2);
+        let lent = [counters.lend(), counters.lend()];
+        lent[0].bytes_in.add(5);
+        lent[1].bytes_in.add(6);
+        assert_eq!(tallied(&counters), (2, 2, 11));
+        lent[0].close(CloseReason::PeerClosed);
+        assert_eq!((tallied(&counters), counters.open()), ((2, 1, 11), 1));
+        counters.take_back(&lent[0]);
+        assert_eq!((tallied(&counters), counters.open()), ((2, 1, 11), 1));
+        counters.take_back(&lent[0]);
+        assert_eq!(tallied(&counters), (2, 1, 11), "once is enough");
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //!
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
+pub mod blocking;
 pub mod epoll;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(feature = "tokio-uring")]
+pub mod tokio_uring;
 pub mod uring;
 
 use std::io;
@@ -40,6 +43,19 @@ pub const ENGINES: &[Engine] = &[
         available: tokio::available,
         listen: listen_plainly,
         serve: tokio::serve,
+    },
+    #[cfg(feature = "tokio-uring")]
+    Engine {
+        name: "tokio-uring",
+        available: tokio_uring::available,
+        listen: listen_plainly,
+        serve: tokio_uring::serve,
+    },
+    Engine {
+        name: "blocking",
+        available: blocking::available,
+        listen: listen_plainly,
+        serve: blocking::serve,
     },
 ];
 

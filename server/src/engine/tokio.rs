@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -194,10 +195,15 @@ where
         // `write_all`, but for the counting.
         let mut rest = &buffer[..n];
         while !rest.is_empty() {
-            let sent = limited(shared.idle_timeout, stream.write(rest)).await?;
-            if sent < rest.len() {
-                counters.send_stalls.add(1);
-            }
+            let mut stalled = false;
+            let write = std::future::poll_fn(|context| {
+                let written = Pin::new(&mut *stream).poll_write(context, rest);
+                if written.is_pending() && !std::mem::replace(&mut stalled, true) {
+                    counters.send_stalls.add(1);
+                }
+                written
+            });
+            let sent = limited(shared.idle_timeout, write).await?;
             counters.bytes_out.add(sent as u64);
             rest = &rest[sent..];
         }

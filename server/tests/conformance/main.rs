@@ -139,4 +139,7 @@ engines! {
     uring_all: "uring_all",
     #[cfg(feature = "tokio")]
     tokio: "tokio",
+    #[cfg(feature = "tokio-uring")]
+    tokio_uring: "tokio-uring",
+    blocking: "blocking",
 }

@@ -1,0 +1,337 @@
+//! The textbook server: an accept that blocks, a thread a connection, and in it recv and send that block. What everybody
+//! writes first, and what the other engines are an answer to.
+//!
+//! Nothing interrupts a call that blocks, so calls return now and then to look for a stop: each thread wakes every
+//! `TICK` while nothing happens, and an idle connection is not quite free.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use echometer_host::signals::Stop;
+use echometer_host::sockets::Listener;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
+
+use crate::config::Config;
+use crate::connection::CloseReason;
+use crate::counters::{AcceptError, Counters};
+use crate::engine::{ServeError, Unavailable, Worker, refuse_experiments};
+
+/// Bytes received at once unless the user says otherwise. Each thread has its own buffer.
+const BUFFER_SIZE_DEFAULT: u32 = 16 * 1024;
+
+/// The longest that a thread blocks before it looks for a stop.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The same for accepting: only one thread a worker, so it may look more often.
+const ACCEPT_TICK: Duration = Duration::from_millis(50);
+
+/// How long accepting rests at a limit if no connection is closed meanwhile.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// A thread's stack, in bytes: its buffer is on the heap, and the default of 2 MiB exhausts limits on address space.
+const STACK_SIZE: usize = 128 * 1024;
+
+/// Threads run everywhere; they have no delays and sleep while there is nothing to do.
+pub fn available(config: &Config) -> Result<(), Unavailable> {
+    refuse_experiments("blocking", config)
+}
+
+/// Accepts on this thread until stopped, and serves on others; see [`Serve`](crate::engine::Serve).
+pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
+    let queue_max = listener.backlog_effective();
+    let listener = listener.into_fd();
+    ioctl_fionbio(&listener, false)
+        .and_then(|()| set_socket_timeout(&listener, Timeout::Recv, Some(ACCEPT_TICK)))
+        .map_err(ServeError::system("cannot make the listener wait"))?;
+    let mut crew = Crew::new(config, worker);
+    worker.ready(vec!["thread-per-connection".into()]);
+
+    while !worker.stop.requested() {
+        crew.dismiss_finished()?;
+        if let Accepted::Limit = crew.accept(&listener)? {
+            crew.rest();
+        }
+    }
+
+    crew.shared.deadline();
+    ioctl_fionbio(&listener, true).map_err(ServeError::system("cannot empty the queue"))?;
+    // As many as the queue may hold: those that come on and on must not keep us from stopping.
+    for _ in 0..=queue_max {
+        let Accepted::One = crew.accept(&listener)? else {
+            break;
+        };
+    }
+    drop(listener);
+    crew.dismiss_all()
+}
+
+/// A worker's connections, each with its thread.
+struct Crew<'a> {
+    config: &'a Config,
+    worker: &'a Worker,
+    shared: Arc<Shared>,
+    threads: HashMap<u64, (JoinHandle<()>, Arc<Counters>)>,
+}
+
+/// What a worker's threads share. Nothing of it is touched for a message, but for reading whether to stop.
+struct Shared {
+    stop: Stop,
+    buffer_size: usize,
+    idle_timeout: Option<Duration>,
+    drain_timeout: Duration,
+    /// When the drain time ends; the first to see the stop says so.
+    deadline: OnceLock<Instant>,
+    /// Threads that are done.
+    finished: Mutex<Vec<u64>>,
+    some_finished: Condvar,
+}
+
+/// How a call of accept ended.
+enum Accepted {
+    One,
+    /// It may be asked again.
+    None,
+    /// A limit was met.
+    Limit,
+}
+
+impl<'a> Crew<'a> {
+    fn new(config: &'a Config, worker: &'a Worker) -> Crew<'a> {
+        let shared = Shared {
+            stop: worker.stop.clone(),
+            buffer_size: config.buffer_size.unwrap_or(BUFFER_SIZE_DEFAULT) as usize,
+            idle_timeout: config.idle_timeout,
+            drain_timeout: config.drain_timeout,
+            deadline: OnceLock::new(),
+            finished: Mutex::default(),
+            some_finished: Condvar::new(),
+        };
+        Crew {
+            config,
+            worker,
+            shared: Arc::new(shared),
+            threads: HashMap::new(),
+        }
+    }
+
+    fn accept(&mut self, listener: &OwnedFd) -> Result<Accepted, ServeError> {
+        let counters = &self.worker.counters;
+        counters.enters.add(1);
+        let socket = match accept_with(listener, SocketFlags::CLOEXEC) {
+            Ok(socket) => socket,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Accepted::None),
+            Err(errno) => {
+                let error = AcceptError::from_errno(errno);
+                counters.accept_error(error);
+                return match error {
+                    AcceptError::Other => {
+                        Err(ServeError::system("cannot accept connections")(errno))
+                    }
+                    _ if error.is_limit() => Ok(Accepted::Limit),
+                    _ => Ok(Accepted::None),
+                };
+            }
+        };
+        counters.accepted.add(1);
+        let over = |max| u64::from(max) < self.worker.connections_open();
+        if self.config.connections_max.is_some_and(over) {
+            counters.close(CloseReason::OverLimit);
+            return Ok(Accepted::One);
+        }
+        let lent = counters.lend();
+        if self.spawn(socket, Arc::clone(&lent)).is_err() {
+            // EAGAIN: as many threads as this user may have. The connection went with the closure.
+            counters.take_back(&lent);
+            counters.close(CloseReason::Error);
+            counters.accept_error(AcceptError::NoMemory);
+            return Ok(Accepted::Limit);
+        }
+        Ok(Accepted::One)
+    }
+
+    fn spawn(&mut self, socket: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
+        let id = self.worker.counters.accepted.read();
+        let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&counters));
+        let thread = thread::Builder::new()
+            .name(format!("echo-{id}"))
+            .stack_size(STACK_SIZE)
+            .spawn(move || {
+                let reason = match echo(&socket, &shared, &own) {
+                    Ok(reason) | Err(reason) => reason,
+                };
+                drop(socket);
+                own.close(reason);
+                shared.finished().push(id);
+                shared.some_finished.notify_one();
+            })?;
+        self.threads.insert(id, (thread, counters));
+        Ok(())
+    }
+
+    /// Waits until a connection is closed, but not for long: another process may give back what we lack.
+    fn rest(&self) {
+        let finished = self.shared.finished();
+        if finished.is_empty() {
+            let waited = self
+                .shared
+                .some_finished
+                .wait_timeout(finished, ACCEPT_REST);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn dismiss_finished(&mut self) -> Result<(), ServeError> {
+        let finished = std::mem::take(&mut *self.shared.finished());
+        for id in finished {
+            if let Some(member) = self.threads.remove(&id) {
+                self.dismiss(member)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dismiss_all(&mut self) -> Result<(), ServeError> {
+        for (_, member) in std::mem::take(&mut self.threads) {
+            self.dismiss(member)?;
+        }
+        Ok(())
+    }
+
+    fn dismiss(
+        &self,
+        (thread, counters): (JoinHandle<()>, Arc<Counters>),
+    ) -> Result<(), ServeError> {
+        thread
+            .join()
+            .map_err(|_| ServeError::Panicked(self.worker.index))?;
+        self.worker.counters.take_back(&counters);
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn deadline(&self) -> Instant {
+        *self
+            .deadline
+            .get_or_init(|| Instant::now() + self.drain_timeout)
+    }
+
+    fn finished(&self) -> std::sync::MutexGuard<'_, Vec<u64>> {
+        // A thread that panicked while it held this pushed its id or did not: both are fine.
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One connection, from its first byte to its end. Either way the result is why it is to be closed.
+fn echo(
+    socket: &OwnedFd,
+    shared: &Shared,
+    counters: &Counters,
+) -> Result<CloseReason, CloseReason> {
+    let tick = shared
+        .idle_timeout
+        .map_or(TICK, |timeout| (timeout / 4).min(TICK));
+    for direction in [Timeout::Recv, Timeout::Send] {
+        counters.enters.add(1);
+        set_socket_timeout(socket, direction, Some(tick)).map_err(CloseReason::from_errno)?;
+    }
+    let mut patience = Patience {
+        shared,
+        tick,
+        quiet: Duration::ZERO,
+    };
+    let mut buffer = vec![0; shared.buffer_size];
+    while !shared.stop.requested() {
+        counters.enters.add(1);
+        match recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            Ok((_, 0)) if shared.stop.requested() => return Ok(CloseReason::Drained),
+            Ok((_, 0)) => return Ok(CloseReason::PeerClosed),
+            Ok((_, n)) => {
+                patience.renew();
+                counters.bytes_in.add(n as u64);
+                send_all(socket, &buffer[..n], &mut patience, counters)?;
+            }
+            Err(Errno::AGAIN) => patience.use_up()?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CloseReason::from_errno(errno)),
+        }
+    }
+
+    // What the server owes is sent. A close now would be a reset if the peer is still sending.
+    counters.enters.add(1);
+    shutdown(socket, Shutdown::Write).map_err(CloseReason::from_errno)?;
+    loop {
+        counters.enters.add(1);
+        match recv(socket, &mut buffer[..], RecvFlags::empty()) {
+            Ok((_, 0)) => return Ok(CloseReason::Drained),
+            Ok((_, n)) => counters.bytes_dropped.add(n as u64),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(CloseReason::from_errno(errno)),
+        }
+        if shared.deadline() <= Instant::now() {
+            return Err(CloseReason::DrainExpired);
+        }
+    }
+}
+
+fn send_all(
+    socket: &OwnedFd,
+    mut bytes: &[u8],
+    patience: &mut Patience<'_>,
+    counters: &Counters,
+) -> Result<(), CloseReason> {
+    while !bytes.is_empty() {
+        counters.enters.add(1);
+        match send(socket, bytes, SendFlags::NOSIGNAL) {
+            Ok(n) => {
+                patience.renew();
+                counters.bytes_out.add(n as u64);
+                bytes = &bytes[n..];
+                // It has blocked for a tick, and the peer has still not read enough.
+                if !bytes.is_empty() {
+                    counters.send_stalls.add(1);
+                    patience.use_up()?;
+                }
+            }
+            Err(Errno::AGAIN) => patience.use_up()?,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(CloseReason::from_errno(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// How long nothing has moved, in ticks: no clock is read for it.
+struct Patience<'a> {
+    shared: &'a Shared,
+    tick: Duration,
+    quiet: Duration,
+}
+
+impl Patience<'_> {
+    fn renew(&mut self) {
+        self.quiet = Duration::ZERO;
+    }
+
+    /// A call has blocked for a tick. The error is that this was one too many.
+    fn use_up(&mut self) -> Result<(), CloseReason> {
+        if self.shared.stop.requested() {
+            return if self.shared.deadline() <= Instant::now() {
+                Err(CloseReason::DrainExpired)
+            } else {
+                Ok(())
+            };
+        }
+        self.quiet += self.tick;
+        match self.shared.idle_timeout {
+            Some(timeout) if timeout <= self.quiet => Err(CloseReason::TimedOut),
+            _ => Ok(()),
+        }
+    }
+}
