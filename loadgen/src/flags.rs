@@ -21,8 +21,12 @@ use crate::{
 #[derive(Clone, Debug, Parser)]
 #[command(name = "echometer-loadgen", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The server: HOST:PORT, \[v6\]:PORT or unix:/path
-    #[arg(value_name = "ADDR", value_hint = ValueHint::Hostname)]
+    /// The server.
+    #[arg(
+        value_name = "ADDR",
+        value_hint = ValueHint::Hostname,
+        help = "The server: HOST:PORT, [v6]:PORT or unix:/path"
+    )]
     pub target: String,
 
     /// What load is made.
@@ -191,11 +195,8 @@ pub fn with_default_help(command: clap::Command, defaults: &Plan) -> clap::Comma
             units::show_count(u64::from(defaults.connections)),
         ),
         ("size", units::show_size(u64::from(defaults.message_size))),
-        (
-            "duration",
-            units::show_ns(defaults.duration.as_nanos() as u64),
-        ),
-        ("warmup", units::show_ns(defaults.warmup.as_nanos() as u64)),
+        ("duration", units::show_duration(defaults.duration)),
+        ("warmup", units::show_duration(defaults.warmup)),
     ];
     shown.into_iter().fold(command, |command, (id, default)| {
         command.mut_arg(id, |arg| {
@@ -207,9 +208,9 @@ pub fn with_default_help(command: clap::Command, defaults: &Plan) -> clap::Comma
 
 const EXAMPLES: &str = "\
 Examples:
-  echometer-loadgen 127.0.0.1:7777 -c 50 -s 64 -d 10s           closed loop: how fast can it go?
-  echometer-loadgen 127.0.0.1:7777 -R 20k                       open loop: how long does a user wait?
-  echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on its own core, with files
+  echometer-loadgen 127.0.0.1:7777 -c 50 -s 64             closed loop: how fast can it go?
+  echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
+  echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 130 cut short by a second signal.";
 

@@ -430,8 +430,11 @@ fn choose_engine(asked: Engine) -> Result<(Engine, Option<String>), FleetError> 
         buffer_size: 64,
         ..Config::default()
     };
-    match Ring::new(&smallest) {
-        Ok(_) => Ok((Engine::Uring, None)),
+    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
+    // blocking call that the caller is in by then would fail with EINTR.
+    let trial = std::thread::spawn(move || Ring::new(&smallest).map(drop));
+    match trial.join().map_err(|_| FleetError::WorkerDied)? {
+        Ok(()) => Ok((Engine::Uring, None)),
         Err(error) if asked == Engine::Auto && error.is_unavailable() => {
             Ok((Engine::Epoll, Some(error.to_string())))
         }

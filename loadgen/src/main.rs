@@ -91,8 +91,16 @@ fn usage(mut command: clap::Command, error: &dyn Error) -> ! {
     command.error(ErrorKind::ValueValidation, error).exit()
 }
 
+/// Says what could not be done, in one line; exit 1.
 fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Most of our errors name their cause themselves.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
     // With stderr gone there is nobody left to tell, and the exit code says it too.
-    let _ = writeln!(io::stderr(), "error: {error:#}");
+    let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(EXIT_FAILED)
 }

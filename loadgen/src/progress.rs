@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::{
     file::IntervalRow,
     plan::Plan,
-    units::{show_count, show_ns},
+    units::{show_count, show_duration, show_ns},
 };
 
 /// The line, or nothing where nobody looks.
@@ -23,7 +23,7 @@ impl Progress {
         let style = ProgressStyle::with_template("{bar:24} {msg}")
             .expect("the template is a constant and well-formed");
         bar.set_style(style);
-        let warmup = show_ns(plan.warmup.as_nanos() as u64);
+        let warmup = show_duration(plan.warmup);
         bar.set_message(format!("connecting, then {warmup} of warm-up"));
         bar.tick();
         Progress(bar)

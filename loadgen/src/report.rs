@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::{
     file::{RunFile, Summary},
     plan::{Arrivals, Engine, Load, Plan, Wait},
-    units::{show_count, show_ns, show_size},
+    units::{show_count, show_duration, show_ns, show_size},
     verdict::{Status, Verdict},
 };
 
@@ -131,7 +131,7 @@ fn load_of(plan: &Plan) -> String {
         1 => String::new(),
         count => format!(", up to {} in flight each", show_count(u64::from(count))),
     };
-    let warmup = show_ns(plan.warmup.as_nanos() as u64);
+    let warmup = show_duration(plan.warmup);
     format!(
         "{connections}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
         time_of(plan)
@@ -139,7 +139,7 @@ fn load_of(plan: &Plan) -> String {
 }
 
 fn time_of(plan: &Plan) -> String {
-    show_ns(plan.duration.as_nanos() as u64)
+    show_duration(plan.duration)
 }
 
 fn client_of(plan: &Plan, engine: Engine) -> String {
@@ -330,7 +330,7 @@ mod tests {
 
     const GOLDEN: &str = "\
 127.0.0.1:7777: 64 connections, 64 B, open loop, 20000/s Poisson, up to 1,024 in
-  flight each, 10.0 s after 2.00 s of warm-up
+  flight each, 10s after 2s of warm-up
 client: io_uring, spinning, 1 thread on cpu 1, seed 1
 
                   p50        p90        p99      p99.9     p99.99        max

@@ -110,6 +110,22 @@ pub fn show_ns(ns: u64) -> String {
     }
 }
 
+/// Says a duration as it would be typed: `10s`, `500ms`, `1.5s`.
+pub fn show_duration(duration: Duration) -> String {
+    // The largest unit that leaves at most three decimals, which is how people think of durations.
+    for (unit, ns) in [("s", 1e9), ("ms", 1e6), ("us", 1e3)] {
+        let value = duration.as_nanos() as f64 / ns;
+        if 1.0 <= value && (value * 1_000.0).fract() == 0.0 {
+            return format!("{value}{unit}");
+        }
+    }
+    if duration.is_zero() {
+        "0s".to_owned()
+    } else {
+        format!("{}ns", duration.as_nanos())
+    }
+}
+
 /// Says a number of bytes: `64 B`, `4 KiB`, `1.5 MiB`.
 pub fn show_size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
@@ -218,6 +234,29 @@ mod tests {
         assert_eq!(count("2M"), Ok(2_000_000));
         assert!(count("2KiB").is_err());
         assert!(count("99999999999999999999999").is_err());
+    }
+
+    #[test]
+    fn durations_are_said_as_they_are_typed() {
+        let said = [
+            "10s",
+            "500ms",
+            "1.5s",
+            "90s",
+            "250us",
+            "0s",
+            "17ns",
+            "1.000001s",
+        ]
+        .map(|text| {
+            let shown = show_duration(duration(text).unwrap());
+            assert_eq!(duration(&shown), duration(text), "{shown}");
+            shown
+        });
+        assert_eq!(
+            said[..7],
+            ["10s", "500ms", "1.5s", "90s", "250us", "0s", "17ns"]
+        );
     }
 
     #[test]

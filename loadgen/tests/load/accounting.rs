@@ -127,17 +127,24 @@ fn sessions_take_turns(engine: Engine) {
     let sessions = servers
         .each_ref()
         .map(|server| fleet.open(&server.target()).unwrap());
-    let mut sent = [0, 0];
+    let (mut sent, mut recorded, mut messages) = ([0, 0], 0, 0);
     for turn in 0..20 {
         let arm = turn % 2;
         let tally = fleet.drive(sessions[arm], &slice_of(2, 15)).unwrap();
         agree_of_a_slice(&tally);
+        recorded += tally.recorded;
+        messages += tally.messages;
         sent[arm] = tally.life_sent_bytes;
         assert_eq!(
             tally.life_sent_bytes, tally.life_received_bytes,
             "a slice ends drained"
         );
     }
+    // Over all of them, because a starved machine may leave a single slice without one or the other.
+    assert!(
+        0 < recorded && recorded < messages,
+        "ramp and drain are left out"
+    );
     assert_eq!(fleet.connect_ns(sessions[0]).unwrap().len(), 8);
     sessions
         .into_iter()
@@ -153,10 +160,6 @@ fn sessions_take_turns(engine: Engine) {
 
 fn agree_of_a_slice(tally: &Tally) {
     assert_eq!(tally.sent, tally.messages + tally.lost + tally.outstanding);
-    assert!(
-        0 < tally.recorded && tally.recorded < tally.messages,
-        "ramp and drain are left out"
-    );
     assert_eq!(
         (tally.recorded, tally.recorded),
         (tally.replies, tally.latency.len())
