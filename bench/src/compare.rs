@@ -1,34 +1,23 @@
 //! `echometer compare`: place both sides, run the blocks, save after each, say what was learnt.
 
-use std::{
-    env,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::bail;
 use rand::{SeedableRng, rngs::StdRng};
 
-use echometer_host::{
-    clock, limits,
-    machine::{self, Facts},
-    signals::Stop,
-};
+use echometer_host::{limits, machine::Facts, signals::Stop};
 use echometer_loadgen::{Fleet, Plan, plan::Load};
 
 use crate::{
     analysis::Status,
-    arm::Spec,
     file::{Comparison, FILE_NAME},
     flags::CompareSettings,
     fleet_client::FleetClient,
-    guard::Guard,
-    placement::{Placement, place},
+    placement::place,
     progress::Progress,
     record::{REPORT_NAME, Record},
     results::ResultFolder,
-    server_process::{Launcher, READY_TIMEOUT},
+    server_process::Launcher,
     servers::Servers,
     slices::{Abort, Arms, Client, Fault, SlicePlan, run_block},
     statistics::Verdict,
@@ -60,11 +49,11 @@ pub fn compare(
 ) -> anyhow::Result<Finished> {
     let local = settings.arms.iter().any(|arm| arm.spec.is_local());
     let placement = place(
-        settings.server_cpus.as_ref(),
-        settings.client_cpus.as_ref(),
+        settings.machine.server_cpus.as_ref(),
+        settings.machine.client_cpus.as_ref(),
         local,
     )?;
-    let launcher = launcher(settings, &placement)?;
+    let launcher = Launcher::beside_this_program(&settings.arms, &placement.server)?;
     let load = Plan {
         workers: placement.client.iter().map(Some).collect(),
         ..settings.load.clone()
@@ -75,7 +64,13 @@ pub fn compare(
     let fleet = Fleet::start(&load)?;
 
     let machine = Facts::read();
-    let folder = result_folder(settings, &machine)?;
+    let folder = ResultFolder::wanted(
+        settings.output.out.as_deref(),
+        settings.machine.name.as_deref(),
+        &machine,
+        "compare",
+        FILE_NAME,
+    )?;
     let mut record = Record::new(
         settings,
         &placement,
@@ -138,7 +133,7 @@ fn run_blocks(
         record.names.clone(),
         settings.blocks,
         block_time,
-        settings.quiet,
+        settings.output.quiet,
     );
     let mut random = StdRng::seed_from_u64(settings.load.seed);
     for index in 1..=settings.blocks {
@@ -193,44 +188,6 @@ fn slice_plan(settings: &CompareSettings) -> SlicePlan {
         measured: load.duration,
         warmup: load.warmup,
     }
-}
-
-/// What starts the servers: ours lies next to this very program.
-fn launcher(settings: &CompareSettings, placement: &Placement) -> anyhow::Result<Launcher> {
-    let program = env::current_exe().context("cannot find this very program")?;
-    let server_binary = program.with_file_name("echometer-server");
-    let needed = settings
-        .arms
-        .iter()
-        .any(|arm| matches!(arm.spec, Spec::Engine { .. }));
-    ensure!(
-        !needed || server_binary.is_file(),
-        "there is no {}, which serves our own engines: build it with `cargo build --release --workspace`, or put it there",
-        server_binary.display(),
-    );
-    // Without a guard a comparison is as good as with one, as long as it is not killed.
-    let guard = Guard::start(&program).ok().map(Arc::new);
-    Ok(Launcher {
-        server_binary,
-        server_cpus: placement.server.clone(),
-        guard,
-        ready_timeout: READY_TIMEOUT,
-    })
-}
-
-fn result_folder(settings: &CompareSettings, machine: &Facts) -> anyhow::Result<ResultFolder> {
-    let made = match &settings.out {
-        Some(path) => ResultFolder::named(path, FILE_NAME),
-        None => {
-            let name = settings
-                .machine
-                .clone()
-                .unwrap_or_else(|| machine::slug(machine));
-            let date = clock::wall_date().compact();
-            ResultFolder::counted(Path::new("results"), &date, &name, "compare")
-        }
-    };
-    made.context("cannot make the results' folder: name another with --out")
 }
 
 #[cfg(test)]

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let finished = compare(settings, &command_line(), &stop)?;
-    let shown = match settings.json {
+    let shown = match settings.output.json {
         true => io::stdout()
             .lock()
             .write_all(finished.comparison.to_json().as_bytes()),

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use echometer_loadgen::units::{show_count, show_ns, show_size};
+use echometer_host::units::{show_count, show_ns, show_size};
 
 use crate::{
     analysis::{MetricResult, Status},

@@ -7,6 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
+
+use echometer_host::{
+    clock,
+    machine::{self, Facts},
+};
+
 /// The folder of the blocks' files, inside a result's folder.
 pub const BLOCKS: &str = "blocks";
 
@@ -17,6 +24,29 @@ pub struct ResultFolder {
 }
 
 impl ResultFolder {
+    /// Makes the folder that the user named (`out`), else the next free one under `results/`, where the machine is called
+    /// `machine_name` or by its slug. `main_file` is the one that no result overwrites.
+    ///
+    /// # Errors
+    /// As [`ResultFolder::named`] and [`ResultFolder::counted`] say.
+    pub fn wanted(
+        out: Option<&Path>,
+        machine_name: Option<&str>,
+        facts: &Facts,
+        command: &str,
+        main_file: &str,
+    ) -> anyhow::Result<Self> {
+        let made = match out {
+            Some(path) => Self::named(path, main_file),
+            None => {
+                let name = machine_name.map_or_else(|| machine::slug(facts), str::to_owned);
+                let date = clock::wall_date().compact();
+                Self::counted(Path::new("results"), &date, &name, command)
+            }
+        };
+        made.context("cannot make the results' folder: name another with --out")
+    }
+
     /// Makes the folder that the user named. A result that is there already is left alone.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 //! The answer as one sentence: who needs less or is faster, by how much, how sure, under which load and on which
 //! machine; or that it can't be said, and what would be needed.
 
+use echometer_host::units::{show_count, show_size};
 use echometer_loadgen::{
     Plan,
     plan::{Arrivals, Load},
-    units::{show_count, show_size},
 };
 
 use crate::{

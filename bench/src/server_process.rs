@@ -2,8 +2,10 @@
 //! it never got so far.
 
 use std::{
+    env,
     fmt::Write as _,
     io::{self, Read, Write as _},
+    iter,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -12,6 +14,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use anyhow::{Context, ensure};
 
 use echometer_host::cpus::CpuList;
 
@@ -123,6 +127,31 @@ impl Launcher {
         }
     }
 
+    /// What starts the servers of `arms`: ours lies next to this very program.
+    ///
+    /// # Errors
+    /// An arm is one of our engines, and `echometer-server` is not there.
+    pub fn beside_this_program(arms: &[Arm], server_cpus: &CpuList) -> anyhow::Result<Launcher> {
+        let program = env::current_exe().context("cannot find this very program")?;
+        let server_binary = program.with_file_name("echometer-server");
+        let needed = arms
+            .iter()
+            .any(|arm| matches!(arm.spec, Spec::Engine { .. }));
+        ensure!(
+            !needed || server_binary.is_file(),
+            "there is no {}, which serves our own engines: build it with `cargo build --release --workspace`, or put it there",
+            server_binary.display(),
+        );
+        // Without a guard a measurement is as good as with one, as long as it is not killed.
+        let guard = Guard::start(&program).ok().map(Arc::new);
+        Ok(Launcher {
+            server_binary,
+            server_cpus: server_cpus.clone(),
+            guard,
+            ready_timeout: READY_TIMEOUT,
+        })
+    }
+
     /// The command line of one of our engines. It runs on all the servers' cpus, one worker a cpu, unless the arm says
     /// otherwise.
     #[must_use]
@@ -161,7 +190,9 @@ impl Launcher {
             return Err(self.not_ready(what, Some(&group)));
         };
         self.wait_for_echo(address, Some(&mut group), deadline, "")?;
-        let command = Some(shell_words::join(&words));
+        // Results travel: where this machine keeps its binaries is nobody's business.
+        let named = iter::once("echometer-server").chain(words[1..].iter().map(String::as_str));
+        let command = Some(shell_words::join(named));
         Ok(ServerProcess {
             address,
             command,

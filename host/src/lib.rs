@@ -18,3 +18,4 @@ pub mod process;
 pub mod signals;
 pub mod sockets;
 pub mod topology;
+pub mod units;

@@ -7,12 +7,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, ValueHint};
 
-use echometer_host::cpus::CpuList;
+use echometer_host::{cpus::CpuList, units};
 
-use crate::{
-    plan::{Arrivals, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
-    units,
-};
+use crate::plan::{Arrivals, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait};
 
 /// Makes load on an echo server, and times it.
 ///

@@ -25,7 +25,6 @@ pub mod run;
 pub mod schedule;
 pub mod tally;
 pub mod target;
-pub mod units;
 pub mod verdict;
 mod worker;
 

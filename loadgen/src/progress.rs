@@ -3,11 +3,8 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{
-    file::IntervalRow,
-    plan::Plan,
-    units::{show_count, show_duration, show_ns},
-};
+use crate::{file::IntervalRow, plan::Plan};
+use echometer_host::units::{show_count, show_duration, show_ns};
 
 /// The line, or nothing where nobody looks.
 pub struct Progress(ProgressBar);

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use crate::{
     file::{RunFile, Summary},
     plan::{Arrivals, Engine, Load, Plan, Wait},
-    units::{show_count, show_duration, show_ns, show_size},
     verdict::{Status, Verdict},
 };
+use echometer_host::units::{show_count, show_duration, show_ns, show_size};
 
 /// Lines are no longer than this.
 const COLUMNS: usize = 80;

@@ -7,8 +7,8 @@ use crate::{
     failure::Failure,
     file::quantile,
     tally::{Tally, Third},
-    units::{show_count, show_ns},
 };
+use echometer_host::units::{show_count, show_ns};
 
 /// Whether a run can be believed, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rand_distr::Exp1;
 
-use crate::units;
+use echometer_host::units;
 
 /// How much later than it could a server echoes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -313,7 +313,7 @@ mod tests {
         let error = |text: &str| text.parse::<Delay>().expect_err(text);
         assert!(error("slow").contains("none, fixed:1ms, exp:1ms, freeze:200ms/2s, busy:20us"));
         assert!(error("fixed").contains("number"));
-        assert!(error("fixed:1").contains("no unit"));
+        assert!(error("fixed:1").contains("unit is missing"));
         assert!(error("fixed:0ms").contains("nothing"));
         assert!(error("fixed:2m").contains("limit"));
         assert!(error("exp").contains("number"));

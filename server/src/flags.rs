@@ -11,8 +11,8 @@ use echometer_host::cpus::{self, CpuList};
 use crate::config::{Accept, Config, EngineChoice, OWED_MAX_DEFAULT};
 use crate::delay::Delay;
 use crate::engine::{ENGINES, Engine};
-use crate::units;
 use crate::wait::Wait;
+use echometer_host::units;
 
 /// An echo server to measure against: one pinned worker a cpu, everything that it does counted.
 #[derive(Debug, Parser)]

@@ -16,5 +16,4 @@ mod metrics;
 pub mod probe;
 pub mod running;
 pub mod stats;
-pub mod units;
 pub mod wait;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::units;
+use echometer_host::units;
 
 /// The longest spin of a hybrid: more is as good as spinning for ever.
 const SPIN_MAX: Duration = Duration::from_secs(1);

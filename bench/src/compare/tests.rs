@@ -7,6 +7,7 @@ use clap::Parser;
 use super::*;
 use crate::{
     flags::{Cli, Command},
+    placement::Placement,
     slices::world::{GOOD, Server, World},
 };
 

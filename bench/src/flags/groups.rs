@@ -1,0 +1,105 @@
+//! The flags that every command of the bench shares: where both sides run, and where the results go.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use echometer_host::cpus::CpuList;
+
+/// Where both sides run, and what the machine is called.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineFlags {
+    /// Where the servers run: 0, 2-5 [default: chosen by the machine's topology]
+    #[arg(long, value_name = "LIST")]
+    server_cpus: Option<CpuList>,
+
+    /// Where the load generator runs, one thread a cpu [default: chosen by the machine's topology]
+    #[arg(long, value_name = "LIST")]
+    client_cpus: Option<CpuList>,
+
+    /// The machine's name in the results' path [default: from its cpu and kernel]
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
+}
+
+/// Where the results go, and how they are shown.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputFlags {
+    /// Write the results into this folder [default: results/DATE/MACHINE/COMMAND-NNN]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+
+    /// Print the result file (JSON) instead of the table
+    #[arg(long)]
+    json: bool,
+
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Where both sides run, as far as the user said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MachineSettings {
+    /// Where the servers shall run; not empty.
+    pub server_cpus: Option<CpuList>,
+    /// Where the client shall run; not empty.
+    pub client_cpus: Option<CpuList>,
+    /// The machine's name in paths; fit to be a folder's.
+    pub name: Option<String>,
+}
+
+/// Where the results go, as far as the user said, and how they are shown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OutputSettings {
+    /// The folder for the results.
+    pub out: Option<PathBuf>,
+    /// Whether the file is printed instead of the table.
+    pub json: bool,
+    /// Whether progress is not wanted.
+    pub quiet: bool,
+}
+
+impl MachineFlags {
+    /// What is meant by what was typed.
+    ///
+    /// # Errors
+    /// A sentence for the user: a usage error.
+    pub fn settings(self) -> Result<MachineSettings, String> {
+        for (flag, cpus) in [
+            ("--server-cpus", &self.server_cpus),
+            ("--client-cpus", &self.client_cpus),
+        ] {
+            if cpus.as_ref().is_some_and(CpuList::is_empty) {
+                return Err(format!(
+                    "{flag}: an empty list: name one cpu or more, such as 1 or 2-5"
+                ));
+            }
+        }
+        let plain = |name: &String| {
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+        };
+        if self.machine.as_ref().is_some_and(|name| !plain(name)) {
+            return Err("--machine: the name becomes a folder: give one without slashes that starts with no dot".to_owned());
+        }
+        Ok(MachineSettings {
+            server_cpus: self.server_cpus,
+            client_cpus: self.client_cpus,
+            name: self.machine,
+        })
+    }
+}
+
+impl OutputFlags {
+    /// What is meant by what was typed.
+    #[must_use]
+    pub fn settings(self) -> OutputSettings {
+        OutputSettings {
+            out: self.out,
+            json: self.json,
+            quiet: self.quiet,
+        }
+    }
+}
