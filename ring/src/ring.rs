@@ -16,18 +16,13 @@ use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opc
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use crate::buffers::{Buffer, Pool};
+use crate::buffers::Buffer;
 use crate::features::{Feature, Features};
+use crate::pools::Pools;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
 use crate::trials;
-
-/// The buffer group that all receives pick from.
-const GROUP: u16 = 0;
-
-/// Buffers that are offered at first, and each time that those run out: few enough to stay in cache.
-const BUFFERS_OPENED: u16 = 64;
 
 /// How long a wait polls the network card's queue, with `napi`.
 const NAPI_POLL_US: u32 = 50;
@@ -45,7 +40,7 @@ pub struct Ring {
     submissions: ManuallyDrop<SubmissionQueue<'static>>,
     completions: ManuallyDrop<CompletionQueue<'static>>,
     uring: ManuallyDrop<Box<IoUring>>,
-    pool: Pool,
+    pools: Pools,
     slots: Slots,
     shared: Arc<[u8]>,
     features: Features,
@@ -119,32 +114,33 @@ impl Ring {
                 },
             }
         }
-        let mut pool =
-            Pool::new(config.buffers, config.buffer_size).map_err(|source| SetupError::Other {
-                step: "mapping the buffers",
-                source,
-            })?;
-        // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
-        // it could not be brought to rest).
-        let registered = unsafe {
-            uring.submitter().register_buf_ring_with_flags(
-                pool.entries_address(),
-                pool.count(),
-                GROUP,
-                0,
-            )
-        };
-        registered.map_err(|source| match Errno::from_io_error(&source) {
-            Some(Errno::INVAL) => SetupError::Unavailable {
-                what: "no rings of provided buffers",
-            },
-            _ => SetupError::Other {
-                step: "registering the buffers",
-                source,
-            },
+        let mut pools = Pools::new(config).map_err(|source| SetupError::Other {
+            step: "mapping the buffers",
+            source,
         })?;
-        pool.open(BUFFERS_OPENED);
-        pool.publish();
+        for (group, pool) in pools.each() {
+            // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
+            // it could not be brought to rest).
+            let registered = unsafe {
+                uring.submitter().register_buf_ring_with_flags(
+                    pool.entries_address(),
+                    pool.count(),
+                    group as u16,
+                    0,
+                )
+            };
+            registered.map_err(|source| match Errno::from_io_error(&source) {
+                Some(Errno::INVAL) => SetupError::Unavailable {
+                    what: "no rings of provided buffers",
+                },
+                _ => SetupError::Other {
+                    step: "registering the buffers",
+                    source,
+                },
+            })?;
+            pool.open();
+        }
+        pools.publish();
 
         let mut uring = ManuallyDrop::new(Box::new(uring));
         let address: *mut IoUring = &raw mut **uring;
@@ -173,7 +169,8 @@ impl Ring {
             features = features.without(Feature::Bundle);
         }
         let recv_bytes_max = if limited {
-            config.recv_bytes_max.max(1)
+            // The kernel counts what is left in an `int`.
+            config.recv_bytes_max.clamp(1, i32::MAX as u32)
         } else {
             0
         };
@@ -183,7 +180,7 @@ impl Ring {
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
             uring,
-            pool,
+            pools,
             slots: Slots::new(slots),
             shared: Arc::clone(&config.shared),
             features,
@@ -283,7 +280,7 @@ impl Ring {
     /// When the buffer is another ring's.
     #[inline]
     pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        self.pool.bytes(buffer)
+        self.pools.home(buffer).bytes(buffer)
     }
 
     /// Gives a buffer back to the pool.
@@ -292,18 +289,25 @@ impl Ring {
     /// When the buffer is another ring's.
     #[inline]
     pub fn release(&mut self, buffer: Buffer) {
-        self.pool.release(buffer);
+        self.pools.release(buffer);
     }
 
-    /// Buffers that nobody holds.
+    /// Small buffers that nobody holds: what a receive can always be armed with.
     #[inline]
     pub fn buffers_free(&self) -> usize {
-        self.pool.free()
+        self.pools.small().free()
     }
 
-    /// Buffers in all.
-    pub fn buffers(&self) -> usize {
-        usize::from(self.pool.count())
+    /// Buffers in all, of those that are as large as `buffer`.
+    #[inline]
+    pub fn buffers_like(&self, buffer: &Buffer) -> usize {
+        usize::from(self.pools.home(buffer).count())
+    }
+
+    /// Whether it is one of the large buffers.
+    #[inline]
+    pub fn is_large(&self, buffer: &Buffer) -> bool {
+        self.pools.is_large(buffer)
     }
 }
 
@@ -312,7 +316,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if !self.come_to_rest() {
             // The kernel may still write to this memory: it is given up, not freed.
-            self.pool.leak();
+            self.pools.leak();
             for (_, state) in self.slots.iter_mut() {
                 std::mem::forget(state.sending.take());
             }

@@ -8,10 +8,11 @@ use io_uring::cqueue;
 use io_uring::types::{SubmitArgs, Timespec};
 use rustix::io::Errno;
 
-use super::{BUFFERS_OPENED, Ring};
+use super::Ring;
 use crate::buffers::Buffer;
 use crate::event::{Event, Payload};
 use crate::features::Feature;
+use crate::pools::Group;
 use crate::slots::{Life, Slot};
 use crate::token::{Op, Token};
 
@@ -144,7 +145,7 @@ impl Ring {
     /// Puts the buffers of a payload that nobody waits for back into the pool.
     fn take_back(&mut self, payload: Payload) {
         match payload {
-            Payload::Buffer(buffer) => self.pool.release(buffer),
+            Payload::Buffer(buffer) => self.pools.release(buffer),
             Payload::Gather(mut gather) => {
                 while let Some(piece) = gather.pop() {
                     self.take_back(piece);
@@ -159,9 +160,11 @@ impl Ring {
     /// are, and what is given back from now on changes it.
     #[inline]
     fn lease(&mut self, slot: Slot, id: u16, len: u32, more: bool) -> Option<Buffer> {
-        let size = self.pool.size();
+        let group = self.slots.state(slot).group;
+        let pool = self.pools.of(group);
+        let size = pool.size();
         if len <= size {
-            return self.pool.lease(id, len);
+            return pool.lease(id, len);
         }
         self.bundle.slot = slot;
         self.bundle.more = more;
@@ -169,9 +172,9 @@ impl Ring {
         while 0 < left {
             let piece = left.min(size);
             left -= piece;
-            let buffer = self.pool.lease(next, piece)?;
+            let buffer = pool.lease(next, piece)?;
             self.bundle.buffers.push_back(buffer);
-            next = self.pool.after(next);
+            next = pool.after(next);
         }
         self.bundle.buffers.pop_front()
     }
@@ -180,7 +183,7 @@ impl Ring {
         if std::mem::take(&mut self.disabled) {
             self.submitter.register_enable_rings()?;
         }
-        self.pool.publish();
+        self.pools.publish();
         self.submissions.sync();
         self.counts.enters += 1;
         let entered = match limit {
@@ -319,10 +322,10 @@ impl Ring {
         match (outcome(result), cqueue::buffer_select(flags)) {
             (Ok(0), None) => Ok(None),
             (Ok(len), Some(id)) if 0 < len => {
-                if self.pool.size() <= len {
-                    self.slots.state(slot).filled = true;
-                }
                 let buffer = self.lease(slot, id, len, more);
+                if self.pools.small().size() <= len {
+                    self.expect_much(slot, len, flags);
+                }
                 debug_assert!(buffer.is_some(), "bytes in a buffer that the pool hasn't");
                 buffer.map(Some).ok_or(Errno::IO)
             }
@@ -338,10 +341,28 @@ impl Ring {
                 self.discard_received(slot, result, flags);
                 if errno == Errno::NOBUFS {
                     // Those in use ran out: open more of the pool, for the receive that is armed next.
-                    self.pool.open(BUFFERS_OPENED.max(self.pool.count() / 8));
+                    let state = self.slots.state(slot);
+                    state.much |= state.group == Group::Large;
+                    self.pools.of(state.group).open();
                 }
                 Err(errno)
             }
+        }
+    }
+
+    /// A piece filled a small buffer, or more: if there is more where it came from, or it was more than that, the next
+    /// receive is armed for much. One that picks from the small buffers and goes on by itself is ended for that.
+    #[cold]
+    fn expect_much(&mut self, slot: Slot, len: u32, flags: u32) {
+        let more_waits = cqueue::sock_nonempty(flags);
+        let group = self.slots.state(slot).group;
+        if len <= self.pools.small().size() && !(more_waits && group == Group::Small) {
+            return;
+        }
+        self.slots.state(slot).much = true;
+        let armed = cqueue::more(flags);
+        if armed && group == Group::Small && self.pools.group_for_much() == Group::Large {
+            self.cancel(slot);
         }
     }
 
@@ -352,14 +373,14 @@ impl Ring {
             return;
         };
         if let Some(buffer) = self.lease(slot, id, result.max(0) as u32, false) {
-            self.pool.release(buffer);
+            self.pools.release(buffer);
         }
         self.discard_bundle();
     }
 
     pub(super) fn discard_bundle(&mut self) {
         while let Some(buffer) = self.bundle.buffers.pop_front() {
-            self.pool.release(buffer);
+            self.pools.release(buffer);
         }
     }
 

@@ -6,10 +6,11 @@ use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
 use rustix::net::SocketAddrAny;
 
-use super::{GROUP, Ring};
+use super::Ring;
 use crate::event::Payload;
 use crate::features::Feature;
 use crate::gather::Gather;
+use crate::pools::Group;
 use crate::slots::Slot;
 use crate::token::{Op, Token};
 
@@ -67,29 +68,36 @@ impl Ring {
     pub fn recv(&mut self, slot: Slot) {
         self.arm(slot, Op::Recv);
         let multishot = self.features.has(Feature::MultishotRecv);
-        // A bundle is a detour for what fits one buffer (1 % of a 64 B message's CPU): so the first receive is a plain
-        // one, and whenever a receive ends at its limit of bytes the next is what the last one's pieces ask for.
-        let filled = std::mem::take(&mut self.slots.state(slot).filled);
-        let bundle = filled && self.features.has(Feature::Bundle);
+        // Large buffers and bundles are detours for what fits one small buffer (a bundle takes 1 % of a 64 B message's
+        // CPU): so the first receive is a plain one, and each next is what the last one's pieces ask for.
+        let much = std::mem::take(&mut self.slots.state(slot).much);
+        let group = if much {
+            self.pools.group_for_much()
+        } else {
+            Group::Small
+        };
+        let bundle = much && group == Group::Small && self.features.has(Feature::Bundle);
+        self.slots.state(slot).group = group;
+        let size = self.pools.of(group).size();
+        let group = group as u16;
         let limit = self.recv_bytes_max;
-        let size = self.pool.size();
         let entry = match (self.target(slot), multishot) {
             (Target::Direct(fixed), true) if bundle => {
-                limited(opcode::RecvMultiBundle::new(fixed, GROUP).build(), limit)
+                limited(opcode::RecvMultiBundle::new(fixed, group).build(), limit)
             }
             (Target::Plain(fd), true) if bundle => {
-                limited(opcode::RecvMultiBundle::new(fd, GROUP).build(), limit)
+                limited(opcode::RecvMultiBundle::new(fd, group).build(), limit)
             }
             (Target::Direct(fixed), true) => {
-                limited(opcode::RecvMulti::new(fixed, GROUP).build(), limit)
+                limited(opcode::RecvMulti::new(fixed, group).build(), limit)
             }
-            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, GROUP).build(), limit),
+            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, group).build(), limit),
             (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
-                .buf_group(GROUP)
+                .buf_group(group)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
             (Target::Plain(fd), false) => opcode::Recv::new(fd, std::ptr::null_mut(), size)
-                .buf_group(GROUP)
+                .buf_group(group)
                 .build()
                 .flags(squeue::Flags::BUFFER_SELECT),
         };
@@ -177,7 +185,7 @@ impl Ring {
     #[inline]
     fn piece(&self, payload: &Payload) -> (*const u8, usize) {
         match payload {
-            Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
+            Payload::Buffer(buffer) => (self.pools.home(buffer).address(buffer), buffer.len()),
             Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
             Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
             Payload::Gather(_) => unreachable!("a gather holds no gather: `push` sees to it"),
