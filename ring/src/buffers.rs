@@ -118,8 +118,12 @@ impl Pool {
     }
 
     /// Offers some buffers that were never used: those offered before have run out, or there are none yet. Few at a
-    /// time, so that those in use stay in cache.
+    /// time, so that those in use stay in cache. Without effect while some are still to be filled: of receives that fail
+    /// together, the first opens for all.
     pub(crate) fn open(&mut self) {
+        if 0 < self.offered {
+            return;
+        }
         let few = (OPENED_BYTES / self.size).clamp(OPENED_MIN, OPENED_MAX) as u16;
         for _ in 0..few.max(self.count / 8).min(self.unopened) {
             let id = self.count - self.unopened;

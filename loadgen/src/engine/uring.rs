@@ -53,6 +53,7 @@ pub(crate) fn config(connections: u32, flight_bytes: u64, region: Arc<[u8]>) -> 
         // In effect no bound: nobody here has to be stopped from sending us what we asked for. (The kernel reckons with
         // it as a signed number.)
         recv_bytes_max: i32::MAX as u32,
+        ..Config::default()
     }
 }
 
