@@ -17,7 +17,7 @@ use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, Setup
 use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::AcceptError;
-use crate::delay::{DelayQueue, Releases};
+use crate::delay::{DelayQueue, Releases, WAKE_LEAD_NS};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::wait::Patience;
@@ -202,8 +202,11 @@ impl<'a> Server<'a> {
         let entered = if std::mem::take(&mut self.hurry) || self.buffers_are_awaited() {
             self.ring.submit()
         } else if self.patience.may_sleep(clock::now_ns) {
-            let limit = self.wait_limit();
-            self.ring.submit_and_wait(limit)
+            match self.wait_limit() {
+                // So near that a sleep would be too long.
+                Some(Duration::ZERO) => self.ring.submit_if_due(),
+                limit => self.ring.submit_and_wait(limit),
+            }
         } else {
             self.ring.submit_if_due()
         };
@@ -760,7 +763,7 @@ impl<'a> Server<'a> {
         if let Some(due) = self.delayed.next_due() {
             let now = clock::now_ns();
             let due = self.config.delay.frozen_until(now).unwrap_or(due).max(due);
-            limit = Some(Duration::from_nanos(due.saturating_sub(now)));
+            limit = Some(Duration::from_nanos(due.saturating_sub(now + WAKE_LEAD_NS)));
         }
         if let Some(check) = self.idle.as_ref().and_then(IdleWatch::next_check_ns) {
             let wait = Duration::from_nanos(check.saturating_sub(clock::now_ns()));
