@@ -66,7 +66,7 @@ fn every_connection_carries_its_messages_and_no_more(engine: Engine) {
         assert_eq!(tally.life_reopened, 0);
         assert!(connects.connect_ns.len() <= tally.life_opened);
         assert!(connects.first_echo_ns.len() <= connects.connect_ns.len());
-        assert!(0 < connects.first_echo_ns.len());
+        assert!(!connects.first_echo_ns.is_empty());
         // An echo takes longer than the connect that comes before it.
         assert!(connects.connect_ns.min() < connects.first_echo_ns.min());
         let stats = server.finish();
