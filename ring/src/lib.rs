@@ -19,6 +19,7 @@ mod pools;
 mod ring;
 mod setup;
 mod slots;
+mod tcp_info;
 mod token;
 mod trials;
 
@@ -30,4 +31,5 @@ pub use listener::{can_listen, listen};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;
+pub use tcp_info::tcp_retransmits;
 pub use trials::{Offer, check_bytes, offers};

@@ -6,7 +6,7 @@ mod operations;
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -243,6 +243,25 @@ impl Ring {
         Ok(slot)
     }
 
+    /// As [`Ring::install`], for a file that the caller gives up: with plain descriptors it is kept as it is, which saves
+    /// the copy.
+    ///
+    /// # Errors
+    /// As [`Ring::install`]; the file is closed then.
+    pub fn adopt(&mut self, file: OwnedFd) -> io::Result<Slot> {
+        if self.features.has(Feature::Direct) {
+            return self.install(file.as_fd());
+        }
+        self.slots
+            .take(Some(file))
+            .ok_or_else(|| Errno::MFILE.into())
+    }
+
+    /// The plain descriptor behind a slot; `None` where a direct one is, or none at all.
+    pub fn file(&mut self, slot: Slot) -> Option<BorrowedFd<'_>> {
+        self.slots.state(slot).file.as_ref().map(AsFd::as_fd)
+    }
+
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
     /// closes, then says [`Event::Close`]. From this call on the slot is not the caller's any more. A second call is
     /// without effect.
@@ -264,6 +283,9 @@ impl Ring {
         self.cancel(slot);
         if self.slots.state(slot).sending.is_some() {
             self.push_cancel_of(slot, Op::Send);
+        }
+        if self.slots.state(slot).connecting {
+            self.push_cancel_of(slot, Op::Connect);
         }
     }
 

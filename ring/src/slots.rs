@@ -39,6 +39,8 @@ pub(crate) struct State {
     pub(crate) armed: Option<Op>,
     /// The armed one was told to end, and its last completion is not here yet.
     pub(crate) cancelling: bool,
+    /// A connect is in flight.
+    pub(crate) connecting: bool,
     /// The connection has brought more at a time than a small buffer holds since its receive was armed: the next one is
     /// armed for much.
     pub(crate) much: bool,
@@ -66,6 +68,7 @@ impl State {
             in_flight: 0,
             life: Life::Vacant,
             armed: None,
+            connecting: false,
             much: false,
             group: Group::Small,
             chosen_here: false,
@@ -82,6 +85,7 @@ impl State {
     pub(crate) fn open(&mut self, file: Option<OwnedFd>) {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
+        self.connecting = false;
         self.much = false;
         self.group = Group::Small;
         self.chosen_here = false;

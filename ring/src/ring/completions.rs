@@ -241,9 +241,13 @@ impl Ring {
         }
         if !more {
             state.in_flight -= 1;
-            if matches!(token.op, Op::Accept | Op::Recv | Op::Poll) {
-                state.armed = None;
-                state.cancelling = false;
+            match token.op {
+                Op::Accept | Op::Recv | Op::Poll => {
+                    state.armed = None;
+                    state.cancelling = false;
+                }
+                Op::Connect => state.connecting = false,
+                _ => {}
             }
         }
         let mut result = result;

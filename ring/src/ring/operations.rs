@@ -239,6 +239,7 @@ impl Ring {
             Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
             Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
         };
+        self.slots.state(slot).connecting = true;
         self.push(entry, Op::Connect, slot);
     }
 
