@@ -2,6 +2,7 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod floor;
 pub mod groups;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -9,6 +10,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use floor::{FloorFlags, FloorSettings};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -50,6 +52,13 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// What an echo costs the kernel at least on this machine
+    ///
+    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
+    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// can go below as long as it uses TCP over sockets.
+    #[command(after_help = floor::EXAMPLES)]
+    Floor(FloorFlags),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

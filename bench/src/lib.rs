@@ -15,6 +15,7 @@ pub mod figures;
 pub mod file;
 pub mod flags;
 pub mod fleet_client;
+pub mod floor;
 pub mod guard;
 pub mod metric;
 pub mod placement;

@@ -14,7 +14,7 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echometer::{
     compare::{Finished, compare},
     flags::{Cli, Command, CompareSettings},
-    guard, report,
+    floor, guard, report,
 };
 use echometer_host::signals::Stop;
 
@@ -28,13 +28,16 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Compare(flags) => {
-            let settings = flags.settings().unwrap_or_else(|text| {
-                let compare = command
-                    .find_subcommand_mut("compare")
-                    .expect("it was just parsed");
-                compare.error(ErrorKind::ValueValidation, text).exit()
-            });
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "compare", text));
             run_compare(&settings)
+        }
+        Command::Floor(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "floor", text));
+            floor::command::run(&settings, &command_line())
         }
     };
     outcome.unwrap_or_else(|error| {
@@ -42,6 +45,14 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Ends with a usage error of a subcommand.
+fn usage(command: &mut clap::Command, subcommand: &str, text: String) -> ! {
+    let subcommand = command
+        .find_subcommand_mut(subcommand)
+        .expect("it was just parsed");
+    subcommand.error(ErrorKind::ValueValidation, text).exit()
 }
 
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {

@@ -76,6 +76,7 @@ impl Progress {
             Step::Start { arm } => format!("starting {}", self.arms[arm]),
             Step::Warm { arm } => format!("warming up {}", self.arms[arm]),
             Step::Slice { arm, .. } => self.arms[arm].clone(),
+            Step::Floor => "floor".to_owned(),
         };
         bar.set_position(self.block as u64 - 1);
         let left = self.time_left().as_secs() + 1;
