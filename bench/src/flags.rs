@@ -2,9 +2,10 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod doctor;
 pub mod groups;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use echometer_loadgen::flags::with_default_help;
 
@@ -14,6 +15,17 @@ pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 #[derive(Debug, Parser)]
 #[command(name = "echometer", version, max_term_width = 100)]
 pub struct Cli {
+    /// Whether text is coloured; it says the same without
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Colour,
+
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
@@ -39,6 +51,17 @@ impl Cli {
     }
 }
 
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In files and pipes too.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -50,6 +73,9 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

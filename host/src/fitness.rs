@@ -14,6 +14,8 @@ pub use activity::Activity;
 pub use checks::judge;
 pub use seen::{CpuQuota, IdleState, Purpose, Seen, Steering, UringTrial, Use};
 
+use crate::machine::Facts;
+
 /// What one check has found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -59,10 +61,13 @@ impl Grade {
     }
 }
 
-/// Looks at the machine and judges it, without the checks that need a second of watching: what a result file keeps.
+/// Looks at the machine that `facts` were read of and judges it, without the checks that need a second of watching:
+/// what a result file keeps. The gravest comes first.
 #[must_use]
-pub fn at_a_glance(purpose: Purpose) -> Vec<Finding> {
-    judge(&Seen::now(purpose))
+pub fn at_a_glance(facts: &Facts, purpose: Purpose) -> Vec<Finding> {
+    let mut findings = judge(&Seen::with_facts(facts.clone(), purpose));
+    findings.sort_by_key(|finding| finding.grade);
+    findings
 }
 
 /// The reasons that the FAILs among `findings` are for not trusting a result.
@@ -118,7 +123,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_judged_at_a_glance() {
-        let findings = at_a_glance(Purpose::default());
+        let findings = at_a_glance(&Facts::read(), Purpose::default());
         assert!(10 < findings.len());
         assert!(findings.iter().all(|finding| !finding.value.is_empty()
             && finding.cure.is_some() == (finding.grade != Grade::Pass)));

@@ -17,6 +17,7 @@ pub fn judge(seen: &Seen) -> Vec<Finding> {
         Needs::Nothing => true,
         Needs::Watching => seen.activity.is_some(),
         Needs::Uring => seen.engine == Use::Uring,
+        Needs::Connections => seen.connections.is_some(),
     };
     CHECKS
         .iter()
@@ -38,6 +39,7 @@ enum Needs {
     Nothing,
     Watching,
     Uring,
+    Connections,
 }
 
 /// A grade, a value, a cure.
@@ -215,12 +217,14 @@ const CHECKS: [Check; 30] = [
         "port range",
         port_range,
         "each connection to one address needs a port of its own, also for a minute after it was closed",
-    ),
+    )
+    .needs(Needs::Connections),
     Check::new(
         "open files",
         open_files,
         "each connection is a descriptor in the client and one in the server: beyond the limit they fail",
-    ),
+    )
+    .needs(Needs::Connections),
     Check::new(
         "locked memory",
         locked_memory,
@@ -257,11 +261,11 @@ fn cpus(seen: &Seen) -> Judgement {
     }
     match seen.cpus.len() {
         0 => unknown("no cpu list can be read", "mount /proc and /sys"),
-        1 => fail(
+        count if count < seen.cpus_min => fail(
             format!("only cpu {}", seen.cpus),
             "give the (virtual) machine a second cpu, or widen the mask or the container's cpuset",
         ),
-        count => pass(format!("{count}: {}", seen.cpus)),
+        _ => pass(format!("cpu {}", seen.cpus)),
     }
 }
 
@@ -269,7 +273,10 @@ fn siblings(seen: &Seen) -> Judgement {
     let Some(chosen) = chosen(seen) else {
         return no_topology();
     };
-    let online = seen.topology.as_ref().map(crate::topology::Topology::online);
+    let online = seen
+        .topology
+        .as_ref()
+        .map(crate::topology::Topology::online);
     let online = online.unwrap_or_default();
     let mut shared = Vec::new();
     for cpu in &chosen {
@@ -285,7 +292,11 @@ fn siblings(seen: &Seen) -> Judgement {
     }
     if shared.is_empty() {
         let guest = is_guest(seen);
-        let hidden = if guest { " (a guest may not be told)" } else { "" };
+        let hidden = if guest {
+            " (a guest may not be told)"
+        } else {
+            ""
+        };
         return pass(format!("no core is shared{hidden}"));
     }
     warn(
@@ -356,7 +367,9 @@ fn kept_apart(seen: &Seen, apart: Option<&CpuList>, word: &str, parameter: &str)
     }
     let all = seen.facts.cpus_online.as_ref() == Some(&exposed);
     let cure = if all {
-        format!("on a machine with cpus to spare: boot with {parameter}=LIST, then choose LIST with --cpus")
+        format!(
+            "on a machine with cpus to spare: boot with {parameter}=LIST, then choose LIST with --cpus"
+        )
     } else {
         format!("boot with {parameter}={exposed}")
     };
@@ -385,7 +398,10 @@ fn governor(seen: &Seen) -> Judgement {
 
 fn boost(seen: &Seen) -> Judgement {
     match seen.facts.boost {
-        None => unknown("it can't be seen from here", "none: in a guest the host decides"),
+        None => unknown(
+            "it can't be seen from here",
+            "none: in a guest the host decides",
+        ),
         Some(false) => pass("off"),
         Some(true) => warn(
             "on",
@@ -408,7 +424,9 @@ fn c_states(seen: &Seen) -> Judgement {
     }
     warn(
         format!("down to {value}"),
-        format!("# cpupower idle-set --disable-by-latency {EXIT_US_MAX}, or scripts/tune-host.sh --apply"),
+        format!(
+            "# cpupower idle-set --disable-by-latency {EXIT_US_MAX}, or scripts/tune-host.sh --apply"
+        ),
     )
 }
 
@@ -438,19 +456,20 @@ fn clocksource(seen: &Seen) -> Judgement {
 }
 
 fn mitigations(seen: &Seen) -> Judgement {
-    /// Those that are paid at each entry into the kernel.
+    /// How the states begin that are paid at each entry into the kernel. (Enhanced IBRS is paid once.)
     const DEAR: [&str; 5] = ["PTI", "IBRS", "untrained", "Safe RET", "Clear CPU buffers"];
     let all = &seen.facts.mitigations;
     if all.is_empty() {
-        return unknown("the kernel does not tell", "mount /sys, or use a kernel since 4.15");
+        return unknown(
+            "the kernel does not tell",
+            "mount /sys, or use a kernel since 4.15",
+        );
     }
     let dear: Vec<&str> = all
         .iter()
         .filter(|(_, state)| {
-            // Enhanced IBRS is paid once and not at each entry.
-            state.starts_with("Mitigation")
-                && !state.contains("Enhanced")
-                && DEAR.iter().any(|word| state.contains(word))
+            let how = state.strip_prefix("Mitigation: ").unwrap_or_default();
+            DEAR.iter().any(|word| how.starts_with(word))
         })
         .map(|(name, _)| name.as_str())
         .collect();
@@ -588,7 +607,10 @@ fn irq_accounting(seen: &Seen) -> Judgement {
 
 fn busy_poll(seen: &Seen) -> Judgement {
     match seen.facts.busy_poll_us {
-        None => unknown("the kernel has no such setting, or /proc is hidden", "mount /proc"),
+        None => unknown(
+            "the kernel has no such setting, or /proc is hidden",
+            "mount /proc",
+        ),
         Some(0) => pass("off"),
         Some(us) => warn(
             format!("{us} us"),
@@ -663,14 +685,15 @@ fn port_range(seen: &Seen) -> Judgement {
         return unknown("it can't be read", "mount /proc");
     };
     let ports = u64::from(last.saturating_sub(first)) + 1;
+    let connections = seen.connections.unwrap_or_default();
     let value = format!(
         "{} ports for {} connections",
         show_count(ports),
-        show_count(seen.connections)
+        show_count(connections)
     );
-    if ports < seen.connections {
+    if ports < connections {
         fail(value, CURE)
-    } else if ports < 2 * seen.connections {
+    } else if ports < 2 * connections {
         warn(value, CURE)
     } else {
         pass(value)
@@ -679,14 +702,18 @@ fn port_range(seen: &Seen) -> Judgement {
 
 fn open_files(seen: &Seen) -> Judgement {
     // What a program holds besides its connections, generously.
-    let needed = seen.connections + 256;
+    let needed = seen.connections.unwrap_or_default() + 256;
     let Some(LimitFact { soft, hard }) = seen.facts.nofile else {
         return unknown("the limit can't be read", "none");
     };
     let show = |limit: Option<u64>| limit.map_or("no limit".to_owned(), show_count);
     if hard.is_some_and(|hard| hard < needed) {
         return fail(
-            format!("{} at most, and {} are needed", show(hard), show_count(needed)),
+            format!(
+                "{} at most, and {} are needed",
+                show(hard),
+                show_count(needed)
+            ),
             format!(
                 "# prlimit --nofile={needed} --pid PID_OF_YOUR_SHELL; for good: LimitNOFILE= or /etc/security/limits.conf"
             ),
@@ -738,7 +765,11 @@ fn hypervisor(seen: &Seen) -> Judgement {
         None => unknown("no sign either way", "none: ask whoever runs the machine"),
         Some("none") => pass("none: bare metal"),
         Some(name) => {
-            let name = if name == "unknown" { "one without a name" } else { name };
+            let name = if name == "unknown" {
+                "one without a name"
+            } else {
+                name
+            };
             warn(name, "measure on bare metal where times matter")
         }
     }

@@ -15,14 +15,28 @@ use crate::{
 };
 
 /// What the machine shall be fit for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purpose {
     /// The cpus of server and client; empty for all that this process may use.
     pub cpus: CpuList,
-    /// How many connections at once.
-    pub connections: u64,
+    /// How many of them there must be: 2 where server and client both run here.
+    pub cpus_min: usize,
+    /// How many connections at once; none where that is settled, since they are open.
+    pub connections: Option<u64>,
     /// How bytes are moved.
     pub engine: Use,
+}
+
+impl Default for Purpose {
+    /// A server and a client on whatever this process may use.
+    fn default() -> Self {
+        Self {
+            cpus: CpuList::default(),
+            cpus_min: 2,
+            connections: Some(1_000),
+            engine: Use::default(),
+        }
+    }
 }
 
 /// How bytes are moved.
@@ -45,8 +59,10 @@ pub struct Seen {
     pub topology: Option<Topology>,
     /// The cpus that server and client would use.
     pub cpus: CpuList,
-    /// How many connections at once.
-    pub connections: u64,
+    /// How many of them there must be.
+    pub cpus_min: usize,
+    /// How many connections at once; none where that is settled, since they are open.
+    pub connections: Option<u64>,
     /// How bytes are moved.
     pub engine: Use,
     /// The sleep states of the chosen cpus that are switched on, the deepest of all of them last.
@@ -121,6 +137,7 @@ impl Seen {
             cpu_quota: cpu_quota(root),
             steering: steering(&files),
             cpus,
+            cpus_min: purpose.cpus_min,
             connections: purpose.connections,
             engine: purpose.engine,
             facts,
@@ -165,13 +182,12 @@ fn cpu_quota(root: &Path) -> Option<CpuQuota> {
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
             continue;
         };
-        let (mounts, read): (&[&str], fn(&Path) -> Option<CpuQuota>) = if controllers.is_empty() {
-            (&["sys/fs/cgroup", "sys/fs/cgroup/unified"], quota_of_v2)
+        let (mounts, read) = if controllers.is_empty() {
+            let read = quota_of_v2 as fn(&Path) -> Option<CpuQuota>;
+            (["sys/fs/cgroup", "sys/fs/cgroup/unified"], read)
         } else if controllers.split(',').any(|controller| controller == "cpu") {
-            (
-                &["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"],
-                quota_of_v1,
-            )
+            let read = quota_of_v1 as fn(&Path) -> Option<CpuQuota>;
+            (["sys/fs/cgroup/cpu", "sys/fs/cgroup/cpu,cpuacct"], read)
         } else {
             continue;
         };
