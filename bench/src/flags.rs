@@ -2,10 +2,11 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod doctor;
 pub mod floor;
 pub mod groups;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use echometer_loadgen::flags::with_default_help;
 
@@ -16,6 +17,17 @@ pub use floor::{FloorFlags, FloorSettings};
 #[derive(Debug, Parser)]
 #[command(name = "echometer", version, max_term_width = 100)]
 pub struct Cli {
+    /// Whether text is coloured; it says the same without
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Colour,
+
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
@@ -41,6 +53,17 @@ impl Cli {
     }
 }
 
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In files and pipes too.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -59,6 +82,9 @@ pub enum Command {
     /// can go below as long as it uses TCP over sockets.
     #[command(after_help = floor::EXAMPLES)]
     Floor(FloorFlags),
+    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,
