@@ -3,12 +3,14 @@
 
 pub mod compare;
 pub mod groups;
+pub mod sweep;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use sweep::{SweepFlags, SweepSettings};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -36,6 +38,20 @@ impl Cli {
                 });
             with_default_help(compare, &load_defaults(false))
         })
+        .mut_subcommand("sweep", |sweep| {
+            let sweep = sweep
+                .args_override_self(true)
+                .mut_arg("duration", |flag| {
+                    flag.help("How long each cell is measured in a block: 3s, 500ms")
+                })
+                .mut_arg("warmup", |flag| {
+                    flag.help("Load on each cell before that, in every block")
+                })
+                .mut_arg("seed", |flag| {
+                    flag.help("Makes the orders, schedule and payload repeatable")
+                });
+            with_default_help(sweep, &sweep::load_defaults(false, false))
+        })
     }
 }
 
@@ -50,6 +66,13 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
+    ///
+    /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the
+    /// same load on the same cpus take turns in short slices; an open loop is one whole run each. ARM is as in
+    /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<SweepFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

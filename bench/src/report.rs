@@ -211,7 +211,7 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
     comparison.commands.iter().any(|command| command.of == name)
 }
 
-fn show_value(metric: Metric, value: Option<f64>) -> String {
+pub(crate) fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
         (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
@@ -223,7 +223,7 @@ fn show_value(metric: Metric, value: Option<f64>) -> String {
 }
 
 /// A ratio in the same width up to 1,000, so that columns fit whatever is compared.
-fn five_chars(number: f64) -> String {
+pub(crate) fn five_chars(number: f64) -> String {
     match number {
         number if number < 9.999_5 => format!("{number:.3}"),
         number if number < 99.995 => format!("{number:.2}"),
@@ -231,7 +231,7 @@ fn five_chars(number: f64) -> String {
     }
 }
 
-fn plain_table() -> Table {
+pub(crate) fn plain_table() -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -239,7 +239,7 @@ fn plain_table() -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
+pub(crate) fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -248,7 +248,7 @@ fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
 }
 
 /// Two blanks between columns, none at the end of a line.
-fn render(table: &mut Table) -> String {
+pub(crate) fn render(table: &mut Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -259,7 +259,7 @@ fn render(table: &mut Table) -> String {
         .join("\n")
 }
 
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS) {
         None => name.to_owned(),
         Some(_) => name
@@ -271,7 +271,7 @@ fn short(name: &str) -> String {
 }
 
 /// Writes words into lines of at most [`COLUMNS`], the first after `mark`, the others below its text.
-fn paragraph(text: &mut String, mark: &str, words: &str) {
+pub(crate) fn paragraph(text: &mut String, mark: &str, words: &str) {
     let indent = " ".repeat(mark.len());
     let mut line = mark.to_owned();
     let mut empty = true;
