@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use echometer_loadgen::file::Summary;
 
 use crate::{
+    floor::{LABEL, multiples::FloorFigures},
     metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
     slices::{ArmBlock, Block, Slice},
     statistics::median,
@@ -19,7 +20,7 @@ use crate::{
 pub struct BlockFigures {
     /// Counted from 1, as its files are.
     pub index: usize,
-    /// Arms in the order of their slices.
+    /// Arms in the order of their slices; `(floor)` where it had its turn.
     pub order: Vec<String>,
     /// Whether it is part of the comparison.
     pub valid: bool,
@@ -31,6 +32,9 @@ pub struct BlockFigures {
     pub arms: BTreeMap<String, ArmFigures>,
     /// By the arm's name and the metric: arm / baseline in this block. Absent where it can't be had.
     pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
+    /// What an echo cost the kernel in this block; `null` where that was not measured.
+    #[serde(default)]
+    pub floor: Option<FloorFigures>,
 }
 
 /// What one arm did in one block.
@@ -119,7 +123,9 @@ impl BlockFigures {
                 .collect(),
             _ => BTreeMap::new(),
         };
-        let order = block.order.iter().map(|&arm| names[arm].clone()).collect();
+        let floor = FloorFigures::of(block, names).filter(|_| valid);
+        let name = |&arm: &usize| names.get(arm).map_or(LABEL, String::as_str).to_owned();
+        let order = block.order.iter().map(name).collect();
         Self {
             index,
             order,
@@ -128,6 +134,7 @@ impl BlockFigures {
             slice_ns: block.slice.as_nanos() as u64,
             arms,
             ratios,
+            floor,
         }
     }
 
@@ -142,6 +149,7 @@ impl BlockFigures {
             slice_ns: 0,
             arms: BTreeMap::new(),
             ratios: BTreeMap::new(),
+            floor: None,
         }
     }
 }
@@ -330,6 +338,8 @@ mod tests {
             order: vec![0, 1, 1, 0],
             slice: Duration::from_millis(50),
             arms,
+            floor: Vec::new(),
+            floor_fault: None,
         }
     }
 

@@ -2,6 +2,7 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod floor;
 pub mod groups;
 pub mod sweep;
 
@@ -10,6 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use floor::{FloorFlags, FloorSettings};
 pub use sweep::{SweepFlags, SweepSettings};
 
 /// Compares echo servers, and says how sure it is.
@@ -25,33 +27,34 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command().mut_subcommand("compare", |compare| {
-            let compare = compare
-                .mut_arg("duration", |flag| {
-                    flag.help("How long each arm is measured in a block: 3s, 500ms")
-                })
-                .mut_arg("warmup", |flag| {
-                    flag.help("Load on each arm before that, in every block")
-                })
-                .mut_arg("seed", |flag| {
-                    flag.help("Makes the arms' order, schedule and payload repeatable")
-                });
-            with_default_help(compare, &load_defaults(false))
-        })
-        .mut_subcommand("sweep", |sweep| {
-            let sweep = sweep
-                .args_override_self(true)
-                .mut_arg("duration", |flag| {
-                    flag.help("How long each cell is measured in a block: 3s, 500ms")
-                })
-                .mut_arg("warmup", |flag| {
-                    flag.help("Load on each cell before that, in every block")
-                })
-                .mut_arg("seed", |flag| {
-                    flag.help("Makes the orders, schedule and payload repeatable")
-                });
-            with_default_help(sweep, &sweep::load_defaults(false, false))
-        })
+        Self::command()
+            .mut_subcommand("compare", |compare| {
+                let compare = compare
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each arm is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each arm before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the arms' order, schedule and payload repeatable")
+                    });
+                with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("sweep", |sweep| {
+                let sweep = sweep
+                    .args_override_self(true)
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each cell is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each cell before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the orders, schedule and payload repeatable")
+                    });
+                with_default_help(sweep, &sweep::load_defaults(false, false))
+            })
     }
 }
 
@@ -66,6 +69,13 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// What an echo costs the kernel at least on this machine
+    ///
+    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
+    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// can go below as long as it uses TCP over sockets.
+    #[command(after_help = floor::EXAMPLES)]
+    Floor(FloorFlags),
     /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
     ///
     /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the

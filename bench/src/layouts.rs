@@ -131,7 +131,10 @@ impl FromStr for LayoutKind {
             .find(|kind| kind.name() == text)
             .ok_or_else(|| {
                 let known: Vec<&str> = KINDS.iter().map(|kind| kind.name()).collect();
-                format!("a layout is auto (all that this machine has) or one of {}", known.join(", "))
+                format!(
+                    "a layout is auto (all that this machine has) or one of {}",
+                    known.join(", ")
+                )
             })
     }
 }
@@ -150,7 +153,10 @@ impl Layout {
             LayoutKind::OtherCpu => "two cpus, shared caches unknown",
         };
         let client = self.client.map_or_else(String::new, |cpu| cpu.to_string());
-        format!("server on cpu {}, client on cpu {client} ({how})", self.server)
+        format!(
+            "server on cpu {}, client on cpu {client} ({how})",
+            self.server
+        )
     }
 }
 
@@ -187,7 +193,14 @@ mod tests {
         let found = layouts(&topology, &list("0-15")).expect("many cpus");
         assert_eq!(
             kinds(&found),
-            ["unpinned", "same-cpu", "smt", "same-l3", "other-l3", "other-node"]
+            [
+                "unpinned",
+                "same-cpu",
+                "smt",
+                "same-l3",
+                "other-l3",
+                "other-node"
+            ]
         );
         let home = found[1].server.first().expect("a cpu");
         for layout in &found[2..] {
@@ -231,6 +244,11 @@ mod tests {
         for kind in KINDS {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
-        assert!("sideways".parse::<LayoutKind>().expect_err("no layout").contains("same-cpu"));
+        assert!(
+            "sideways"
+                .parse::<LayoutKind>()
+                .expect_err("no layout")
+                .contains("same-cpu")
+        );
     }
 }

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use echometer_host::{cpus::CpuList, units};
-use echometer_loadgen::plan::{Arrivals, CONNECTIONS_MAX, Load, MESSAGE_SIZE_MAX, PIPELINE_MAX, Plan};
+use echometer_loadgen::plan::{
+    Arrivals, CONNECTIONS_MAX, Load, MESSAGE_SIZE_MAX, PIPELINE_MAX, Plan,
+};
 
 use crate::{
     arm::{Arm, Spec},
@@ -121,7 +123,8 @@ pub fn parse_axes<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Axis>, String> {
         )),
         [_, _] => Ok(axes),
         _ => Err(
-            "--over: at most two keys: a table of more can't be read; run several sweeps".to_owned(),
+            "--over: at most two keys: a table of more can't be read; run several sweeps"
+                .to_owned(),
         ),
     }
 }
@@ -220,9 +223,11 @@ impl Key {
             _ => Err(format!("at most {most} {what}")),
         };
         Ok(match self {
-            Self::Connections => {
-                Change::Connections(at_most(units::count(text)?, CONNECTIONS_MAX, "connections")?)
-            }
+            Self::Connections => Change::Connections(at_most(
+                units::count(text)?,
+                CONNECTIONS_MAX,
+                "connections",
+            )?),
             Self::Size => Change::Size(at_most(units::size(text)?, MESSAGE_SIZE_MAX, "bytes")?),
             Self::Pipeline => {
                 Change::Pipeline(at_most(units::count(text)?, PIPELINE_MAX, "messages")?)
@@ -251,7 +256,9 @@ impl Key {
                     _ => {}
                 }
                 Change::ServerFlag {
-                    flag: self.server_flag().expect("these keys are flags of the server"),
+                    flag: self
+                        .server_flag()
+                        .expect("these keys are flags of the server"),
                     value: text.to_owned(),
                 }
             }
@@ -301,9 +308,11 @@ impl Change {
             _ => &[],
         };
         if let Spec::Engine { flags, .. } = &arm.spec {
-            let mut set = flags
-                .iter()
-                .map(|typed| typed.split_once('=').map_or(typed.as_str(), |(name, _)| name));
+            let mut set = flags.iter().map(|typed| {
+                typed
+                    .split_once('=')
+                    .map_or(typed.as_str(), |(name, _)| name)
+            });
             if let Some(flag) = set.find(|flag| clashes.contains(flag)) {
                 return Err(format!(
                     "--over: arm '{name}' sets {flag} itself: leave it away there"
@@ -317,7 +326,11 @@ impl Change {
                         "--over uring: arm '{name}' is the engine {engine}, which has no such features: leave it away"
                     ));
                 }
-                flags.push(format!("{flag}={value}"));
+                // As one word where it would pass for a flag itself: `-direct`.
+                match value.starts_with('-') {
+                    true => flags.push(format!("{flag}={value}")),
+                    false => flags.extend([(*flag).to_owned(), value.clone()]),
+                }
             }
             (Self::ServerFlag { flag, value }, Spec::Command { words }) => {
                 let place = format!("{{{}}}", flag.trim_start_matches('-'));
@@ -353,7 +366,10 @@ mod tests {
     use crate::arm::parse_arms;
 
     fn texts(axis: &Axis) -> Vec<&str> {
-        axis.levels.iter().map(|level| level.text.as_str()).collect()
+        axis.levels
+            .iter()
+            .map(|level| level.text.as_str())
+            .collect()
     }
 
     fn arm(text: &str) -> Arm {
@@ -424,7 +440,7 @@ mod tests {
             .clone();
         let mut ours = arm("uring:--wait block");
         backlog.apply_to_arm(&mut ours).expect("a flag");
-        assert_eq!(ours.spec.to_string(), "uring:--wait block --backlog=16");
+        assert_eq!(ours.spec.to_string(), "uring:--wait block --backlog 16");
         let mut theirs = arm("./srv {port} -b {backlog}");
         backlog.apply_to_arm(&mut theirs).expect("a placeholder");
         assert_eq!(theirs.spec.to_string(), "./srv '{port}' -b 16");
@@ -440,6 +456,8 @@ mod tests {
             .change
             .clone();
         assert!(features.apply_to_arm(&mut arm("epoll")).is_err());
-        features.apply_to_arm(&mut arm("uring")).expect("it has them");
+        features
+            .apply_to_arm(&mut arm("uring"))
+            .expect("it has them");
     }
 }

@@ -75,6 +75,7 @@ impl Progress {
             Step::Start { arm } => self.doing(&format!("starting {}", self.arms[arm])),
             Step::Warm { arm } => self.doing(&format!("warming up {}", self.arms[arm])),
             Step::Slice { arm, .. } => self.doing(&self.arms[arm]),
+            Step::Floor => self.doing("floor"),
         }
     }
 

@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub mod block;
+pub mod command;
 pub mod file;
 pub mod findings;
 pub mod grid;
@@ -317,8 +318,9 @@ fn dry_run(settings: &SweepSettings, grid: &Grid, launcher: &Launcher) -> String
                     words[0] = "echometer-server".to_owned();
                     shell_words::join(words)
                 }
-                Spec::Command { words } => shell_words::join(words)
-                    .replace("{cpus}", &group.placement.server.to_string()),
+                Spec::Command { words } => {
+                    shell_words::join(words).replace("{cpus}", &group.placement.server.to_string())
+                }
                 Spec::Remote { .. } => format!("({} is running already)", cell.server.spec),
             };
             let _ = writeln!(text, "  {}: {command}", grid.points[cell.point].label);

@@ -143,7 +143,9 @@ impl SweepFlags {
             );
         }
         if varies(Key::Cpus) && machine.server_cpus.is_some() {
-            return Err("--over cpus says where the server runs: leave --server-cpus away".to_owned());
+            return Err(
+                "--over cpus says where the server runs: leave --server-cpus away".to_owned(),
+            );
         }
         let slice = self.slice.unwrap_or(Duration::from_millis(50));
         if slice.is_zero() {
@@ -268,7 +270,10 @@ mod tests {
         assert_eq!(rate.primary, Metric::LatencyP99);
         assert!(rate.load.rate_per_s().is_some());
         let remote = typed("--over size=1,2 tcp:h:1").expect("valid");
-        assert_eq!((remote.primary, remote.notes.len()), (Metric::LatencyP50, 1));
+        assert_eq!(
+            (remote.primary, remote.notes.len()),
+            (Metric::LatencyP50, 1)
+        );
     }
 
     #[test]
@@ -276,7 +281,10 @@ mod tests {
         for (line, words) in [
             ("uring", "--over"),
             ("--over size=1,2 -s 3 uring", "-s: --over size varies that"),
-            ("--over pinning=auto --client-cpus 1 uring", "leave --server-cpus"),
+            (
+                "--over pinning=auto --client-cpus 1 uring",
+                "leave --server-cpus",
+            ),
             ("--over cpus=0 --server-cpus 1 uring", "leave --server-cpus"),
             ("--over size=1,2 --blocks 0 uring", "--blocks"),
             ("--over size=1,2 --slice 0s uring", "--slice"),

@@ -11,10 +11,12 @@ use crate::{
     figures::{ArmFigures, BlockFigures},
     open_load::{OpenLoad, ServerSide},
     results::hlog_name,
-    slices::{Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage, run_block},
+    slices::{
+        Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage, run_block,
+    },
     sweep::{
         grid::{Grid, Group},
-        stage::{Moves, Movement, Stage},
+        stage::{Movement, Moves, Stage},
     },
 };
 
@@ -99,6 +101,7 @@ pub fn measure<S: Stage>(
                 slice_min: terms.slice,
                 measured: spec.load.duration,
                 warmup: spec.load.warmup,
+                floor: false,
             };
             let block = run_block(
                 index,
@@ -111,6 +114,7 @@ pub fn measure<S: Stage>(
                     Step::Start { arm } | Step::Warm { arm } | Step::Slice { arm, .. } => {
                         watch(spec.cells[arm]);
                     }
+                    Step::Floor => {}
                 },
             )
             .map_err(|abort| match abort {
@@ -132,6 +136,8 @@ pub fn measure<S: Stage>(
                     order: vec![0],
                     slice: spec.load.duration,
                     arms,
+                    floor: Vec::new(),
+                    floor_fault: None,
                 },
                 cells: vec![cell_named(cell, index, terms.grid, group)],
                 cut_short,

@@ -262,8 +262,7 @@ fn contrasts(
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);
-    let mut found: Vec<Vec<Option<Contrast>>> =
-        vec![vec![None; METRICS.len()]; grid.cells.len()];
+    let mut found: Vec<Vec<Option<Contrast>>> = vec![vec![None; METRICS.len()]; grid.cells.len()];
     for ((cell, other, metric, objection), answer) in asked.into_iter().zip(answers) {
         let place = METRICS
             .iter()
@@ -614,7 +613,10 @@ mod tests {
     };
 
     fn primary(metrics: &[CellMetric]) -> &CellMetric {
-        metrics.iter().find(|metric| metric.primary).expect("there is one")
+        metrics
+            .iter()
+            .find(|metric| metric.primary)
+            .expect("there is one")
     }
 
     #[test]
@@ -624,20 +626,32 @@ mod tests {
         let found = find(TERMS, &grid, &blocks(&grid, 8, &[20e3, 20e3, 10e3, 9e3]));
         assert_eq!(found.verdict.status, Status::Valid);
         let uring_at_50 = primary(&found.cells[3]);
-        let arm = uring_at_50.against_arm.as_ref().expect("it is not the first arm");
+        let arm = uring_at_50
+            .against_arm
+            .as_ref()
+            .expect("it is not the first arm");
         assert_eq!((arm.of.as_str(), arm.baseline.as_str()), ("uring", "epoll"));
         assert!((arm.ratio.expect("blocks") - 0.9).abs() < 0.01, "{arm:?}");
         assert_eq!(arm.verdict, Verdict::Better);
-        let point = uring_at_50.against_point.as_ref().expect("it is not the first point");
+        let point = uring_at_50
+            .against_point
+            .as_ref()
+            .expect("it is not the first point");
         assert_eq!(point.baseline, "connections=1");
         assert!((point.ratio.expect("blocks") - 0.45).abs() < 0.01);
         let first = primary(&found.cells[0]);
         assert_eq!((&first.against_arm, &first.against_point), (&None, &None));
-        let same = primary(&found.cells[1]).against_arm.as_ref().expect("an arm");
+        let same = primary(&found.cells[1])
+            .against_arm
+            .as_ref()
+            .expect("an arm");
         assert_eq!(same.verdict, Verdict::Same);
         assert!(found.rankings.is_empty(), "loads are not ranked");
         let value = uring_at_50.value.expect("blocks");
-        let (low, high) = (uring_at_50.value_low.expect("8"), uring_at_50.value_high.expect("8"));
+        let (low, high) = (
+            uring_at_50.value_low.expect("8"),
+            uring_at_50.value_high.expect("8"),
+        );
         assert!(low < value && value < high);
     }
 
@@ -652,7 +666,10 @@ mod tests {
             ranking.order,
             ["pinning=same-l3", "pinning=unpinned", "pinning=same-cpu"]
         );
-        assert_eq!((ranking.conclusion, ranking.best.len()), (Conclusion::Best, 1));
+        assert_eq!(
+            (ranking.conclusion, ranking.best.len()),
+            (Conclusion::Best, 1)
+        );
         assert!(ranking.against_best.iter().all(|contrast| {
             contrast.baseline == "pinning=same-l3" && contrast.verdict == Verdict::Worse
         }));
@@ -674,7 +691,11 @@ mod tests {
         let grid = grid(&["pinning=auto"], &["uring"]);
         let found = find(TERMS, &grid, &blocks(&grid, 5, &[10e3, 30e3, 20e3]));
         assert_eq!(found.verdict.status, Status::Invalid);
-        assert!(found.verdict.reasons[0].contains("needs 6"), "{:?}", found.verdict);
+        assert!(
+            found.verdict.reasons[0].contains("needs 6"),
+            "{:?}",
+            found.verdict
+        );
         assert_eq!(found.rankings[0].conclusion, Conclusion::Undecided);
         let nothing = find(TERMS, &grid, &[]);
         assert!(nothing.rankings.is_empty());
@@ -704,7 +725,9 @@ mod tests {
         }
         let warnings = find(TERMS, &grid, &blocks).verdict.warnings;
         assert!(
-            warnings.iter().any(|warning| warning.contains("uring at rate=2k was overloaded in 2 of 6")),
+            warnings
+                .iter()
+                .any(|warning| warning.contains("uring at rate=2k was overloaded in 2 of 6")),
             "{warnings:?}"
         );
     }

@@ -269,7 +269,7 @@ fn place(layout: &Layout, server: &mut Arm, load: &mut Plan, placement: &mut Pla
         && layout.client.is_none()
     {
         // One worker a cpu would be pinned; `--threads` alone pins nothing.
-        flags.push("--threads=1".to_owned());
+        flags.extend(["--threads", "1"].map(str::to_owned));
     }
     // A client that spins would not let a server on its own cpu run.
     load.wait = Wait::Block;
@@ -312,7 +312,10 @@ mod tests {
     }
 
     fn labels(grid: &Grid) -> Vec<&str> {
-        grid.points.iter().map(|point| point.label.as_str()).collect()
+        grid.points
+            .iter()
+            .map(|point| point.label.as_str())
+            .collect()
     }
 
     #[test]
@@ -330,7 +333,10 @@ mod tests {
         );
         assert_eq!((grid.cells.len(), grid.groups.len()), (8, 4));
         let cell = &grid.cells[grid.cell(3, 1)];
-        assert_eq!((cell.point, cell.arm, cell.server.name.as_str()), (3, 1, "04-uring"));
+        assert_eq!(
+            (cell.point, cell.arm, cell.server.name.as_str()),
+            (3, 1, "04-uring")
+        );
         let load = &grid.groups[cell.group].load;
         assert_eq!((load.connections, load.message_size), (50, 4096));
         assert_eq!(load.workers, [Some(1)]);
@@ -345,13 +351,14 @@ mod tests {
         assert_eq!(grid.groups[0].cells, [0, 1, 2]);
         assert_eq!(
             grid.cells[2].server.spec.to_string(),
-            "uring:--uring=+bundle,-direct"
+            "uring:--uring +bundle,-direct"
         );
     }
 
     #[test]
     fn servers_that_never_sleep_are_alone() {
-        let grid = planned(&["wait=block,spin,hybrid:50us"], &["uring"]).expect("it can be planned");
+        let grid =
+            planned(&["wait=block,spin,hybrid:50us"], &["uring"]).expect("it can be planned");
         let groups: Vec<usize> = grid.cells.iter().map(|cell| cell.group).collect();
         assert_eq!(groups, [0, 1, 0]);
     }
@@ -372,11 +379,17 @@ mod tests {
         let unpinned = &grid.groups[0];
         assert_eq!(unpinned.load.workers, [None]);
         assert_eq!(unpinned.placement.server, list("0-1"));
-        assert_eq!(grid.cells[0].server.spec.to_string(), "uring:--threads=1");
+        assert_eq!(grid.cells[0].server.spec.to_string(), "uring:--threads 1");
         let same = &grid.groups[1];
-        assert_eq!((same.load.workers.as_slice(), &same.placement.server), ([Some(0)].as_slice(), &list("0")));
+        assert_eq!(
+            (same.load.workers.as_slice(), &same.placement.server),
+            ([Some(0)].as_slice(), &list("0"))
+        );
         let error = planned(&["pinning=other-node"], &["uring"]).expect_err("there is one node");
-        assert!(error.contains("no layout other-node") && error.contains("same-l3"), "{error}");
+        assert!(
+            error.contains("no layout other-node") && error.contains("same-l3"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -27,7 +27,9 @@ pub fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     }
     let is_job = |word: &OsString| {
         let path = Path::new(word);
-        path.extension().is_some_and(|extension| extension == "toml") && path.is_file()
+        path.extension()
+            .is_some_and(|extension| extension == "toml")
+            && path.is_file()
     };
     let Some(position) = words.iter().skip(2).position(is_job).map(|at| at + 2) else {
         return Ok(words);
@@ -64,9 +66,7 @@ pub fn write(words: &[OsString], seed: u64) -> anyhow::Result<String> {
     for flag in sweep.get_arguments() {
         let id = flag.get_id().as_str();
         if NOT_PART.contains(&id)
-            || !matches
-                .try_contains_id(id)
-                .unwrap_or(false)
+            || !matches.try_contains_id(id).unwrap_or(false)
             || matches.value_source(id) != Some(ValueSource::CommandLine)
         {
             continue;
@@ -150,15 +150,23 @@ mod tests {
         let line = "echometer sweep --over 'uring=+bundle;-direct' --over connections=1,50 -s 4KiB -d 1s --verify \
                     --blocks 7 --out here --quiet --client-cpus 1 uring 'mine=./srv {port}'";
         let text = write(&words(line), 99).expect("a command line");
-        for expected in ["seed = 99", "size = \"4KiB\"", "verify = true", "client-cpus = \"1\""] {
+        for expected in [
+            "seed = 99",
+            "size = \"4KiB\"",
+            "verify = true",
+            "client-cpus = \"1\"",
+        ] {
             assert!(text.contains(expected), "{expected}: {text}");
         }
         assert!(!text.contains("here") && !text.contains("quiet"), "{text}");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("job.toml");
         fs::write(&path, &text).expect("it is writable");
-        let again = expand(words(&format!("echometer sweep {} --dry-run", path.display())))
-            .expect("it is a job");
+        let again = expand(words(&format!(
+            "echometer sweep {} --dry-run",
+            path.display()
+        )))
+        .expect("it is a job");
         assert!(again.contains(&OsString::from("--dry-run")));
         let text_again = write(&again, 99).expect("a command line");
         assert_eq!(text_again, text, "a job repeats itself");
@@ -166,7 +174,11 @@ mod tests {
 
     #[test]
     fn other_command_lines_stay_as_they_are() {
-        for line in ["echometer", "echometer compare a.toml b", "echometer sweep nowhere.toml uring"] {
+        for line in [
+            "echometer",
+            "echometer compare a.toml b",
+            "echometer sweep nowhere.toml uring",
+        ] {
             assert_eq!(expand(words(line)).expect("nothing to read"), words(line));
         }
     }
@@ -177,7 +189,8 @@ mod tests {
             let error = format!("{:#}", read(text).expect_err(text));
             assert!(error.contains(words), "{error}");
         }
-        let job = read("arms = ['uring']\nverify = false\nblocks = 6\nmargin = 0.05").expect("a job");
+        let job =
+            read("arms = ['uring']\nverify = false\nblocks = 6\nmargin = 0.05").expect("a job");
         assert_eq!(job, ["--blocks=6", "--margin=0.05", "uring"]);
     }
 }

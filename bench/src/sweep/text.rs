@@ -166,7 +166,11 @@ fn along(file: &SweepFile) -> String {
     let (low, high) = known.iter().fold((known[0], known[0]), |(low, high), one| {
         (
             if one.1.value < low.1.value { *one } else { low },
-            if high.1.value < one.1.value { *one } else { high },
+            if high.1.value < one.1.value {
+                *one
+            } else {
+                high
+            },
         )
     });
     if 2 < known.len() {
@@ -195,7 +199,9 @@ fn best(file: &SweepFile, ranking: &Ranking) -> String {
     let value = |label: &str| {
         let point = file.points.iter().find(|point| point.label == label);
         let metric = point.and_then(|point| of_arm(file, point, arm));
-        metric.map_or("?".to_owned(), |metric| show_value(metric.name, metric.value))
+        metric.map_or("?".to_owned(), |metric| {
+            show_value(metric.name, metric.value)
+        })
     };
     let against: Vec<String> = ranking
         .against_best
@@ -234,7 +240,10 @@ fn best(file: &SweepFile, ranking: &Ranking) -> String {
             value(first)
         ),
         Conclusion::Same => {
-            format!("no {noun} of {arm} differs by more than {margin:.0} % in {} ({against})", metric.label())
+            format!(
+                "no {noun} of {arm} differs by more than {margin:.0} % in {} ({against})",
+                metric.label()
+            )
         }
         Conclusion::Undecided => format!(
             "which {noun} is best for {arm} can't be said: {first} leads with {}, against {against}; more blocks or a \
@@ -438,7 +447,10 @@ fn primary_table(file: &SweepFile) -> String {
             table.add_row(row);
         }
     }
-    align_right(&mut table, file.keys.len() + usize::from(several)..=columns - 2);
+    align_right(
+        &mut table,
+        file.keys.len() + usize::from(several)..=columns - 2,
+    );
     render(&mut table)
 }
 
