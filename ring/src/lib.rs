@@ -18,6 +18,7 @@ mod listener;
 mod ring;
 mod setup;
 mod slots;
+mod tcp_info;
 mod token;
 mod trials;
 
@@ -29,4 +30,5 @@ pub use listener::{can_listen, listen};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;
+pub use tcp_info::tcp_retransmits;
 pub use trials::{Offer, check_bytes, offers};

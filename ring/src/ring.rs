@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -245,6 +245,25 @@ impl Ring {
         Ok(slot)
     }
 
+    /// As [`Ring::install`], for a file that the caller gives up: with plain descriptors it is kept as it is, which saves
+    /// the copy.
+    ///
+    /// # Errors
+    /// As [`Ring::install`]; the file is closed then.
+    pub fn adopt(&mut self, file: OwnedFd) -> io::Result<Slot> {
+        if self.features.has(Feature::Direct) {
+            return self.install(file.as_fd());
+        }
+        self.slots
+            .take(Some(file))
+            .ok_or_else(|| Errno::MFILE.into())
+    }
+
+    /// The plain descriptor behind a slot; `None` where a direct one is, or none at all.
+    pub fn file(&mut self, slot: Slot) -> Option<BorrowedFd<'_>> {
+        self.slots.state(slot).file.as_ref().map(AsFd::as_fd)
+    }
+
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
     /// closes, then says [`Event::Close`]. From this call on the slot is not the caller's any more. A second call is
     /// without effect.
@@ -266,6 +285,9 @@ impl Ring {
         self.cancel(slot);
         if self.slots.state(slot).sending.is_some() {
             self.push_cancel_of(slot, Op::Send);
+        }
+        if self.slots.state(slot).connecting {
+            self.push_cancel_of(slot, Op::Connect);
         }
     }
 
@@ -493,6 +515,7 @@ impl Ring {
             Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
             Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
         };
+        self.slots.state(slot).connecting = true;
         self.push(entry, Op::Connect, slot);
     }
 
@@ -786,9 +809,13 @@ impl Ring {
         }
         if !more {
             state.in_flight -= 1;
-            if matches!(token.op, Op::Accept | Op::Recv | Op::Poll) {
-                state.armed = None;
-                state.cancelling = false;
+            match token.op {
+                Op::Accept | Op::Recv | Op::Poll => {
+                    state.armed = None;
+                    state.cancelling = false;
+                }
+                Op::Connect => state.connecting = false,
+                _ => {}
             }
         }
         let mut result = result;

@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) armed: Option<Op>,
     /// The armed one was told to end, and its last completion is not here yet.
     pub(crate) cancelling: bool,
+    /// A connect is in flight.
+    pub(crate) connecting: bool,
     /// A receive filled a whole buffer since the last one was armed: more than one buffer's worth may be waiting.
     pub(crate) filled: bool,
     /// The slot's number was our choice and not the kernel's.
@@ -62,6 +64,7 @@ impl State {
             in_flight: 0,
             life: Life::Vacant,
             armed: None,
+            connecting: false,
             filled: false,
             chosen_here: false,
             closing_file: false,
@@ -77,6 +80,7 @@ impl State {
     pub(crate) fn open(&mut self, file: Option<OwnedFd>) {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
+        self.connecting = false;
         self.filled = false;
         self.chosen_here = false;
         self.closing_file = false;
