@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod floor;
 pub mod groups;
+pub mod storm;
 pub mod sweep;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -12,6 +13,7 @@ use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 pub use floor::{FloorFlags, FloorSettings};
+pub use storm::{StormFlags, StormSettings};
 pub use sweep::{SweepFlags, SweepSettings};
 
 /// Compares echo servers, and says how sure it is.
@@ -40,6 +42,19 @@ impl Cli {
                         flag.help("Makes the arms' order, schedule and payload repeatable")
                     });
                 with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("storm", |storm| {
+                storm::MEANINGLESS
+                    .into_iter()
+                    .fold(storm, |storm, id| storm.mut_arg(id, |flag| flag.hide(true)))
+                    .mut_arg("size", |flag| {
+                        flag.help(
+                            "Bytes in the one message that follows each connect [default: 64 B]",
+                        )
+                    })
+                    .mut_arg("connect_rate", |flag| {
+                        flag.help("Connects a second; 0: all at once [default: 0]")
+                    })
             })
             .mut_subcommand("sweep", |sweep| {
                 let sweep = sweep
@@ -76,6 +91,12 @@ pub enum Command {
     /// can go below as long as it uses TCP over sockets.
     #[command(after_help = floor::EXAMPLES)]
     Floor(FloorFlags),
+    /// The backlog laboratory: many connects at once against servers with different listen backlogs
+    ///
+    /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
+    /// long that takes, and ends with the smallest backlog that lost none. ARM is as in `compare`.
+    #[command(after_help = storm::EXAMPLES)]
+    Storm(Box<StormFlags>),
     /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
     ///
     /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the

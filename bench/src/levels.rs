@@ -443,7 +443,7 @@ mod tests {
         assert_eq!(ours.spec.to_string(), "uring:--wait block --backlog 16");
         let mut theirs = arm("./srv {port} -b {backlog}");
         backlog.apply_to_arm(&mut theirs).expect("a placeholder");
-        assert_eq!(theirs.spec.to_string(), "./srv '{port}' -b 16");
+        assert_eq!(theirs.spec.to_string(), "./srv {port} -b 16");
         for (text, words) in [
             ("./srv {port}", "{backlog}"),
             ("tcp:h:1", "running already"),

@@ -34,4 +34,5 @@ pub mod servers;
 pub mod shown;
 pub mod slices;
 pub mod statistics;
+pub mod storm;
 pub mod sweep;

@@ -14,7 +14,7 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echometer::{
     compare::{Finished, compare},
     flags::{Cli, Command, CompareSettings},
-    floor, guard, report, sweep,
+    floor, guard, report, storm, sweep,
 };
 use echometer_host::signals::Stop;
 
@@ -45,6 +45,12 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::Storm(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "storm", text));
+            storm::command::run(&settings, &command_line())
         }
         Command::Sweep(flags) => {
             let settings = flags

@@ -14,17 +14,12 @@ use echometer_host::{limits, machine::Facts, signals::Stop};
 use echometer_loadgen::Plan;
 
 use crate::{
-    arm::Arm,
-    flags::StormSettings,
-    placement::place,
-    progress::Progress,
-    results::ResultFolder,
-    server_process::Launcher,
-    servers::Servers,
-    slices::Arms,
+    arm::Arm, flags::StormSettings, placement::place, progress::Progress, results::ResultFolder,
+    server_process::Launcher, servers::Servers, slices::Arms,
 };
 
 pub mod client;
+pub mod command;
 pub mod file;
 pub mod kernel;
 pub mod text;
@@ -41,8 +36,17 @@ pub trait StormLoad {
     /// Storms a server until every connection has its echo or has failed. Nothing stays open.
     ///
     /// # Errors
-    /// A sentence that says why there are no figures at all. A connect that fails is counted instead.
-    fn storm(&mut self, address: SocketAddr) -> Result<StormTally, String>;
+    /// There are no figures at all. A connect that fails is counted instead.
+    fn storm(&mut self, address: SocketAddr) -> Result<StormTally, StormError>;
+}
+
+/// Why a storm gave no figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StormError {
+    /// A request to stop ended it.
+    Stopped,
+    /// Something else: a sentence without its subject.
+    Failed(String),
 }
 
 /// What became of one storm's connects, or of several storms' together.
@@ -121,7 +125,7 @@ pub fn storm(
     load.validate()?;
     // The server inherits the limit, and needs a descriptor a connection as the client does.
     limits::raise_nofile(u64::from(load.connections) + 256)?;
-    let mut client = client::LoadgenStorm::new(load.clone(), settings.connect_rate);
+    let mut client = client::LoadgenStorm::new(load.clone(), stop.clone());
 
     let machine = Facts::read();
     let folder = ResultFolder::wanted(
@@ -208,9 +212,14 @@ fn run_blocks(
                     let arm = &settings.levels[level].server;
                     bail!("arm '{}' ({}) {reason}", arm.name, arm.spec);
                 }
+                Err(RoundError::Stopped) => {
+                    record.file.cut_short = true;
+                    record.save()?;
+                    break 'blocks;
+                }
                 Err(RoundError::NotStarted(reason) | RoundError::Spoilt(reason)) => {
                     let text = format!("{} {reason}", settings.levels[level].server.name);
-                    record.fault(index, text.clone());
+                    record.fault(index, &text);
                     fault = Some(text);
                 }
             }
@@ -229,6 +238,7 @@ fn run_blocks(
 enum RoundError {
     NotStarted(String),
     Spoilt(String),
+    Stopped,
 }
 
 /// One storm on a fresh server. Whatever happens, the server is stopped on return.
@@ -261,17 +271,18 @@ fn stormed(
     }
     let outcome = load.storm(address);
     let (losses, queue) = if watched { watch.end() } else { (None, None) };
-    let ended = servers.ended(
-        level,
-        match &outcome {
-            Ok(tally) if tally.failed.is_empty() => Duration::ZERO,
-            _ => DEATH_PATIENCE,
-        },
-    );
-    if let Some(ended) = ended {
+    let patience = match &outcome {
+        Ok(tally) if tally.failed.is_empty() => Duration::ZERO,
+        Err(StormError::Stopped) => Duration::ZERO,
+        _ => DEATH_PATIENCE,
+    };
+    if let Some(ended) = servers.ended(level, patience) {
         return Err(RoundError::Spoilt(ended));
     }
-    let tally = outcome.map_err(RoundError::Spoilt)?;
+    let tally = outcome.map_err(|error| match error {
+        StormError::Stopped => RoundError::Stopped,
+        StormError::Failed(reason) => RoundError::Spoilt(reason),
+    })?;
     Ok(Round {
         tally,
         losses,

@@ -177,7 +177,7 @@ impl Record {
             cut_short: false,
             sentence: String::new(),
             connects: load.connections,
-            connect_rate_per_s: settings.connect_rate,
+            connect_rate_per_s: Some(load.connect_rate_per_s).filter(|rate| *rate != 0.0),
             message_size: load.message_size,
             blocks: settings.blocks,
             blocks_done: 0,
@@ -250,9 +250,7 @@ impl Record {
         entry.counters = losses;
         entry.listen_overflows = losses.and_then(|losses| losses.listen_overflows);
         entry.listen_drops = losses.and_then(|losses| losses.listen_drops);
-        entry.effective_backlog = queue
-            .map(|queue| queue.limit)
-            .or(entry.effective_backlog);
+        entry.effective_backlog = queue.map(|queue| queue.limit).or(entry.effective_backlog);
         entry.queue_max = queue.map(|queue| queue.waiting_max);
         entry.queue_samples = queue.map_or(0, |queue| queue.samples);
         entry.lost_none = Some(text::lost_none(entry));
@@ -260,7 +258,7 @@ impl Record {
     }
 
     /// A storm that gave no figures.
-    pub fn fault(&mut self, index: usize, reason: String) {
+    pub fn fault(&mut self, index: usize, reason: &str) {
         self.file.faults.push(format!("block {index}: {reason}"));
     }
 
@@ -309,8 +307,7 @@ impl StormFile {
 fn histograms(tally: &StormTally) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
-    let mut log =
-        histogram_log::begin(&mut bytes, &mut serializer, std::time::SystemTime::now())?;
+    let mut log = histogram_log::begin(&mut bytes, &mut serializer, std::time::SystemTime::now())?;
     let length = Duration::from_nanos(tally.first_echo.max());
     for (tag, histogram) in [
         ("connect", &tally.connect),

@@ -1,12 +1,14 @@
 //! What the kernel's settings mean for a storm: how long a queue may be, when a lost SYN is sent again, and what is done
 //! with a connection for which there is no place.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::units::show_duration;
-use std::time::Duration;
+use echometer_host::{sockets::SynSchedule, units::show_duration};
+
+/// More steps than anybody waits for.
+const STEPS_MAX: u32 = 12;
 
 /// The settings that matter. What can't be read is `None`, which is not zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,11 +48,14 @@ impl Sysctls {
     /// When a SYN is sent again, counted from the first.
     #[must_use]
     pub fn syn_steps(&self) -> Vec<Duration> {
-        // Six is the kernel's default, and more steps than anybody waits for.
-        syn_steps(
-            self.tcp_syn_linear_timeouts.unwrap_or(0),
-            self.tcp_syn_retries.unwrap_or(6),
-        )
+        let schedule = SynSchedule {
+            linear_timeouts: self.tcp_syn_linear_timeouts.unwrap_or(0),
+            // The kernel's default.
+            retries: self.tcp_syn_retries.unwrap_or(6),
+        };
+        (1..=schedule.retries.min(STEPS_MAX))
+            .map(|times| schedule.step(times))
+            .collect()
     }
 
     /// The steps in words: `1, 2, 3, 4, 5, 7 s`.
@@ -61,7 +66,10 @@ impl Sysctls {
             .into_iter()
             .map(|step| show_duration(step).trim_end_matches('s').to_owned())
             .collect();
-        format!("{} s", steps.join(", "))
+        match steps.is_empty() {
+            true => "never".to_owned(),
+            false => format!("{} s", steps.join(", ")),
+        }
     }
 
     /// What happens to a connection for which the accept queue has no place.
@@ -81,48 +89,23 @@ impl Sysctls {
     }
 }
 
-/// When a lost SYN is sent again, counted from the first: one second after the last, `linear` times, then with pauses
-/// that double (`tcp_retransmit_timer` in the kernel: the back-off begins after `tcp_syn_linear_timeouts`).
-#[must_use]
-pub fn syn_steps(linear: u32, retries: u32) -> Vec<Duration> {
-    let mut at = Duration::ZERO;
-    let mut pause = Duration::from_secs(1);
-    // The sysctls are bytes; a pause never exceeds 120 s (TCP_RTO_MAX).
-    (0..retries.min(255))
-        .map(|sent| {
-            at += pause;
-            if linear <= sent {
-                pause = (pause * 2).min(Duration::from_secs(120));
-            }
-            at
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn seconds(linear: u32, retries: u32) -> Vec<u64> {
-        syn_steps(linear, retries)
-            .iter()
-            .map(Duration::as_secs)
-            .collect()
-    }
-
     #[test]
-    fn steps_are_those_that_the_kernel_takes() {
-        assert_eq!(seconds(4, 6), [1, 2, 3, 4, 5, 7]);
-        assert_eq!(seconds(0, 3), [1, 3, 7]);
-        assert_eq!(seconds(0, 0), [0; 0]);
-        assert_eq!(seconds(2, 5), [1, 2, 3, 5, 9]);
-    }
-
-    #[test]
-    fn pauses_have_an_end() {
-        let steps = seconds(0, 255);
-        assert_eq!(steps.len(), 255);
-        assert_eq!(steps[254] - steps[253], 120);
+    fn steps_are_those_of_the_sysctls() {
+        let with = |linear, retries| {
+            let sysctls = Sysctls {
+                tcp_syn_linear_timeouts: linear,
+                tcp_syn_retries: retries,
+                ..Sysctls::default()
+            };
+            sysctls.show_steps()
+        };
+        assert_eq!(with(Some(4), Some(6)), "1, 2, 3, 4, 5, 7 s");
+        assert_eq!(with(None, Some(3)), "1, 3, 7 s");
+        assert_eq!(with(None, Some(0)), "never");
     }
 
     #[test]
@@ -135,6 +118,10 @@ mod tests {
             ..Sysctls::default()
         };
         assert!(silent.overflow_policy().contains("in silence"));
-        assert!(Sysctls::default().overflow_policy().contains("can't be read"));
+        assert!(
+            Sysctls::default()
+                .overflow_policy()
+                .contains("can't be read")
+        );
     }
 }

@@ -92,7 +92,10 @@ fn answer(file: &StormFile, arm: &str) -> String {
                 None => "the smallest that was tried".to_owned(),
             };
             let samples = enough.queue_max.map_or_else(String::new, |seen| {
-                format!("; its queue was seen to hold {}", show_count(u64::from(seen)))
+                format!(
+                    "; its queue was seen to hold {}",
+                    show_count(u64::from(seen))
+                )
             });
             format!(
                 "{arm} lost none from a backlog of {} on, {lost}{samples}; set {}",
@@ -160,7 +163,8 @@ fn cure(file: &StormFile, level: &LevelEntry) -> String {
     }
     if cures.is_empty() {
         cures.push(
-            "the accept queue is not the reason: look at the errors and at the server's log".to_owned(),
+            "the accept queue is not the reason: look at the errors and at the server's log"
+                .to_owned(),
         );
     }
     cures.join(", ")
@@ -221,10 +225,7 @@ fn losses_words(level: &LevelEntry) -> String {
 
 fn header(file: &StormFile) -> String {
     let cpus = match &file.server_cpus {
-        Some(server) => format!(
-            "server on cpu {server}, client on cpu {}",
-            file.client_cpus
-        ),
+        Some(server) => format!("server on cpu {server}, client on cpu {}", file.client_cpus),
         None => format!("client on cpu {}", file.client_cpus),
     };
     format!(
@@ -253,7 +254,7 @@ fn remarks(file: &StormFile) -> Vec<String> {
     let mut remarks: Vec<String> = file.faults.clone();
     let known = |value: Option<u32>| value.map_or("unknown".to_owned(), |value| value.to_string());
     remarks.push(format!(
-        "a lost SYN is sent again after {} (tcp_syn_linear_timeouts {}, tcp_syn_retries {})",
+        "a lost SYN is sent again after {} (net.ipv4.tcp_syn_linear_timeouts {}, tcp_syn_retries {})",
         sysctls.show_steps(),
         known(sysctls.tcp_syn_linear_timeouts),
         known(sysctls.tcp_syn_retries),
@@ -282,7 +283,11 @@ fn remarks(file: &StormFile) -> Vec<String> {
                 .iter()
                 .map(|(kind, count)| format!("{} {kind}", show_count(*count)))
                 .collect();
-            remarks.push(format!("{} failed: {}", level_name(file, level), kinds.join(", ")));
+            remarks.push(format!(
+                "{} failed: {}",
+                level_name(file, level),
+                kinds.join(", ")
+            ));
         }
     }
     remarks
@@ -293,7 +298,12 @@ fn losses_table(file: &StormFile) -> String {
     let times: Vec<u32> = {
         let mut all = BTreeMap::new();
         for level in &file.levels {
-            all.extend(level.syn_retransmits.iter().map(|(&times, &count)| (times, count)));
+            all.extend(
+                level
+                    .syn_retransmits
+                    .iter()
+                    .map(|(&times, &count)| (times, count)),
+            );
         }
         all.into_keys().collect()
     };
