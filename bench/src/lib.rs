@@ -10,6 +10,7 @@
 pub mod analysis;
 pub mod arm;
 pub mod block_files;
+pub mod chart;
 pub mod compare;
 pub mod doctor;
 pub mod figures;
@@ -20,8 +21,11 @@ pub mod floor;
 #[cfg(test)]
 mod golden;
 pub mod guard;
+pub mod layouts;
+pub mod levels;
 pub mod merge;
 pub mod metric;
+pub mod open_load;
 pub mod placement;
 pub mod process_group;
 pub mod progress;
@@ -32,5 +36,8 @@ pub mod saved;
 pub mod sentence;
 pub mod server_process;
 pub mod servers;
+pub mod shown;
 pub mod slices;
 pub mod statistics;
+pub mod storm;
+pub mod sweep;

@@ -15,14 +15,21 @@ use echometer::{
     compare::{Finished, compare},
     doctor,
     flags::{Cli, Colour, Command, CompareSettings, doctor::DoctorFlags},
-    floor, guard, report,
+    floor, guard, report, storm, sweep,
 };
 use echometer_host::signals::Stop;
 
 fn main() -> ExitCode {
     let mut command = Cli::parser();
-    let cli =
-        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    // A job file stands for a command line.
+    let words = match sweep::job::expand(env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => command
+            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .exit(),
+    };
+    let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
+        .unwrap_or_else(|error| error.exit());
     match cli.color {
         // What anstream finds out by itself.
         Colour::Auto => {}
@@ -46,6 +53,18 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::Storm(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "storm", text));
+            storm::command::run(&settings, &command_line())
+        }
+        Command::Sweep(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "sweep", text));
+            sweep::command::run(&settings, &command_line(), &words)
         }
     };
     outcome.unwrap_or_else(|error| {

@@ -265,7 +265,7 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
     comparison.commands.iter().any(|command| command.of == name)
 }
 
-fn show_value(metric: Metric, value: Option<f64>) -> String {
+pub(crate) fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
         (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
@@ -277,7 +277,7 @@ fn show_value(metric: Metric, value: Option<f64>) -> String {
 }
 
 /// A ratio in the same width up to 1,000, so that columns fit whatever is compared.
-fn five_chars(number: f64) -> String {
+pub(crate) fn five_chars(number: f64) -> String {
     match number {
         number if number < 9.999_5 => format!("{number:.3}"),
         number if number < 99.995 => format!("{number:.2}"),
@@ -293,7 +293,7 @@ pub(crate) fn plain_table() -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
+pub(crate) fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -308,7 +308,7 @@ pub(crate) fn render_right(table: &mut Table, columns: std::ops::RangeInclusive<
 }
 
 /// Two blanks between columns, none at the end of a line.
-fn render(table: &mut Table) -> String {
+pub(crate) fn render(table: &mut Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -319,7 +319,7 @@ fn render(table: &mut Table) -> String {
         .join("\n")
 }
 
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS) {
         None => name.to_owned(),
         Some(_) => name
