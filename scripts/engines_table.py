@@ -11,6 +11,7 @@ Writes table.md and chart.svg into a folder engines-NNN beside the first compari
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def main(paths):
     out = next_folder(Path(paths[0]).resolve().parent.parent)
     (out / "table.md").write_text(table(runs))
     (out / "chart.svg").write_text(chart(runs))
-    print(f"\n{table(runs)}\nopen: {out}/table.md (chart.svg beside it)")
+    print(f"\n{table(runs)}\nopen: {os.path.relpath(out)}/table.md (chart.svg beside it)")
 
 
 def next_folder(parent):
