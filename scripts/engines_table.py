@@ -57,7 +57,7 @@ def table(runs):
     machine = runs[0][1]["machine"]
     lines = [
         f"Server CPU a message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
-        f" kernel {machine['kernel']}, one cpu a side, commit {machine.get('commit') or 'unknown'}.",
+        f" kernel {machine['kernel']}, one cpu a side.",
         "",
         "| engine | " + " | ".join(connections(run) for _, run in runs) + " |",
         "|---|" + "---|" * len(runs),
@@ -79,7 +79,8 @@ def table(runs):
     lines.append("")
     for path, run in runs:
         reasons = "; ".join(run["verdict"]["reasons"])
-        lines.append(f"- {path.parent.name}: {run['verdict']['status']}{': ' + reasons if reasons else ''}")
+        commit = run["machine"].get("commit") or "unknown"
+        lines.append(f"- {path.parent.name}: {run['verdict']['status']}{': ' + reasons if reasons else ''} (commit {commit})")
     return "\n".join(lines) + "\n"
 
 
