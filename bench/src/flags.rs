@@ -3,12 +3,14 @@
 
 pub mod compare;
 pub mod groups;
+pub mod selftest;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
 use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use selftest::{SelftestFlags, SelftestSettings};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -50,6 +52,12 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// Prove on this machine that the instrument tells the truth
+    ///
+    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
+    /// against what is known: medians, tails, ratios and their intervals.
+    #[command(after_help = selftest::EXAMPLES)]
+    Selftest(Box<SelftestFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

@@ -23,6 +23,7 @@ pub mod progress;
 pub mod record;
 pub mod report;
 pub mod results;
+pub mod selftest;
 pub mod sentence;
 pub mod server_process;
 pub mod servers;

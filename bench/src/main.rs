@@ -14,7 +14,7 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echometer::{
     compare::{Finished, compare},
     flags::{Cli, Command, CompareSettings},
-    guard, report,
+    guard, report, selftest,
 };
 use echometer_host::signals::Stop;
 
@@ -28,20 +28,29 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Compare(flags) => {
-            let settings = flags.settings().unwrap_or_else(|text| {
-                let compare = command
-                    .find_subcommand_mut("compare")
-                    .expect("it was just parsed");
-                compare.error(ErrorKind::ValueValidation, text).exit()
-            });
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "compare", &text));
             run_compare(&settings)
         }
+        Command::Selftest(flags) => match flags.settings() {
+            Ok(settings) => selftest::main(&settings, &command_line()),
+            Err(text) => usage(&mut command, "selftest", &text),
+        },
     };
     outcome.unwrap_or_else(|error| {
         // With stderr gone there is nobody left to tell, and the exit code says it too.
         let _ = writeln!(io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Says what is wrong with the flags of a command and how they are used; exit 2.
+fn usage(command: &mut clap::Command, name: &str, text: &str) -> ! {
+    let command = command
+        .find_subcommand_mut(name)
+        .expect("it was just parsed");
+    command.error(ErrorKind::ValueValidation, text).exit()
 }
 
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
