@@ -4,6 +4,7 @@
 pub mod compare;
 pub mod groups;
 pub mod selftest;
+pub mod trace;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -11,6 +12,7 @@ use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 pub use selftest::{SelftestFlags, SelftestSettings};
+pub use trace::{TraceFlags, TraceSettings, TraceTarget};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -58,6 +60,12 @@ pub enum Command {
     /// against what is known: medians, tails, ratios and their intervals.
     #[command(after_help = selftest::EXAMPLES)]
     Selftest(Box<SelftestFlags>),
+    /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
+    ///
+    /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
+    /// would have said on failure. --explain is for who sees it for the first time.
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Box<TraceFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

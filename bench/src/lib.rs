@@ -29,3 +29,4 @@ pub mod server_process;
 pub mod servers;
 pub mod slices;
 pub mod statistics;
+pub mod trace;

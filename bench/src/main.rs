@@ -14,7 +14,7 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echometer::{
     compare::{Finished, compare},
     flags::{Cli, Command, CompareSettings},
-    guard, report, selftest,
+    guard, report, selftest, trace,
 };
 use echometer_host::signals::Stop;
 
@@ -36,6 +36,10 @@ fn main() -> ExitCode {
         Command::Selftest(flags) => match flags.settings() {
             Ok(settings) => selftest::main(&settings, &command_line()),
             Err(text) => usage(&mut command, "selftest", &text),
+        },
+        Command::Trace(flags) => match flags.settings() {
+            Ok(settings) => trace::main(&settings),
+            Err(text) => usage(&mut command, "trace", &text),
         },
     };
     outcome.unwrap_or_else(|error| {
