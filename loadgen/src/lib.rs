@@ -25,6 +25,7 @@ pub mod recorder;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod sizes;
 pub mod source;
 pub mod storm;
 pub mod tally;
