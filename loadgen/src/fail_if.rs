@@ -177,7 +177,8 @@ impl Figure {
         else {
             return (None, false);
         };
-        let reaches = |value: u64| from.is_some_and(|from| histogram.lowest_equivalent(from) <= value);
+        let reaches =
+            |value: u64| from.is_some_and(|from| histogram.lowest_equivalent(from) <= value);
         match statistic {
             Statistic::Min => (Some(histogram.min() as f64), reaches(histogram.min())),
             // Every censored value makes a mean a lower bound.
@@ -211,7 +212,9 @@ impl FromStr for Threshold {
             .iter()
             .filter_map(|entry| Some((text.find(entry.0)?, entry)))
             .min_by_key(|(at, (sign, _))| (*at, usize::MAX - sign.len()))
-            .ok_or("no comparison: write what is to hold, such as p99<200us, rate>=50k or errors==0")?;
+            .ok_or(
+                "no comparison: write what is to hold, such as p99<200us, rate>=50k or errors==0",
+            )?;
         let (figure, value) = (text[..at].trim(), text[at + sign.len()..].trim());
         let figure = match figure {
             "rate" => Figure::Rate,

@@ -10,6 +10,7 @@ use clap::{Args, Parser, ValueHint};
 use echometer_host::{cpus::CpuList, units};
 
 use crate::{
+    fail_if::Threshold,
     plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
     sizes::SizeFlag,
     source::Sources,
@@ -45,6 +46,10 @@ pub struct Cli {
     /// Length of one line of the interval series [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration, help_heading = "Output")]
     pub interval: Option<Duration>,
+
+    /// Exit 99 unless this holds: p99<200us, service.p99.9<1ms, rate>=50k, errors==0. May be given again
+    #[arg(long, value_name = "EXPR", value_parser = Threshold::from_str, help_heading = "Output")]
+    pub fail_if: Vec<Threshold>,
 
     /// Write run.json, run.hlog and run.hgrm into this folder
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
@@ -175,6 +180,7 @@ impl Cli {
         self.load.plan(&Plan {
             workers,
             interval,
+            fail_if: self.fail_if.clone(),
             ..defaults
         })
     }
@@ -229,6 +235,7 @@ impl LoadFlags {
             wait: self.wait.unwrap_or(wait),
             verify: self.verify,
             seed: self.seed.unwrap_or_else(seed_from_clock),
+            fail_if: defaults.fail_if.clone(),
             interval: defaults.interval,
             nagle: self.nagle,
             sndbuf: self.sndbuf.or(defaults.sndbuf),
@@ -265,7 +272,12 @@ Examples:
   echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
   echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
-Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 130 cut short by a second signal.";
+A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service, queue, send_lag, connect
+or first_echo; FIGURE a quantile (p50, p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
+OP one of < <= > >= ==. What can't be told does not hold.
+
+Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 99 a --fail-if did not hold,
+130 cut short by a second signal.";
 
 /// A seed for those who named none: different from run to run, and written into the run file.
 fn seed_from_clock() -> u64 {
@@ -428,6 +440,8 @@ mod tests {
             ("--cpus x", "--cpus", "x"),
             ("--pipeline 2M", "--pipeline", "at most"),
             ("--source 1-2", "--source", "127.0.0.2-127.0.0.40"),
+            ("--fail-if p99<200", "--fail-if", "unit is missing"),
+            ("--fail-if p99", "--fail-if", "no comparison"),
             ("-R 10k..", "--rate", "500, 20k"),
             ("-R 10k --think 1ms", "--think", "cannot be used"),
             ("-s 64:90%", "--size", "90 %"),

@@ -929,7 +929,10 @@ mod tests {
             "the wait for the connection is queue"
         );
         assert_eq!(answers(&mut flow, 0, 30, 50).len(), 3);
-        assert!(!flow.is_spent(0) && flow.owes_nothing(0), "the send is not confirmed");
+        assert!(
+            !flow.is_spent(0) && flow.owes_nothing(0),
+            "the send is not confirmed"
+        );
         flow.sent(0, 50);
         assert!(flow.is_spent(0) && flow.has_queued(0));
         // In the next life one more is written, and lost; what waits is not.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use echometer_host::{address::Address, units::show_size};
 
 use crate::{
+    fail_if::Threshold,
     sizes::{SizeMix, Sizes},
     source::Sources,
 };
@@ -84,6 +85,9 @@ pub struct Plan {
     pub verify: bool,
     /// Makes the schedule, the choice of connections and the payload repeatable.
     pub seed: u64,
+    /// What is to hold of the figures.
+    #[serde(default)]
+    pub fail_if: Vec<Threshold>,
     /// Length of one line of the interval series; above 0.
     #[serde(rename = "interval_ns", with = "duration_as_ns")]
     pub interval: Duration,
@@ -178,6 +182,7 @@ impl Default for Plan {
             wait: Wait::Block,
             verify: false,
             seed: 1,
+            fail_if: Vec::new(),
             interval: Duration::from_secs(1),
             nagle: false,
             sndbuf: None,

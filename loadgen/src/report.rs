@@ -94,7 +94,17 @@ pub fn text(run: &RunFile) -> String {
         );
     }
     text.push('\n');
+    text.push_str(&thresholds(run));
     text.push_str(&verdict(&run.verdict));
+    text
+}
+
+/// What was to hold, a line each.
+pub fn thresholds(run: &RunFile) -> String {
+    let mut text = String::new();
+    for held in &run.thresholds {
+        line(&mut text, "fail-if   ", &held.line());
+    }
     text
 }
 
@@ -383,6 +393,7 @@ mod tests {
                 reasons: vec!["2 connections failed (2 closed by peer), 100 messages lost: see the server's log".to_owned()],
                 warnings: vec![],
             },
+            thresholds: Vec::new(),
             cut_short: false,
         }
     }

@@ -401,7 +401,10 @@ mod tests {
             ] {
                 let counted = counted(&due, from_s, to_s);
                 let most = 1.5 + scatter * f64::sqrt(expected);
-                assert!((counted - expected).abs() <= most, "{arrivals:?} {from_s}: {counted}");
+                assert!(
+                    (counted - expected).abs() <= most,
+                    "{arrivals:?} {from_s}: {counted}"
+                );
             }
         }
         // Downwards, and from the very start.

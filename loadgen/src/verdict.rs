@@ -586,7 +586,13 @@ mod tests {
             tally.think_ns = 200_000_000;
             tally.gaps.record_n(200_000_000, 5).unwrap();
         });
-        assert_eq!(thoughtful.warnings.len(), 1, "{thoughtful:?}");
+        assert!(
+            thoughtful
+                .warnings
+                .iter()
+                .all(|warning| !warning.starts_with("coordinated omission")),
+            "{thoughtful:?}"
+        );
         // Many short gaps are how a closed loop works, however much of the window they make up.
         let busy = judged(false, 0.0, |tally| {
             tally.gaps.record_n(990_000, 10_000).unwrap();
