@@ -165,6 +165,16 @@ pub struct Rates {
     pub to_per_s: Option<f64>,
 }
 
+impl From<f64> for Rates {
+    /// A rate that does not change.
+    fn from(per_s: f64) -> Rates {
+        Rates {
+            from_per_s: per_s,
+            to_per_s: None,
+        }
+    }
+}
+
 impl Cli {
     /// The plan that was asked for.
     ///
@@ -327,10 +337,7 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
 
 fn rates(text: &str) -> Result<Rates, String> {
     Ok(match text.split_once("..") {
-        None => Rates {
-            from_per_s: units::rate(text)?,
-            to_per_s: None,
-        },
+        None => Rates::from(units::rate(text)?),
         Some((from, to)) => Rates {
             from_per_s: units::rate(from)?,
             to_per_s: Some(units::rate(to)?),
