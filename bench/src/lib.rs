@@ -24,6 +24,7 @@ pub mod progress;
 pub mod record;
 pub mod report;
 pub mod results;
+pub mod runs;
 pub mod sentence;
 pub mod server_process;
 pub mod servers;

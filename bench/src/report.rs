@@ -10,6 +10,7 @@ use crate::{
     analysis::{MetricResult, Status},
     figures::ArmFigures,
     file::Comparison,
+    flags::Design,
     floor::multiples::FloorEntry,
     metric::Metric,
     sentence,
@@ -39,11 +40,16 @@ pub fn text(comparison: &Comparison) -> String {
         .iter()
         .map(|block| block.slice_ns)
         .max()
+        .filter(|&ns| 0 < ns)
         .unwrap_or(design.slice_min_ns);
     let header = format!(
-        "{}; {cpus}; {valid} of {} blocks valid, slices of {}",
+        "{}; {cpus}; {valid} of {} blocks valid, {} of {}",
         sentence::load(&design.load),
         comparison.blocks.len().max(design.blocks),
+        match design.kind {
+            Design::Slices => "slices",
+            Design::Runs => "runs",
+        },
         show_ns(slice),
     );
     paragraph(&mut text, "", &header);

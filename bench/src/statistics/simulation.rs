@@ -6,7 +6,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal, StudentT};
 
-use super::{Good, Question, Verdict, answer_all, median};
+use super::{Good, Question, Samples, Verdict, answer_all, median};
 
 /// A machine's bad habits, all as shares of a slice's rate.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +119,7 @@ fn simulate(
     for _ in 0..comparisons {
         let log_ratios = (0..blocks).map(|_| block(&mut random)).collect();
         let question = Question {
-            log_ratios,
+            samples: Samples::Ratios(log_ratios),
             good: Good::Lower,
             primary: true,
             decidable: true,
