@@ -1,6 +1,8 @@
 //! From the blocks to the answer: each metric of each arm with its interval and verdict, and whatever makes the
 //! whole less than it seems, said aloud. Pure: it can be repeated on a saved file.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use echometer_loadgen::verdict::Status as Judged;
@@ -19,6 +21,11 @@ use crate::{
 const DISTURBANCE_MAX: f64 = 0.01;
 /// A rate that moves by more than this from the first third of a block to its last is warned of.
 const DRIFT_MAX: f64 = 0.05;
+
+/// The share of an arm's runs from which on what spoilt them takes the verdicts from its latencies.
+const MOST: f64 = 0.5;
+/// The share from which on it is warned of.
+const SOME: f64 = 0.1;
 
 /// What was asked before the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -180,7 +187,7 @@ fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) 
             .into_iter()
             .find_map(|name| {
                 let spoilt = [Judged::ClientBound, Judged::Overloaded];
-                spoilt.into_iter().find_map(|status| runs_judged(valid, name, status, 0.5))
+                spoilt.into_iter().find_map(|status| runs_judged(valid, name, status, MOST..=1.0))
             }),
         Metric::LatencyP99 | Metric::LatencyP99_9 if terms.open => {
             Some("slices empty the queues at each turn and hide tails: no verdict above p90 in open loop".to_owned())
@@ -189,13 +196,18 @@ fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) 
     }
 }
 
-/// Says where more than a share of an arm's runs was judged so by the load generator, with the first one's reason.
-fn runs_judged(valid: &[&BlockFigures], name: &str, status: Judged, share: f64) -> Option<String> {
+/// Says where a share of an arm's runs within `shares` was judged so by the load generator, with the first one's reason.
+fn runs_judged(
+    valid: &[&BlockFigures],
+    name: &str,
+    status: Judged,
+    shares: RangeInclusive<f64>,
+) -> Option<String> {
     let runs = || arm_figures(valid, name).flat_map(|arm| &arm.runs);
     let judged: Vec<&RunFigures> = runs().filter(|run| run.status == status).collect();
     let reason = judged.first()?.reasons.first()?;
     let (count, all) = (judged.len(), runs().count());
-    (share * (all as f64) < count as f64).then(|| {
+    shares.contains(&(count as f64 / all as f64)).then(|| {
         format!(
             "{}: {count} of {all} runs of {name}, first: {reason}",
             status.name()
@@ -371,9 +383,14 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
     }
     for name in &terms.arms {
         let odd = [Judged::ClientBound, Judged::Overloaded, Judged::Unsteady];
+        // Where it takes the verdicts it is told there.
+        let most = |status| match status {
+            Judged::Unsteady => 1.0,
+            _ => MOST - f64::EPSILON,
+        };
         warnings.extend(
             odd.into_iter()
-                .filter_map(|status| runs_judged(valid, name, status, 0.1)),
+                .filter_map(|status| runs_judged(valid, name, status, SOME..=most(status))),
         );
     }
     for name in &terms.arms {
