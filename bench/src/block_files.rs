@@ -27,6 +27,20 @@ pub fn write(
     block: &Block,
     names: &[String],
 ) -> io::Result<()> {
+    write_part(folder, index, "slices", block, names)
+}
+
+/// As [`write()`], of a block that is measured in parts: the table is `blocks/003-PART.csv`.
+///
+/// # Errors
+/// The files can't be written.
+pub fn write_part(
+    folder: &ResultFolder,
+    index: usize,
+    part: &str,
+    block: &Block,
+    names: &[String],
+) -> io::Result<()> {
     for (name, arm) in names
         .iter()
         .zip(&block.arms)
@@ -35,7 +49,7 @@ pub fn write(
         folder.write(&hlog_name(index, name), &histogram(arm)?)?;
     }
     folder.write(
-        &format!("{BLOCKS}/{index:03}-slices.csv"),
+        &format!("{BLOCKS}/{index:03}-{part}.csv"),
         slices_csv(block, names).as_bytes(),
     )
 }

@@ -184,7 +184,9 @@ impl BlockFigures {
 }
 
 impl ArmFigures {
-    fn of(arm: &ArmBlock, hlog: String, server_cpus: usize) -> Self {
+    /// The figures of an arm that had a slice or more. `hlog` is its histogram's file, `server_cpus` how many cpus its
+    /// server may use.
+    pub(crate) fn of(arm: &ArmBlock, hlog: String, server_cpus: usize) -> Self {
         let slices = &arm.slices;
         let total = |part: fn(&Slice) -> u64| slices.iter().map(part).sum::<u64>();
         let span_ns = total(|slice| slice.span_ns).max(1) as f64;
@@ -314,7 +316,9 @@ fn ratios(arm: &ArmBlock, baseline: &ArmBlock) -> BTreeMap<Metric, f64> {
         .collect()
 }
 
-fn ratio(metric: Metric, arm: &ArmBlock, baseline: &ArmBlock) -> Option<f64> {
+/// arm / baseline in one metric; `None` where it can't be had. CPU and rate are compared within cycles, so both must
+/// have had theirs in turns.
+pub(crate) fn ratio(metric: Metric, arm: &ArmBlock, baseline: &ArmBlock) -> Option<f64> {
     let a_message = |cpu_ns: u64, slice: &Slice| cpu_ns as f64 / slice.messages as f64;
     match metric {
         Metric::ServerCpuPerMessage => cycle_ratio(arm, baseline, |slice| {

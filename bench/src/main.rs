@@ -13,16 +13,31 @@ use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
     compare::{Finished, compare},
-    flags::{Cli, Command, CompareSettings},
-    floor, guard, report,
+    doctor,
+    flags::{Cli, Colour, Command, CompareSettings, doctor::DoctorFlags},
+    floor, guard, report, storm, sweep,
 };
 use echometer_host::signals::Stop;
 
 fn main() -> ExitCode {
     let mut command = Cli::parser();
-    let cli =
-        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    // A job file stands for a command line.
+    let words = match sweep::job::expand(env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => command
+            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .exit(),
+    };
+    let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
+        .unwrap_or_else(|error| error.exit());
+    match cli.color {
+        // What anstream finds out by itself.
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
     let outcome = match cli.command {
+        Command::Doctor(flags) => run_doctor(&flags),
         Command::Guard => {
             guard::stand(io::stdin().lock());
             return ExitCode::SUCCESS;
@@ -38,6 +53,18 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::Storm(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "storm", text));
+            storm::command::run(&settings, &command_line())
+        }
+        Command::Sweep(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "sweep", text));
+            sweep::command::run(&settings, &command_line(), &words)
         }
     };
     outcome.unwrap_or_else(|error| {
@@ -72,6 +99,25 @@ fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::from(finished.exit_code(settings.decide)))
+}
+
+fn run_doctor(flags: &DoctorFlags) -> anyhow::Result<ExitCode> {
+    let examination = doctor::examine(flags.purpose());
+    print(&match flags.json {
+        true => examination.to_json(),
+        false => report::coloured(&examination.text()),
+    })?;
+    Ok(ExitCode::from(if examination.failed() { 3 } else { 0 }))
+}
+
+/// Prints in colour where that is wanted. Who closes our output early (`| head`) has seen enough: that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The table in colour where colour is wanted, and the file to open.

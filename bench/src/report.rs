@@ -148,15 +148,26 @@ pub fn coloured(text: &str) -> String {
         ("undecided", "\x1b[33m"),
         ("invalid", "\x1b[33m"),
     ];
+    // The doctor's grades are the first word of a line, with blanks up to the tenth column.
+    const GRADES: [(&str, &str); 4] = [
+        ("PASS     ", "\x1b[32m"),
+        ("WARN     ", "\x1b[33m"),
+        ("FAIL     ", "\x1b[31m"),
+        ("unknown  ", "\x1b[33m"),
+    ];
     let mut painted = String::with_capacity(text.len() + 64);
     for line in text.lines() {
+        let grade = GRADES.iter().find_map(|(word, colour)| {
+            let rest = line.strip_prefix(word)?;
+            Some(format!("{colour}{word}\x1b[0m{rest}"))
+        });
         // In a table's row the verdict is the last word, with blanks before it.
         let verdict = WORDS.iter().find_map(|(word, colour)| {
             let row = line.trim_end().strip_suffix(word)?;
             row.ends_with("  ")
                 .then(|| format!("{row}{colour}{word}\x1b[0m"))
         });
-        painted.push_str(verdict.as_deref().unwrap_or(line));
+        painted.push_str(grade.or(verdict).as_deref().unwrap_or(line));
         painted.push('\n');
     }
     painted
@@ -284,7 +295,7 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
     comparison.commands.iter().any(|command| command.of == name)
 }
 
-fn show_value(metric: Metric, value: Option<f64>) -> String {
+pub(crate) fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
         (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
@@ -296,7 +307,7 @@ fn show_value(metric: Metric, value: Option<f64>) -> String {
 }
 
 /// A ratio in the same width up to 1,000, so that columns fit whatever is compared.
-fn five_chars(number: f64) -> String {
+pub(crate) fn five_chars(number: f64) -> String {
     match number {
         number if number < 9.999_5 => format!("{number:.3}"),
         number if number < 99.995 => format!("{number:.2}"),
@@ -312,7 +323,7 @@ pub(crate) fn plain_table() -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
+pub(crate) fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -327,7 +338,7 @@ pub(crate) fn render_right(table: &mut Table, columns: std::ops::RangeInclusive<
 }
 
 /// Two blanks between columns, none at the end of a line.
-fn render(table: &mut Table) -> String {
+pub(crate) fn render(table: &mut Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -338,7 +349,7 @@ fn render(table: &mut Table) -> String {
         .join("\n")
 }
 
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS) {
         None => name.to_owned(),
         Some(_) => name

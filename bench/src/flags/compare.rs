@@ -271,7 +271,7 @@ fn settle_primary(
 }
 
 /// `2%`, or the same as a share: `0.02`.
-fn margin(text: &str) -> Result<f64, String> {
+pub(super) fn margin(text: &str) -> Result<f64, String> {
     let (number, scale) = text
         .strip_suffix('%')
         .map_or((text, 1.0), |number| (number.trim_end(), 0.01));
