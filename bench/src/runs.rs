@@ -11,7 +11,7 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::slices::{
     Abort, Arms, Block, Client, CpuTimes, End, Fault, Slice, Step, TURNS_A_RAMP, Usage, WholeRun,
-    clean, invalid, start_afresh, turns,
+    clean, start_afresh, turns,
 };
 
 /// How many runs each arm has in a block.
@@ -130,19 +130,18 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
         (self.watch)(Step::Warm { arm });
         let warmed = self.client.drive(arm, Duration::ZERO, self.plan.warmup);
         let warmed = clean(self.arms, arm, warmed)?;
-        if warmed.recorded == 0 {
-            let warmup = self.plan.warmup;
-            return Err(invalid(
-                arm,
-                format!("answered nothing in its warm-up of {warmup:?}"),
-            ));
-        }
         if self.asked_to_stop() {
             return Ok(());
         }
-        let rate = warmed.recorded as f64 * 1e9 / warmed.recorded_span_ns.max(1) as f64;
-        let ramp =
-            turns(self.plan.in_flight, TURNS_A_RAMP, rate).min(self.plan.measured / RAMP_SHARE);
+        // At a low rate nothing may be due in the warm-up.
+        let longest = self.plan.measured / RAMP_SHARE;
+        let ramp = match warmed.recorded {
+            0 => longest,
+            recorded => {
+                let rate = recorded as f64 * 1e9 / warmed.recorded_span_ns.max(1) as f64;
+                turns(self.plan.in_flight, TURNS_A_RAMP, rate).min(longest)
+            }
+        };
         (self.watch)(Step::Slice { arm, done, total });
         let before = self.read(arm);
         let outcome = self.client.run(arm, ramp, ramp + self.plan.measured);
