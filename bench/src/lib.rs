@@ -32,6 +32,7 @@ pub mod progress;
 pub mod record;
 pub mod report;
 pub mod results;
+pub mod runs;
 pub mod saved;
 pub mod selftest;
 pub mod sentence;

@@ -10,6 +10,7 @@ use echometer_loadgen::{
 use crate::{
     analysis::{MetricResult, Status},
     file::Comparison,
+    flags::Design,
     metric::Metric,
     statistics::{ALPHA, Good, Verdict, blocks_needed},
 };
@@ -35,6 +36,8 @@ pub fn sentence(comparison: &Comparison) -> String {
             Status::Invalid if metric.ci_low.is_none() => {
                 unsaid(metric, &comparison.verdict.reasons.join("; "))
             }
+            // Runs have labellings enough for any number of arms.
+            _ if comparison.design.kind == Design::Runs => claim(metric, 1, margin),
             _ => claim(metric, questions, margin),
         })
         .collect();

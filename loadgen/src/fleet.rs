@@ -213,6 +213,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// The plan that it was started with.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The engine in use: never [`Engine::Auto`].
     pub fn engine(&self) -> Engine {
         self.engine
