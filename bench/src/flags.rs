@@ -4,10 +4,13 @@
 pub mod compare;
 pub mod doctor;
 pub mod groups;
+pub mod report;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use echometer_loadgen::flags::with_default_help;
+
+use crate::manual::grouped;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 
@@ -35,7 +38,7 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command().mut_subcommand("compare", |compare| {
+        let command = Self::command().mut_subcommand("compare", |compare| {
             let compare = compare
                 .mut_arg("duration", |flag| {
                     flag.help("How long each arm is measured in a block: 3s, 500ms")
@@ -47,7 +50,8 @@ impl Cli {
                     flag.help("Makes the arms' order, schedule and payload repeatable")
                 });
             with_default_help(compare, &load_defaults(false))
-        })
+        });
+        grouped(command)
     }
 }
 
@@ -76,6 +80,21 @@ pub enum Command {
     /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorFlags),
+    /// Show a saved result: a page in one file, text, data or figures
+    #[command(after_help = report::REPORT_EXAMPLES)]
+    Report(report::ReportFlags),
+    /// Make one histogram log of several, every count kept
+    #[command(after_help = report::MERGE_EXAMPLES)]
+    Merge(report::MergeFlags),
+    /// Write a result's histograms and tables for other tools: .hgrm and CSV
+    #[command(after_help = report::EXPORT_EXAMPLES)]
+    Export(report::ExportFlags),
+    /// Print the completions for a shell
+    #[command(after_help = report::COMPLETIONS_EXAMPLES)]
+    Completions(report::CompletionsFlags),
+    /// Print the manual as man pages
+    #[command(after_help = report::MAN_EXAMPLES)]
+    Man(report::ManFlags),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

@@ -19,6 +19,7 @@ use echometer_loadgen::file::{self as run_file, RunFile};
 use crate::{
     doctor::{self, Examination},
     file::{self as compare_file, Comparison},
+    results::BLOCKS,
 };
 use error::{FileError, Reason};
 use hlog::Log;
@@ -59,7 +60,7 @@ pub enum Kind {
     Sweep(Value),
     /// A search for the highest rate.
     FindRate(Value),
-    /// Connection storms, with the histograms that its levels name.
+    /// Connection storms, with the histograms of each level.
     Storm(Value, BTreeMap<String, Log>),
     /// The doctor's findings.
     Doctor(Box<Examination>),
@@ -142,13 +143,7 @@ impl Bare {
             Self::Sweep(sweep) => Kind::Sweep(sweep),
             Self::FindRate(search) => Kind::FindRate(search),
             Self::Storm(storm) => {
-                let mut logs = BTreeMap::new();
-                let levels = storm["levels"].as_array().cloned().unwrap_or_default();
-                for name in levels.iter().filter_map(|level| level["hlog"].as_str()) {
-                    if let Some(log) = log_at(folder, name, missing)? {
-                        logs.insert(name.to_owned(), log);
-                    }
-                }
+                let logs = logs_by_level(folder)?;
                 Kind::Storm(storm, logs)
             }
             Self::Doctor(examination) => Kind::Doctor(examination),
@@ -211,6 +206,31 @@ fn unknown_schema(schema: &str) -> Reason {
         },
         _ => Reason::Foreign(format!("there is no report for the schema '{schema}'")),
     }
+}
+
+/// The logs in `blocks/` by what they are of: those of `001-NAME.hlog` and `002-NAME.hlog` together.
+fn logs_by_level(folder: &Path) -> Result<BTreeMap<String, Log>, FileError> {
+    let mut logs: BTreeMap<String, Log> = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(folder.join(BLOCKS)) else {
+        return Ok(logs);
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let level = name
+            .and_then(|name| name.strip_suffix(".hlog")?.split_once('-'))
+            .map(|(_, level)| level.to_owned());
+        let Some(level) = level else { continue };
+        let Log { intervals } = Log::read(&path)?;
+        match logs.get_mut(&level) {
+            Some(log) => log.intervals.extend(intervals),
+            None => {
+                logs.insert(level, Log { intervals });
+            }
+        }
+    }
+    Ok(logs)
 }
 
 /// A log beside the result; one that is not there is noted, one that can't be read is an error.
