@@ -103,13 +103,20 @@
       values: (u, splits) => splits.map((value) => (value == null ? null : write(chart, of.unit)(value))),
       ...extra,
     });
-    // On a logarithmic axis only the powers of ten are written, unless there are too few of them.
+    // A logarithmic axis is labelled at powers of ten, and at 2 and 5 times those where there are too few of them.
     const decades = (of) => (of.scale !== "log" ? {} : {
-      filter: (u, splits) => {
-        const tens = splits.map((value) => (Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9 ? value : null));
-        if (tens.filter((value) => value != null).length > 1) return tens;
-        return splits.map((value) => ([1, 2, 5].includes(Math.round(value / 10 ** Math.floor(Math.log10(value) + 1e-9))) ? value : null));
+      splits: (u, at, low, high) => {
+        const ticks = (factors) => {
+          const found = [];
+          for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power += 1) {
+            found.push(...factors.map((factor) => Number(`${factor}e${power}`)).filter((tick) => low <= tick && tick <= high));
+          }
+          return found;
+        };
+        const tens = ticks([1]);
+        return tens.length < 3 ? ticks([1, 2, 5]) : tens;
       },
+      filter: (u, splits) => splits,
     });
     const byName = chart.x.unit !== "name" ? {} : {
       splits: () => chart.marks.map((mark) => mark.x),

@@ -99,7 +99,8 @@ fn file_name(text: &str) -> String {
         _ => '-',
     };
     let name: String = text.chars().map(plain).collect();
-    let name = name.trim_matches(['-', '.']).to_owned();
+    let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
+    let name = words.join("-").trim_matches(['-', '.']).to_owned();
     if name.is_empty() {
         "untagged".to_owned()
     } else {
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn names_are_fit_for_files() {
-        assert_eq!(file_name("Metrics (* decides)"), "metrics----decides");
+        assert_eq!(file_name("Metrics (* decides)"), "metrics-decides");
         assert_eq!(file_name("../x"), "x");
         assert_eq!(file_name(""), "untagged");
     }

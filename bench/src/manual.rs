@@ -50,10 +50,11 @@ pub fn grouped(command: Command) -> Command {
         list.push_str(&format!("Others:\n{}\n\n", rest.join("\n")));
     }
     command
-        .help_template(format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}{{all-args}}{{after-help}}"))
+        // Without clap's own list of the commands, which has no groups.
+        .help_template(format!(
+            "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}Options:\n{{options}}{{after-help}}"
+        ))
         .after_help(format!("{EXAMPLES}\n\nechometer COMMAND --help says all of a command; exit codes stand there, too."))
-        // The list above has them; clap's own would come again with the options.
-        .subcommand_help_heading("Commands")
         .disable_help_subcommand(true)
 }
 
@@ -62,8 +63,9 @@ fn line(command: &Command) -> String {
         .get_about()
         .map(ToString::to_string)
         .unwrap_or_default();
-    // Two words of a long sentence are enough in a list; the command's own help has the rest.
-    let short = about.split(':').next().unwrap_or_default();
+    // What comes before the details is enough in a list; the command's own help has the rest.
+    let end = about.find(':').or_else(|| about.find('?').map(|at| at + 1));
+    let short = &about[..end.unwrap_or(about.len())];
     format!("  {:<12} {short}", command.get_name())
 }
 

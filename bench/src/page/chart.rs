@@ -179,12 +179,25 @@ impl Forest {
     /// The ratios at which its axis is labelled: 1, and as round ones on both sides as there is room for.
     #[must_use]
     pub fn ticks(&self) -> Vec<f64> {
-        const STEPS: [f64; 9] = [1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2.0, 5.0, 10.0];
+        const STEPS: [(f64, f64); 9] = [
+            (0.99, 1.01),
+            (0.98, 1.02),
+            (0.95, 1.05),
+            (0.9, 1.1),
+            (0.8, 1.25),
+            (0.7, 1.5),
+            (0.5, 2.0),
+            (0.2, 5.0),
+            (0.1, 10.0),
+        ];
         let (_, high) = self.range();
-        let fitting: Vec<f64> = STEPS.into_iter().filter(|step| *step < high).collect();
+        let fitting: Vec<(f64, f64)> = STEPS
+            .into_iter()
+            .filter(|(below, above)| above.max(1.0 / below) < high)
+            .collect();
         let mut ticks = vec![1.0];
-        for step in fitting.iter().rev().step_by(2).take(2) {
-            ticks.extend([1.0 / step, *step]);
+        for (below, above) in fitting.iter().rev().step_by(2).take(2) {
+            ticks.extend([*below, *above]);
         }
         ticks.sort_by(f64::total_cmp);
         ticks
