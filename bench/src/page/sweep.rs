@@ -225,13 +225,32 @@ fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) ->
         },
         y: Axis {
             label: title.to_lowercase(),
-            scale: Scale::Linear,
+            scale: if is_wide(&series) {
+                Scale::Log
+            } else {
+                Scale::Linear
+            },
             unit: unit(metric),
         },
         series,
         marks,
         figures,
     }
+}
+
+/// Whether values are so far apart that on an even scale the small ones could not be told from nothing.
+fn is_wide(series: &[Series]) -> bool {
+    let values = || {
+        series
+            .iter()
+            .flat_map(|series| &series.points)
+            .map(|point| point.y)
+    };
+    let (least, most) = (
+        values().fold(f64::INFINITY, f64::min),
+        values().fold(0.0, f64::max),
+    );
+    0.0 < least && 20.0 * least < most
 }
 
 /// Latency over throughput, one line an arm through its points in the order of their rates.
