@@ -411,6 +411,7 @@ mod tests {
                         .iter()
                         .map(|&name| (name.to_owned(), METRICS.into_iter().map(all).collect()))
                         .collect(),
+                    floor: None,
                 }
             })
             .collect()

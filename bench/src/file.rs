@@ -10,6 +10,7 @@ use crate::{
     analysis::{MetricResult, Trust},
     figures::BlockFigures,
     flags::Design,
+    floor::multiples::FloorEntry,
     metric::Metric,
 };
 
@@ -50,6 +51,9 @@ pub struct Comparison {
     pub blocks: Vec<BlockFigures>,
     /// One entry an arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
+    /// What an echo costs the kernel at least, and each server as a multiple of it; `null` where it was not asked for.
+    #[serde(default)]
+    pub floor: Option<FloorEntry>,
 }
 
 /// One arm.

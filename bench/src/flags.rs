@@ -3,8 +3,11 @@
 
 pub mod compare;
 pub mod doctor;
+pub mod floor;
 pub mod groups;
 pub mod report;
+pub mod storm;
+pub mod sweep;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
@@ -13,6 +16,9 @@ use echometer_loadgen::flags::with_default_help;
 use crate::manual::grouped;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use floor::{FloorFlags, FloorSettings};
+pub use storm::{StormFlags, StormSettings};
+pub use sweep::{SweepFlags, SweepSettings};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -38,19 +44,47 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        let command = Self::command().mut_subcommand("compare", |compare| {
-            let compare = compare
-                .mut_arg("duration", |flag| {
-                    flag.help("How long each arm is measured in a block: 3s, 500ms")
-                })
-                .mut_arg("warmup", |flag| {
-                    flag.help("Load on each arm before that, in every block")
-                })
-                .mut_arg("seed", |flag| {
-                    flag.help("Makes the arms' order, schedule and payload repeatable")
-                });
-            with_default_help(compare, &load_defaults(false))
-        });
+        let command = Self::command()
+            .mut_subcommand("compare", |compare| {
+                let compare = compare
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each arm is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each arm before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the arms' order, schedule and payload repeatable")
+                    });
+                with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("storm", |storm| {
+                storm::MEANINGLESS
+                    .into_iter()
+                    .fold(storm, |storm, id| storm.mut_arg(id, |flag| flag.hide(true)))
+                    .mut_arg("size", |flag| {
+                        flag.help(
+                            "Bytes in the one message that follows each connect [default: 64 B]",
+                        )
+                    })
+                    .mut_arg("connect_rate", |flag| {
+                        flag.help("Connects a second; 0: all at once [default: 0]")
+                    })
+            })
+            .mut_subcommand("sweep", |sweep| {
+                let sweep = sweep
+                    .args_override_self(true)
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each cell is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each cell before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the orders, schedule and payload repeatable")
+                    });
+                with_default_help(sweep, &sweep::load_defaults(false, false))
+            });
         grouped(command)
     }
 }
@@ -77,6 +111,13 @@ pub enum Command {
     /// arm is the baseline.
     #[command(after_help = compare::EXAMPLES)]
     Compare(Box<CompareFlags>),
+    /// What an echo costs the kernel at least on this machine
+    ///
+    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
+    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// can go below as long as it uses TCP over sockets.
+    #[command(after_help = floor::EXAMPLES)]
+    Floor(FloorFlags),
     /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorFlags),
@@ -95,6 +136,19 @@ pub enum Command {
     /// Print the manual as man pages
     #[command(after_help = report::MAN_EXAMPLES)]
     Man(report::ManFlags),
+    /// The backlog laboratory: many connects at once against servers with different listen backlogs
+    ///
+    /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
+    /// long that takes, and ends with the smallest backlog that lost none. ARM is as in `compare`.
+    #[command(after_help = storm::EXAMPLES)]
+    Storm(Box<StormFlags>),
+    /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
+    ///
+    /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the
+    /// same load on the same cpus take turns in short slices; an open loop is one whole run each. ARM is as in
+    /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<SweepFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

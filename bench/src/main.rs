@@ -20,18 +20,26 @@ use echometer::{
         doctor::DoctorFlags,
         report::{ExportFlags, ManFlags, ReportFlags},
     },
-    guard, manual,
+    floor, guard, manual,
     merge::merge_files,
     render::{self, Format},
     report,
     saved::Saved,
+    storm, sweep,
 };
 use echometer_host::signals::Stop;
 
 fn main() -> ExitCode {
     let mut command = Cli::parser();
-    let cli =
-        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    // A job file stands for a command line.
+    let words = match sweep::job::expand(env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => command
+            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .exit(),
+    };
+    let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
+        .unwrap_or_else(|error| error.exit());
     match cli.color {
         // What anstream finds out by itself.
         Colour::Auto => {}
@@ -52,13 +60,28 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Compare(flags) => {
-            let settings = flags.settings().unwrap_or_else(|text| {
-                let compare = command
-                    .find_subcommand_mut("compare")
-                    .expect("it was just parsed");
-                compare.error(ErrorKind::ValueValidation, text).exit()
-            });
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "compare", text));
             run_compare(&settings)
+        }
+        Command::Floor(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "floor", text));
+            floor::command::run(&settings, &command_line())
+        }
+        Command::Storm(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "storm", text));
+            storm::command::run(&settings, &command_line())
+        }
+        Command::Sweep(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "sweep", text));
+            sweep::command::run(&settings, &command_line(), &words)
         }
     };
     outcome.unwrap_or_else(|error| {
@@ -66,6 +89,14 @@ fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Ends with a usage error of a subcommand.
+fn usage(command: &mut clap::Command, subcommand: &str, text: String) -> ! {
+    let subcommand = command
+        .find_subcommand_mut(subcommand)
+        .expect("it was just parsed");
+    subcommand.error(ErrorKind::ValueValidation, text).exit()
 }
 
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {

@@ -93,9 +93,9 @@ impl Page {
         let mut page = match &saved.kind {
             Kind::Run(run, log) => run::page(run, log.as_ref()),
             Kind::Compare(comparison, latencies) => compare::page(comparison, latencies),
-            Kind::Sweep(sweep) => sweep::page(sweep),
+            Kind::Sweep(sweep) => sweep::page(&as_value(sweep)),
             Kind::FindRate(search) => find_rate::page(search),
-            Kind::Storm(storm, logs) => storm::page(storm, logs),
+            Kind::Storm(storm, logs) => storm::page(&as_value(storm), logs),
             Kind::Doctor(examination) => doctor::page(examination),
             Kind::Log(log) => log::page(log, &saved.file),
         };
@@ -132,6 +132,11 @@ impl Page {
         self.files_left_out
             .extend(missing.map(|name| format!("{name} (it was not beside the result)")));
     }
+}
+
+/// A result file as the fields that it has.
+fn as_value(file: &impl Serialize) -> serde_json::Value {
+    serde_json::to_value(file).expect("plain data with text keys has a JSON form")
 }
 
 /// The data files of a result's folder and of its `blocks/`, in the order of their names.

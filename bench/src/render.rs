@@ -15,6 +15,7 @@ use crate::{
     page::{Page, csv, html, markdown, svg, text},
     report,
     saved::{Kind, Saved},
+    storm, sweep,
 };
 
 /// A form.
@@ -90,6 +91,8 @@ fn plain(saved: &Saved) -> String {
     match &saved.kind {
         Kind::Run(run, _) => run_report::text(run),
         Kind::Compare(comparison, _) => report::text(comparison),
+        Kind::Sweep(sweep) => sweep::text::text(sweep),
+        Kind::Storm(storm, _) => storm::text::text(storm),
         Kind::Doctor(examination) => examination.text(),
         _ => text::text(&Page::of(saved)),
     }

@@ -20,6 +20,8 @@ use crate::{
     doctor::{self, Examination},
     file::{self as compare_file, Comparison},
     results::BLOCKS,
+    storm::file::{self as storm_file, StormFile},
+    sweep::file::{self as sweep_file, SweepFile},
 };
 use error::{FileError, Reason};
 use hlog::Log;
@@ -56,12 +58,12 @@ pub enum Kind {
     Run(Box<RunFile>, Option<Log>),
     /// A comparison, with each arm's latencies over all valid blocks.
     Compare(Box<Comparison>, BTreeMap<String, Histogram<u64>>),
-    /// A sweep; its points are read as they come.
-    Sweep(Value),
+    /// A sweep.
+    Sweep(Box<SweepFile>),
     /// A search for the highest rate.
     FindRate(Value),
     /// Connection storms, with the histograms of each level.
-    Storm(Value, BTreeMap<String, Log>),
+    Storm(Box<StormFile>, BTreeMap<String, Log>),
     /// The doctor's findings.
     Doctor(Box<Examination>),
     /// A histogram log without a run file.
@@ -113,9 +115,9 @@ impl Saved {
 enum Bare {
     Run(Box<RunFile>),
     Compare(Box<Comparison>),
-    Sweep(Value),
+    Sweep(Box<SweepFile>),
     FindRate(Value),
-    Storm(Value),
+    Storm(Box<StormFile>),
     Doctor(Box<Examination>),
 }
 
@@ -177,14 +179,14 @@ fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
     if known(doctor::SCHEMA) {
         return Ok(Bare::Doctor(typed(value, file)?));
     }
-    let listed = |key: &str| match value[key].is_array() {
-        true => Ok(()),
-        false => Err(Reason::Damaged(format!("it has no {key}")).of(file)),
-    };
+    if known(sweep_file::SCHEMA) {
+        return Ok(Bare::Sweep(typed(value, file)?));
+    }
+    if known(storm_file::SCHEMA) {
+        return Ok(Bare::Storm(typed(value, file)?));
+    }
     match schema {
-        "echometer.sweep/1" => listed("points").map(|()| Bare::Sweep(value)),
         "echometer.find-rate/1" => Ok(Bare::FindRate(value)),
-        "echometer.storm/1" => listed("levels").map(|()| Bare::Storm(value)),
         other => Err(unknown_schema(other).of(file)),
     }
 }
@@ -283,7 +285,7 @@ mod tests {
             ),
             (
                 "{\"schema\": \"echometer.sweep/1\"}",
-                "damaged: it has no points",
+                "damaged: missing field",
             ),
             (
                 "{\"schema\": \"vegeta/1\"}",

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod counters;
 pub mod cpus;
 pub mod fitness;
+pub mod interrupts;
 pub mod kernel;
 pub mod limits;
 pub mod machine;

@@ -15,9 +15,11 @@ mod event;
 mod features;
 mod gather;
 mod listener;
+mod pools;
 mod ring;
 mod setup;
 mod slots;
+mod tcp_info;
 mod token;
 mod trials;
 
@@ -29,4 +31,5 @@ pub use listener::{can_listen, listen};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use slots::Slot;
+pub use tcp_info::tcp_retransmits;
 pub use trials::{Offer, check_bytes, offers};

@@ -58,9 +58,9 @@ fn the_texts_are_as_they_were_and_fit_80_columns() {
             .find(|line| 80 < line.chars().count() && line.trim().contains(' '));
         assert_eq!(long, None, "{name}");
         assert!(!shown.contains('\x1b'), "no colour in a pipe");
-        golden(&format!("{name}.txt"), &shown);
+        golden(&format!("report-{name}.txt"), &shown);
         let shown = report(&[path.as_os_str(), "--format".as_ref(), "markdown".as_ref()]);
-        golden(&format!("{name}.md"), &shown);
+        golden(&format!("report-{name}.md"), &shown);
         let shown = report(&[path.as_os_str(), "--format".as_ref(), "csv".as_ref()]);
         let columns = shown.lines().next().expect("a head").split(',').count();
         assert!(1 < columns && 1 < shown.lines().count(), "{name}: {shown}");

@@ -39,9 +39,9 @@ pub(crate) fn all(folder: &Path) -> Vec<Fixture> {
     vec![
         fixture("compare", compare(), 3, 7, true),
         fixture("run", run_of(folder), 4, 0, true),
-        fixture("sweep", made_up(folder, "sweep.json"), 5, 3, true),
+        fixture("sweep", made_up(folder, "sweep.json"), 5, 7, true),
         fixture("find-rate", made_up(folder, "find-rate.json"), 1, 0, true),
-        fixture("storm", storm(folder), 3, 0, true),
+        fixture("storm", storm(folder), 3, 0, false),
         fixture("log", log(folder), 2, 0, false),
     ]
 }
