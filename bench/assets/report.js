@@ -45,8 +45,13 @@
     return [low - room, high + room];
   };
   // Upwards, straight scales begin at nothing unless the lines are far from it: then their differences would be lost.
-  const upwards = (scale) => (u, low, high) => {
-    if (scale === "log" || low == null) return range(scale)(u, low, high);
+  const upwards = (chart) => (u, lowest, highest) => {
+    const scale = chart.y.scale;
+    if (lowest == null) return range(scale)(u, lowest, highest);
+    // Intervals belong to the picture.
+    const ends = chart.series.flatMap((line) => line.points.flatMap((point) => [point.low, point.high])).filter((end) => end != null);
+    const [low, high] = [Math.min(lowest, ...ends), Math.max(highest, ...ends)];
+    if (scale === "log") return range(scale)(u, low, high);
     return low > 0.6 * high ? range(scale)(u, low, high) : [0, high * 1.08];
   };
 
@@ -129,7 +134,7 @@
       height: 320,
       scales: {
         x: { time: false, distr: chart.x.scale === "log" ? 3 : 1, range: range(chart.x.scale) },
-        y: { distr: chart.y.scale === "log" ? 3 : 1, range: upwards(chart.y.scale) },
+        y: { distr: chart.y.scale === "log" ? 3 : 1, range: upwards(chart) },
       },
       axes: [
         axis(chart.x, { ...decades(chart.x), space: 60, ...byName }),
@@ -145,7 +150,7 @@
           spanGaps: true,
           paths: line.dots ? () => null : line.steps ? uPlot.paths.stepped({ align: 1 }) : undefined,
           fill: line.steps ? COLOURS[at % COLOURS.length] + "33" : undefined,
-          points: { show: line.dots || line.points.length < 40, size: line.dots ? 8 : 5, fill: COLOURS[at % COLOURS.length] },
+          points: { show: line.dots || (!line.steps && line.points.length < 40), size: line.dots ? 8 : 5, fill: COLOURS[at % COLOURS.length] },
           value: (u, value) => write(chart, chart.y.unit)(value),
         })),
       ],

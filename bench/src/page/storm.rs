@@ -45,6 +45,7 @@ pub(super) fn page(storm: &Value, logs: &BTreeMap<String, Log>) -> Page {
         let mut chart = connect_times(&shown, linear);
         chart.id = id.into();
         chart.title = title.into();
+        chart.x.label = title.to_lowercase();
         page.charts.push(chart);
     }
     page.charts.push(by_backlog(storm, &levels));

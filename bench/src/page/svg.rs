@@ -99,7 +99,7 @@ fn draw_chart(chart: &Chart, area: &Area<'_>) -> Result<(), Fault> {
     for (series, index) in chart.series.iter().zip(0_usize..) {
         let colour = COLOURS[index % COLOURS.len()];
         let points = series.points.iter().map(|point| (point.x, point.y));
-        if series.dots || series.points.len() < 40 {
+        if series.dots || (!series.steps && series.points.len() < 40) {
             let dots = points.clone().map(|at| Circle::new(at, 3, colour.filled()));
             canvas.draw_series(dots)?;
         }

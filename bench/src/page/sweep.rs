@@ -238,6 +238,11 @@ fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) ->
     }
 }
 
+/// A metric's name for people.
+fn words(name: &str) -> String {
+    name.replace("p99_9", "p99.9").replace('_', " ")
+}
+
 /// Whether values are so far apart that on an even scale the small ones could not be told from nothing.
 fn is_wide(series: &[Series]) -> bool {
     let values = || {
@@ -335,9 +340,7 @@ fn forests(keys: &[String], points: &[&Value], margin: f64) -> Vec<Forest> {
         .iter()
         .flat_map(|point| point["metrics"].as_array().into_iter().flatten())
         .find(|metric| metric["primary"] == true);
-    let primary = primary.map_or_else(String::new, |metric| {
-        shown(&metric["name"]).replace('_', " ")
-    });
+    let primary = primary.map_or_else(String::new, |metric| words(&shown(&metric["name"])));
     let forest = |id: &str, title: String, rows| Forest {
         id: id.into(),
         title,
@@ -397,7 +400,7 @@ fn table(keys: &[String], points: &[&Value]) -> Table {
             let mut row: Vec<Cell> = levels.collect();
             row.extend([
                 Cell::text(shown(&metric["arm"])),
-                Cell::text(format!("{}{star}", name.replace('_', " "))),
+                Cell::text(format!("{}{star}", words(name))),
                 cell(name, value_of(metric)),
                 cell(name, number(metric, &["value_low"])),
                 cell(name, number(metric, &["value_high"])),

@@ -112,15 +112,15 @@ impl Browser {
     /// Opens a page from disk in a window of `width`, by day or by night, and waits until it is there.
     pub(crate) fn open(&mut self, page: &Path, width: u32, dark: bool) -> Tab<'_> {
         self.events.clear();
-        let target = self.ask(None, "Target.createTarget", json!({"url": "about:blank"}));
+        let target = self.ask(None, "Target.createTarget", &json!({"url": "about:blank"}));
         let attached = self.ask(
             None,
             "Target.attachToTarget",
-            json!({"targetId": target["targetId"], "flatten": true}),
+            &json!({"targetId": target["targetId"], "flatten": true}),
         );
         let session = attached["sessionId"].as_str().expect("a name").to_owned();
         for domain in ["Page", "Runtime", "Log", "Network"] {
-            self.ask(Some(&session), &format!("{domain}.enable"), json!({}));
+            self.ask(Some(&session), &format!("{domain}.enable"), &json!({}));
         }
         let phone = width < 600;
         let metrics =
@@ -128,14 +128,14 @@ impl Browser {
         self.ask(
             Some(&session),
             "Emulation.setDeviceMetricsOverride",
-            metrics,
+            &metrics,
         );
         let scheme = if dark { "dark" } else { "light" };
         let media = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
-        self.ask(Some(&session), "Emulation.setEmulatedMedia", media);
+        self.ask(Some(&session), "Emulation.setEmulatedMedia", &media);
         let path = fs::canonicalize(page).expect("the page is there");
         let url = format!("file://{}", path.display());
-        self.ask(Some(&session), "Page.navigate", json!({"url": url}));
+        self.ask(Some(&session), "Page.navigate", &json!({"url": url}));
         self.wait_for("Page.loadEventFired");
         Tab {
             browser: self,
@@ -145,7 +145,7 @@ impl Browser {
     }
 
     /// Sends a command and gives its result.
-    fn ask(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
+    fn ask(&mut self, session: Option<&str>, method: &str, params: &Value) -> Value {
         self.next += 1;
         let mut message = json!({"id": self.next, "method": method, "params": params});
         if let Some(session) = session {
@@ -202,7 +202,7 @@ impl Tab<'_> {
         let params = json!({"expression": script, "returnByValue": true, "awaitPromise": true});
         let answer = self
             .browser
-            .ask(Some(&self.session), "Runtime.evaluate", params);
+            .ask(Some(&self.session), "Runtime.evaluate", &params);
         assert!(
             answer["exceptionDetails"].is_null(),
             "{script}: {}",
@@ -217,7 +217,7 @@ impl Tab<'_> {
             let params =
                 json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
             self.browser
-                .ask(Some(&self.session), "Input.dispatchKeyEvent", params);
+                .ask(Some(&self.session), "Input.dispatchKeyEvent", &params);
         }
     }
 
@@ -251,7 +251,7 @@ impl Tab<'_> {
         let params = json!({"captureBeyondViewport": true});
         let answer = self
             .browser
-            .ask(Some(&self.session), "Page.captureScreenshot", params);
+            .ask(Some(&self.session), "Page.captureScreenshot", &params);
         let data = answer["data"].as_str().expect("a picture");
         BASE64_STANDARD.decode(data).expect("base64")
     }
