@@ -5,6 +5,7 @@ pub mod compare;
 pub mod doctor;
 pub mod floor;
 pub mod groups;
+pub mod report;
 pub mod selftest;
 pub mod storm;
 pub mod sweep;
@@ -13,6 +14,8 @@ pub mod trace;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use echometer_loadgen::flags::with_default_help;
+
+use crate::manual::grouped;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 pub use floor::{FloorFlags, FloorSettings};
@@ -45,7 +48,7 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command()
+        let command = Self::command()
             .mut_subcommand("compare", |compare| {
                 let compare = compare
                     .mut_arg("duration", |flag| {
@@ -85,7 +88,8 @@ impl Cli {
                         flag.help("Makes the orders, schedule and payload repeatable")
                     });
                 with_default_help(sweep, &sweep::load_defaults(false, false))
-            })
+            });
+        grouped(command)
     }
 }
 
@@ -121,6 +125,21 @@ pub enum Command {
     /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorFlags),
+    /// Show a saved result: a page in one file, text, data or figures
+    #[command(after_help = report::REPORT_EXAMPLES)]
+    Report(report::ReportFlags),
+    /// Make one histogram log of several, every count kept
+    #[command(after_help = report::MERGE_EXAMPLES)]
+    Merge(report::MergeFlags),
+    /// Write a result's histograms and tables for other tools: .hgrm and CSV
+    #[command(after_help = report::EXPORT_EXAMPLES)]
+    Export(report::ExportFlags),
+    /// Print the completions for a shell
+    #[command(after_help = report::COMPLETIONS_EXAMPLES)]
+    Completions(report::CompletionsFlags),
+    /// Print the manual as man pages
+    #[command(after_help = report::MAN_EXAMPLES)]
+    Man(report::ManFlags),
     /// The backlog laboratory: many connects at once against servers with different listen backlogs
     ///
     /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
