@@ -14,6 +14,7 @@ pub mod chart;
 pub mod compare;
 pub mod figures;
 pub mod file;
+pub mod find_rate;
 pub mod flags;
 pub mod fleet_client;
 pub mod floor;

@@ -13,6 +13,7 @@ use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
     compare::{Finished, compare},
+    find_rate,
     flags::{Cli, Command, CompareSettings},
     floor, guard, report, storm, sweep,
 };
@@ -45,6 +46,12 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::FindRate(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "find-rate", text));
+            find_rate::command::run(&settings, &command_line())
         }
         Command::Storm(flags) => {
             let settings = flags
