@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{cpus::CpuList, machine::Facts};
+use echometer_host::{cpus::CpuList, fitness::Finding, machine::Facts};
 use echometer_loadgen::Plan;
 
 use crate::{
@@ -42,6 +42,9 @@ pub struct Comparison {
     pub seed: u64,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each arm's server as it was started last.
     pub commands: Vec<CommandEntry>,
     /// Every block, invalid ones too.

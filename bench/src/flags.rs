@@ -2,13 +2,14 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod doctor;
 pub mod find_rate;
 pub mod floor;
 pub mod groups;
 pub mod storm;
 pub mod sweep;
 
-use clap::{CommandFactory, Parser, Subcommand, builder::Resettable};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 
 use echometer_loadgen::flags::with_default_help;
 
@@ -22,6 +23,17 @@ pub use sweep::{SweepFlags, SweepSettings};
 #[derive(Debug, Parser)]
 #[command(name = "echometer", version, max_term_width = 100)]
 pub struct Cli {
+    /// Whether text is coloured; it says the same without
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Colour,
+
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
@@ -93,6 +105,17 @@ impl Cli {
     }
 }
 
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In files and pipes too.
+    Always,
+    /// Never.
+    Never,
+}
+
 /// What the program can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -111,6 +134,9 @@ pub enum Command {
     /// can go below as long as it uses TCP over sockets.
     #[command(after_help = floor::EXAMPLES)]
     Floor(FloorFlags),
+    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
     /// The highest rate at which an objective such as p99<200us holds, with its interval
     ///
     /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,

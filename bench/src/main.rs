@@ -13,8 +13,8 @@ use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
     compare::{Finished, compare},
-    find_rate,
-    flags::{Cli, Command, CompareSettings},
+    doctor, find_rate,
+    flags::{Cli, Colour, Command, CompareSettings, doctor::DoctorFlags},
     floor, guard, report, storm, sweep,
 };
 use echometer_host::signals::Stop;
@@ -30,7 +30,14 @@ fn main() -> ExitCode {
     };
     let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
         .unwrap_or_else(|error| error.exit());
+    match cli.color {
+        // What anstream finds out by itself.
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
     let outcome = match cli.command {
+        Command::Doctor(flags) => run_doctor(&flags),
         Command::Guard => {
             guard::stand(io::stdin().lock());
             return ExitCode::SUCCESS;
@@ -98,6 +105,25 @@ fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::from(finished.exit_code(settings.decide)))
+}
+
+fn run_doctor(flags: &DoctorFlags) -> anyhow::Result<ExitCode> {
+    let examination = doctor::examine(flags.purpose());
+    print(&match flags.json {
+        true => examination.to_json(),
+        false => report::coloured(&examination.text()),
+    })?;
+    Ok(ExitCode::from(if examination.failed() { 3 } else { 0 }))
+}
+
+/// Prints in colour where that is wanted. Who closes our output early (`| head`) has seen enough: that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The table in colour where colour is wanted, and the file to open.

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use echometer_host::{clock, counters::IrqTimeAccounting, machine::Facts};
+use echometer_host::{clock, counters::IrqTimeAccounting, fitness, machine::Facts};
 use echometer_loadgen::plan::{Load, Plan};
 
 use crate::{
     analysis::{Status, Terms, Trust, analyse},
-    block_files,
+    block_files, doctor,
     figures::BlockFigures,
     file::{ArmEntry, CommandEntry, Comparison, DesignEntry, FILE_NAME, SCHEMA},
     flags::CompareSettings,
@@ -87,6 +87,7 @@ impl Record {
                 load,
             },
             seed: settings.load.seed,
+            doctor: doctor::for_comparison(settings, placement, &machine),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),
@@ -191,6 +192,9 @@ impl Record {
         let analysis = analyse(&self.terms, &self.comparison.blocks);
         self.comparison.metrics = analysis.metrics;
         self.comparison.verdict = analysis.verdict;
+        self.comparison
+            .verdict
+            .object(fitness::objections(&self.comparison.doctor));
         self.comparison
             .verdict
             .warnings

@@ -118,15 +118,26 @@ pub fn coloured(text: &str) -> String {
         ("undecided", "\x1b[33m"),
         ("invalid", "\x1b[33m"),
     ];
+    // The doctor's grades are the first word of a line, with blanks up to the tenth column.
+    const GRADES: [(&str, &str); 4] = [
+        ("PASS     ", "\x1b[32m"),
+        ("WARN     ", "\x1b[33m"),
+        ("FAIL     ", "\x1b[31m"),
+        ("unknown  ", "\x1b[33m"),
+    ];
     let mut painted = String::with_capacity(text.len() + 64);
     for line in text.lines() {
+        let grade = GRADES.iter().find_map(|(word, colour)| {
+            let rest = line.strip_prefix(word)?;
+            Some(format!("{colour}{word}\x1b[0m{rest}"))
+        });
         // In a table's row the verdict is the last word, with blanks before it.
         let verdict = WORDS.iter().find_map(|(word, colour)| {
             let row = line.trim_end().strip_suffix(word)?;
             row.ends_with("  ")
                 .then(|| format!("{row}{colour}{word}\x1b[0m"))
         });
-        painted.push_str(verdict.as_deref().unwrap_or(line));
+        painted.push_str(grade.or(verdict).as_deref().unwrap_or(line));
         painted.push('\n');
     }
     painted

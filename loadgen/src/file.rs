@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{machine::Facts, sockets::SynSchedule};
+use echometer_host::{fitness::Finding, machine::Facts, sockets::SynSchedule};
 
 use crate::{connects::Connects, plan::Plan, source::Sources, verdict::Verdict};
 
@@ -25,6 +25,9 @@ pub struct RunFile {
     pub plan: Plan,
     /// On what machine the client ran.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// Who was loaded.
     pub server: Server,
     /// The window in lines of [`Plan::interval`], the last perhaps shorter.

@@ -339,6 +339,7 @@ mod tests {
                 ..Plan::default()
             },
             machine: Facts::default(),
+            doctor: Vec::new(),
             server: Server { target: "127.0.0.1:7777".to_owned() },
             intervals: Vec::new(),
             end: End {

@@ -12,6 +12,7 @@ use echometer_host::{
     clock::DateTime,
     counters::{CpuTimes, cpu_times},
     cpus,
+    fitness::{self, Purpose, Use},
     machine::Facts,
     signals::Stop,
     sockets::syn_schedule,
@@ -26,7 +27,7 @@ use crate::{
     file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary, SynRetransmits},
     fleet::{DriveError, Fleet, FleetError, OpenError},
     histogram_log,
-    plan::{Load, Plan},
+    plan::{Engine, Load, Plan},
     recorder::{Membership, OpenLoop, Window},
     source::Sources,
     tally::{Interval, Phase, Tally},
@@ -136,17 +137,21 @@ pub fn run(
     fleet.close(session);
 
     let open = plan.load != Load::Closed;
-    let verdict = judge(&Evidence {
+    let mut verdict = judge(&Evidence {
         tally: &tally,
         open,
         steal_ratio,
         fallback: fleet.fallback(),
     });
+    let machine = Facts::read();
+    let doctor = fitness::at_a_glance(&machine, purpose(plan));
+    verdict.object(fitness::objections(&doctor));
     let file = RunFile {
         schema: SCHEMA.to_owned(),
         started_at: rfc3339(window_at),
         plan: plan.clone(),
-        machine: Facts::read(),
+        machine,
+        doctor,
         server: Server {
             target: target.name().to_owned(),
         },
@@ -184,6 +189,19 @@ pub fn run(
 struct Connected {
     before: Connects,
     sources: Option<Sources>,
+}
+
+/// What the client's side of the machine must be fit for. The server may be elsewhere, so that one cpu is enough.
+fn purpose(plan: &Plan) -> Purpose {
+    Purpose {
+        cpus: plan.workers.iter().flatten().copied().collect(),
+        cpus_min: 1,
+        connections: None,
+        engine: match plan.engine {
+            Engine::Uring => Use::Uring,
+            Engine::Epoll | Engine::Auto => Use::Epoll,
+        },
+    }
 }
 
 #[allow(

@@ -21,6 +21,16 @@ pub struct Verdict {
     pub warnings: Vec<String>,
 }
 
+impl Verdict {
+    /// Takes reasons from the machine for not believing the run; none changes nothing.
+    pub fn object(&mut self, reasons: Vec<String>) {
+        if !reasons.is_empty() {
+            self.status = self.status.min(Status::Noisy);
+            self.reasons.extend(reasons);
+        }
+    }
+}
+
 /// What is wrong with a run, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

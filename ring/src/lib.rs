@@ -15,6 +15,7 @@ mod event;
 mod features;
 mod gather;
 mod listener;
+mod pools;
 mod ring;
 mod setup;
 mod slots;

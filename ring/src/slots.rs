@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::event::Payload;
+use crate::pools::Group;
 use crate::token::Op;
 
 /// Where a ring keeps one file: a socket, a listener, an eventfd. Below 2^24.
@@ -40,8 +41,11 @@ pub(crate) struct State {
     pub(crate) cancelling: bool,
     /// A connect is in flight.
     pub(crate) connecting: bool,
-    /// A receive filled a whole buffer since the last one was armed: more than one buffer's worth may be waiting.
-    pub(crate) filled: bool,
+    /// The connection has brought more at a time than a small buffer holds since its receive was armed: the next one is
+    /// armed for much.
+    pub(crate) much: bool,
+    /// Which buffers the armed receive picks from.
+    pub(crate) group: Group,
     /// The slot's number was our choice and not the kernel's.
     chosen_here: bool,
     /// The close of its last file was asked for and is not done: a new file put here now would be what it hits.
@@ -65,7 +69,8 @@ impl State {
             life: Life::Vacant,
             armed: None,
             connecting: false,
-            filled: false,
+            much: false,
+            group: Group::Small,
             chosen_here: false,
             closing_file: false,
             cancelling: false,
@@ -81,7 +86,8 @@ impl State {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
         self.connecting = false;
-        self.filled = false;
+        self.much = false;
+        self.group = Group::Small;
         self.chosen_here = false;
         self.closing_file = false;
         self.life = Life::Open;

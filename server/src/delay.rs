@@ -13,6 +13,10 @@ use rand_distr::Exp1;
 
 use echometer_host::units;
 
+/// How much before a delayed echo is due a worker wakes, to spin from then on: a thread that wakes from sleep is late by
+/// 30 to 120 us on a virtual machine, and a calibration server may not be.
+pub const WAKE_LEAD_NS: u64 = 150_000;
+
 /// How much later than it could a server echoes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Delay {

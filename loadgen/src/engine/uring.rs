@@ -78,6 +78,7 @@ pub(crate) fn config(
         recv_bytes_max: dials.map_or(i32::MAX as u32, |life_bytes| {
             life_bytes.clamp(1, i32::MAX as u64) as u32
         }),
+        ..Config::default()
     }
 }
 

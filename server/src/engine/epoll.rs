@@ -21,6 +21,7 @@ use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
 use crate::counters::AcceptError;
+use crate::delay::WAKE_LEAD_NS;
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::wait::Patience;
@@ -38,10 +39,6 @@ const ACCEPTS_PER_TURN: usize = 64;
 
 /// How long the listener rests at a descriptor limit if no connection of this worker is closed meanwhile.
 const PARK_NS: u64 = 100_000_000;
-
-/// How much before a delayed echo is due the timer wakes the worker, which then spins: a thread that wakes from sleep
-/// is late by 30 to 120 us on a virtual machine.
-const TIMER_LEAD_NS: u64 = 150_000;
 
 /// Epoll needs nothing that a kernel of this century lacks.
 pub fn available(_: &Config) -> Result<(), Unavailable> {
@@ -441,7 +438,7 @@ impl<'a> Readiness<'a> {
                 return Ok(());
             };
             let now = now_ns();
-            let wake_ns = due_ns.saturating_sub(TIMER_LEAD_NS);
+            let wake_ns = due_ns.saturating_sub(WAKE_LEAD_NS);
             if now < wake_ns {
                 let timer = self.timer.as_mut().expect("what is delayed has a timer");
                 return timer.arm(wake_ns, &self.worker.counters.enters);
@@ -465,7 +462,7 @@ impl<'a> Readiness<'a> {
                 .shared
                 .delayed
                 .next_due()
-                .is_some_and(|due_ns| due_ns < now_ns() + TIMER_LEAD_NS)
+                .is_some_and(|due_ns| due_ns < now_ns() + WAKE_LEAD_NS)
         {
             return Some(NO_WAIT);
         }
