@@ -37,7 +37,8 @@ def next_folder(parent):
 
 
 def connections(run):
-    return run["design"]["load"]["connections"]
+    n = run["design"]["load"]["connections"]
+    return "1 connection" if n == 1 else f"{n:,} connections"
 
 
 def metric(run, arm, name):
@@ -57,7 +58,7 @@ def table(runs):
         f"Server CPU a message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
         f" kernel {machine['kernel']}, one cpu a side, commit {machine.get('commit') or 'unknown'}.",
         "",
-        "| engine | " + " | ".join(f"{connections(run):,} connections" for _, run in runs) + " |",
+        "| engine | " + " | ".join(connections(run) for _, run in runs) + " |",
         "|---|" + "---|" * len(runs),
     ]
     for arm in arms:
@@ -109,7 +110,7 @@ def chart(runs):
                 svg.append(f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{y(entry["ci_low"]):.1f}"'
                            f' y2="{y(entry["ci_high"]):.1f}" stroke="black"/>')
         if place == 0:
-            svg.append(f'<text x="{x + 58:.0f}" y="{base + 18}" text-anchor="middle">{connections(run):,} connections</text>')
+            svg.append(f'<text x="{x + 58:.0f}" y="{base + 18}" text-anchor="middle">{connections(run)}</text>')
     for place, arm in enumerate(arms):
         svg.append(f'<rect x="{width - 82}" y="{40 + 18 * place}" width="10" height="10" fill="{COLOURS[place % len(COLOURS)]}"/>')
         svg.append(f'<text x="{width - 68}" y="{49 + 18 * place}">{arm}</text>')

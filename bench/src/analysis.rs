@@ -84,6 +84,16 @@ pub struct Trust {
     pub warnings: Vec<String>,
 }
 
+impl Trust {
+    /// Takes reasons from elsewhere for not trusting it; none changes nothing.
+    pub fn object(&mut self, reasons: Vec<String>) {
+        if !reasons.is_empty() {
+            self.status = Status::Invalid;
+            self.reasons.extend(reasons);
+        }
+    }
+}
+
 /// See [`Trust`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -401,6 +411,7 @@ mod tests {
                         .iter()
                         .map(|&name| (name.to_owned(), METRICS.into_iter().map(all).collect()))
                         .collect(),
+                    floor: None,
                 }
             })
             .collect()

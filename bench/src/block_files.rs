@@ -11,6 +11,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use echometer_loadgen::histogram_log;
 
 use crate::{
+    floor::{FloorSlice, LABEL},
     results::{BLOCKS, ResultFolder, hlog_name},
     slices::{ArmBlock, Block},
 };
@@ -26,6 +27,20 @@ pub fn write(
     block: &Block,
     names: &[String],
 ) -> io::Result<()> {
+    write_part(folder, index, "slices", block, names)
+}
+
+/// As [`write()`], of a block that is measured in parts: the table is `blocks/003-PART.csv`.
+///
+/// # Errors
+/// The files can't be written.
+pub fn write_part(
+    folder: &ResultFolder,
+    index: usize,
+    part: &str,
+    block: &Block,
+    names: &[String],
+) -> io::Result<()> {
     for (name, arm) in names
         .iter()
         .zip(&block.arms)
@@ -34,7 +49,7 @@ pub fn write(
         folder.write(&hlog_name(index, name), &histogram(arm)?)?;
     }
     folder.write(
-        &format!("{BLOCKS}/{index:03}-slices.csv"),
+        &format!("{BLOCKS}/{index:03}-{part}.csv"),
         slices_csv(block, names).as_bytes(),
     )
 }
@@ -63,7 +78,24 @@ fn slices_csv(block: &Block, names: &[String]) -> String {
          server_cpus_busy_ns,server_cpus_softirq_ns,server_cpus_steal_ns\n",
     );
     let mut next = vec![0; block.arms.len()];
+    let mut floor = block.floor.iter();
     for &arm in &block.order {
+        if arm == block.arms.len() {
+            // Its messages are the echoes of either side, and its CPU time holds the syscalls.
+            if let Some((cycle, slice)) = floor.next() {
+                let FloorSlice {
+                    echoes,
+                    cpu_ns,
+                    span_ns,
+                    ..
+                } = slice;
+                let _ = writeln!(
+                    text,
+                    "{cycle},{LABEL},{echoes},{echoes},{span_ns},{span_ns},{cpu_ns},,,,,"
+                );
+            }
+            continue;
+        }
         // The slice during which a block broke off is in its order and has no figures.
         let Some(slice) = block.arms[arm].slices.get(next[arm]) else {
             continue;

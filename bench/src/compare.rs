@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::bail;
 use rand::{SeedableRng, rngs::StdRng};
 
-use echometer_host::{limits, machine::Facts, signals::Stop};
+use echometer_host::{counters::IrqTimeAccounting, limits, machine::Facts, signals::Stop};
 use echometer_loadgen::{Fleet, Plan, plan::Load};
 
 use crate::{
@@ -13,7 +13,8 @@ use crate::{
     file::{Comparison, FILE_NAME},
     flags::CompareSettings,
     fleet_client::FleetClient,
-    placement::place,
+    floor::{self, Floor, multiples::FloorEntry},
+    placement::{Placement, place},
     progress::Progress,
     record::{REPORT_NAME, Record},
     results::ResultFolder,
@@ -71,6 +72,9 @@ pub fn compare(
         "compare",
         FILE_NAME,
     )?;
+    let floor = settings
+        .floor
+        .then(|| floor_beside(settings, &load, &placement, &machine));
     let mut record = Record::new(
         settings,
         &placement,
@@ -79,11 +83,15 @@ pub fn compare(
         folder.clone(),
         command_line,
     );
+    let floor = floor.and_then(|(entry, floor)| {
+        record.floor(entry);
+        floor
+    });
     if let Some(why) = fleet.fallback() {
         record.note(format!("the client uses epoll: {why}"));
     }
     let mut servers = Servers::new(launcher, settings.arms.clone(), folder.clone());
-    let mut client = FleetClient::new(fleet, settings.arms.len());
+    let mut client = FleetClient::new(fleet, settings.arms.len()).with_floor(floor);
     let outcome = run_blocks(settings, &mut record, &mut client, &mut servers, &|| {
         stop.requested()
     });
@@ -96,6 +104,38 @@ pub fn compare(
         comparison: record.comparison,
         report: folder.join(REPORT_NAME),
     })
+}
+
+/// The floor that fits this comparison, and how it will stand in the file; or why there is none.
+fn floor_beside(
+    settings: &CompareSettings,
+    load: &Plan,
+    placement: &Placement,
+    machine: &Facts,
+) -> (FloorEntry, Option<Floor>) {
+    let withheld = |reason| (FloorEntry::withheld(Some(reason)), None);
+    let Some(cpu) = placement.server.first() else {
+        return withheld("no server runs here: their CPU is unknown".to_owned());
+    };
+    if machine.irq_time_accounting == Some(IrqTimeAccounting::On) {
+        return withheld(
+            "this kernel accounts for interrupts apart (irq time accounting), so that most of TCP's work would be \
+             missing from it"
+                .to_owned(),
+        );
+    }
+    let pairs = match floor::pairs_for(load) {
+        Ok(pairs) => pairs,
+        Err(reason) => return withheld(reason),
+    };
+    let sockets = u64::from(load.connections) * settings.arms.len() as u64 + 256;
+    match Floor::start(cpu, &pairs, sockets) {
+        Ok(floor) => {
+            let notes = floor::caveats(load);
+            (FloorEntry::planned(cpu, &pairs, notes), Some(floor))
+        }
+        Err(error) => withheld(error.to_string()),
+    }
 }
 
 impl Finished {
@@ -127,8 +167,17 @@ fn run_blocks(
     arms: &mut impl Arms,
     stop: &dyn Fn() -> bool,
 ) -> anyhow::Result<()> {
-    let plan = slice_plan(settings);
-    let block_time = (plan.measured + plan.warmup + START_AND_STOP) * plan.arms as u32;
+    let floor = record.has_floor();
+    let plan = SlicePlan {
+        floor,
+        ..slice_plan(settings)
+    };
+    let block_time = (plan.measured + plan.warmup + START_AND_STOP) * plan.arms as u32
+        + if floor {
+            plan.measured / 4
+        } else {
+            Duration::ZERO
+        };
     let mut progress = Progress::new(
         record.names.clone(),
         settings.blocks,
@@ -187,6 +236,7 @@ fn slice_plan(settings: &CompareSettings) -> SlicePlan {
         slice_min: settings.slice,
         measured: load.duration,
         warmup: load.warmup,
+        floor: false,
     }
 }
 

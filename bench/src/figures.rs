@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use echometer_loadgen::file::Summary;
 
 use crate::{
+    floor::{LABEL, multiples::FloorFigures},
     metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
     slices::{ArmBlock, Block, Slice},
     statistics::median,
@@ -19,7 +20,7 @@ use crate::{
 pub struct BlockFigures {
     /// Counted from 1, as its files are.
     pub index: usize,
-    /// Arms in the order of their slices.
+    /// Arms in the order of their slices; `(floor)` where it had its turn.
     pub order: Vec<String>,
     /// Whether it is part of the comparison.
     pub valid: bool,
@@ -31,6 +32,9 @@ pub struct BlockFigures {
     pub arms: BTreeMap<String, ArmFigures>,
     /// By the arm's name and the metric: arm / baseline in this block. Absent where it can't be had.
     pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
+    /// What an echo cost the kernel in this block; `null` where that was not measured.
+    #[serde(default)]
+    pub floor: Option<FloorFigures>,
 }
 
 /// What one arm did in one block.
@@ -119,7 +123,9 @@ impl BlockFigures {
                 .collect(),
             _ => BTreeMap::new(),
         };
-        let order = block.order.iter().map(|&arm| names[arm].clone()).collect();
+        let floor = FloorFigures::of(block, names).filter(|_| valid);
+        let name = |&arm: &usize| names.get(arm).map_or(LABEL, String::as_str).to_owned();
+        let order = block.order.iter().map(name).collect();
         Self {
             index,
             order,
@@ -128,6 +134,7 @@ impl BlockFigures {
             slice_ns: block.slice.as_nanos() as u64,
             arms,
             ratios,
+            floor,
         }
     }
 
@@ -142,12 +149,15 @@ impl BlockFigures {
             slice_ns: 0,
             arms: BTreeMap::new(),
             ratios: BTreeMap::new(),
+            floor: None,
         }
     }
 }
 
 impl ArmFigures {
-    fn of(arm: &ArmBlock, hlog: String, server_cpus: usize) -> Self {
+    /// The figures of an arm that had a slice or more. `hlog` is its histogram's file, `server_cpus` how many cpus its
+    /// server may use.
+    pub(crate) fn of(arm: &ArmBlock, hlog: String, server_cpus: usize) -> Self {
         let slices = &arm.slices;
         let total = |part: fn(&Slice) -> u64| slices.iter().map(part).sum::<u64>();
         let span_ns = total(|slice| slice.span_ns).max(1) as f64;
@@ -210,7 +220,9 @@ fn ratios(arm: &ArmBlock, baseline: &ArmBlock) -> BTreeMap<Metric, f64> {
         .collect()
 }
 
-fn ratio(metric: Metric, arm: &ArmBlock, baseline: &ArmBlock) -> Option<f64> {
+/// arm / baseline in one metric; `None` where it can't be had. CPU and rate are compared within cycles, so both must
+/// have had theirs in turns.
+pub(crate) fn ratio(metric: Metric, arm: &ArmBlock, baseline: &ArmBlock) -> Option<f64> {
     let a_message = |cpu_ns: u64, slice: &Slice| cpu_ns as f64 / slice.messages as f64;
     match metric {
         Metric::ServerCpuPerMessage => cycle_ratio(arm, baseline, |slice| {
@@ -326,6 +338,8 @@ mod tests {
             order: vec![0, 1, 1, 0],
             slice: Duration::from_millis(50),
             arms,
+            floor: Vec::new(),
+            floor_fault: None,
         }
     }
 

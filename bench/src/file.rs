@@ -3,13 +3,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{cpus::CpuList, machine::Facts};
+use echometer_host::{cpus::CpuList, fitness::Finding, machine::Facts};
 use echometer_loadgen::Plan;
 
 use crate::{
     analysis::{MetricResult, Trust},
     figures::BlockFigures,
     flags::Design,
+    floor::multiples::FloorEntry,
     metric::Metric,
 };
 
@@ -41,12 +42,18 @@ pub struct Comparison {
     pub seed: u64,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each arm's server as it was started last.
     pub commands: Vec<CommandEntry>,
     /// Every block, invalid ones too.
     pub blocks: Vec<BlockFigures>,
     /// One entry an arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
+    /// What an echo costs the kernel at least, and each server as a multiple of it; `null` where it was not asked for.
+    #[serde(default)]
+    pub floor: Option<FloorEntry>,
 }
 
 /// One arm.

@@ -2,22 +2,40 @@
 //! command; [`groups`] are what commands share.
 
 pub mod compare;
+pub mod doctor;
+pub mod floor;
 pub mod groups;
 pub mod selftest;
+pub mod storm;
+pub mod sweep;
 pub mod trace;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 
 use echometer_loadgen::flags::with_default_help;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use floor::{FloorFlags, FloorSettings};
 pub use selftest::{SelftestFlags, SelftestSettings};
+pub use storm::{StormFlags, StormSettings};
+pub use sweep::{SweepFlags, SweepSettings};
 pub use trace::{TraceFlags, TraceSettings, TraceTarget};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
 #[command(name = "echometer", version, max_term_width = 100)]
 pub struct Cli {
+    /// Whether text is coloured; it says the same without
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Colour,
+
     /// What is to be done.
     #[command(subcommand)]
     pub command: Command,
@@ -27,20 +45,59 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command().mut_subcommand("compare", |compare| {
-            let compare = compare
-                .mut_arg("duration", |flag| {
-                    flag.help("How long each arm is measured in a block: 3s, 500ms")
-                })
-                .mut_arg("warmup", |flag| {
-                    flag.help("Load on each arm before that, in every block")
-                })
-                .mut_arg("seed", |flag| {
-                    flag.help("Makes the arms' order, schedule and payload repeatable")
-                });
-            with_default_help(compare, &load_defaults(false))
-        })
+        Self::command()
+            .mut_subcommand("compare", |compare| {
+                let compare = compare
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each arm is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each arm before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the arms' order, schedule and payload repeatable")
+                    });
+                with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("storm", |storm| {
+                storm::MEANINGLESS
+                    .into_iter()
+                    .fold(storm, |storm, id| storm.mut_arg(id, |flag| flag.hide(true)))
+                    .mut_arg("size", |flag| {
+                        flag.help(
+                            "Bytes in the one message that follows each connect [default: 64 B]",
+                        )
+                    })
+                    .mut_arg("connect_rate", |flag| {
+                        flag.help("Connects a second; 0: all at once [default: 0]")
+                    })
+            })
+            .mut_subcommand("sweep", |sweep| {
+                let sweep = sweep
+                    .args_override_self(true)
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each cell is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each cell before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the orders, schedule and payload repeatable")
+                    });
+                with_default_help(sweep, &sweep::load_defaults(false, false))
+            })
     }
+}
+
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In files and pipes too.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// What the program can do.
@@ -66,6 +123,29 @@ pub enum Command {
     /// would have said on failure. --explain is for who sees it for the first time.
     #[command(after_help = trace::EXAMPLES)]
     Trace(Box<TraceFlags>),
+    /// What an echo costs the kernel at least on this machine
+    ///
+    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
+    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// can go below as long as it uses TCP over sockets.
+    #[command(after_help = floor::EXAMPLES)]
+    Floor(FloorFlags),
+    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
+    #[command(after_help = doctor::EXAMPLES)]
+    Doctor(doctor::DoctorFlags),
+    /// The backlog laboratory: many connects at once against servers with different listen backlogs
+    ///
+    /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
+    /// long that takes, and ends with the smallest backlog that lost none. ARM is as in `compare`.
+    #[command(after_help = storm::EXAMPLES)]
+    Storm(Box<StormFlags>),
+    /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
+    ///
+    /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the
+    /// same load on the same cpus take turns in short slices; an open loop is one whole run each. ARM is as in
+    /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
+    #[command(after_help = sweep::EXAMPLES)]
+    Sweep(Box<SweepFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

@@ -5,12 +5,16 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use echometer_loadgen::{Fleet, Membership, Phase, SessionId, Target, run::GIVE_UP_AFTER};
 
-use crate::slices::{Client, Stretch};
+use crate::{
+    floor::{Floor, FloorSlice},
+    slices::{Client, Stretch},
+};
 
 /// The client side of a comparison.
 pub struct FleetClient {
     fleet: Fleet,
     sessions: Vec<Option<SessionId>>,
+    floor: Option<Floor>,
 }
 
 impl FleetClient {
@@ -20,7 +24,14 @@ impl FleetClient {
         Self {
             fleet,
             sessions: vec![None; arms],
+            floor: None,
         }
+    }
+
+    /// The same with a floor to be measured beside the arms.
+    #[must_use]
+    pub fn with_floor(self, floor: Option<Floor>) -> Self {
+        Self { floor, ..self }
     }
 }
 
@@ -67,6 +78,11 @@ impl Client for FleetClient {
             client_busiest: tally.busiest_thread,
             client_run_delay: tally.run_delay_ns as f64 / tally.recorded_span_ns.max(1) as f64,
         })
+    }
+
+    fn floor(&mut self, length: Duration) -> Result<FloorSlice, String> {
+        let floor = self.floor.as_mut().ok_or("no floor was set up")?;
+        floor.slice(length)
     }
 
     fn close(&mut self, arm: usize) {

@@ -13,16 +13,31 @@ use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
     compare::{Finished, compare},
-    flags::{Cli, Command, CompareSettings},
-    guard, report, selftest, trace,
+    doctor,
+    flags::{Cli, Colour, Command, CompareSettings, doctor::DoctorFlags},
+    floor, guard, report, selftest, storm, sweep, trace,
 };
 use echometer_host::signals::Stop;
 
 fn main() -> ExitCode {
     let mut command = Cli::parser();
-    let cli =
-        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    // A job file stands for a command line.
+    let words = match sweep::job::expand(env::args_os().collect()) {
+        Ok(words) => words,
+        Err(error) => command
+            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .exit(),
+    };
+    let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
+        .unwrap_or_else(|error| error.exit());
+    match cli.color {
+        // What anstream finds out by itself.
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
     let outcome = match cli.command {
+        Command::Doctor(flags) => run_doctor(&flags),
         Command::Guard => {
             guard::stand(io::stdin().lock());
             return ExitCode::SUCCESS;
@@ -30,17 +45,39 @@ fn main() -> ExitCode {
         Command::Compare(flags) => {
             let settings = flags
                 .settings()
-                .unwrap_or_else(|text| usage(&mut command, "compare", &text));
+                .unwrap_or_else(|text| usage(&mut command, "compare", text));
             run_compare(&settings)
         }
-        Command::Selftest(flags) => match flags.settings() {
-            Ok(settings) => selftest::main(&settings, &command_line()),
-            Err(text) => usage(&mut command, "selftest", &text),
-        },
-        Command::Trace(flags) => match flags.settings() {
-            Ok(settings) => trace::main(&settings),
-            Err(text) => usage(&mut command, "trace", &text),
-        },
+        Command::Floor(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "floor", text));
+            floor::command::run(&settings, &command_line())
+        }
+        Command::Storm(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "storm", text));
+            storm::command::run(&settings, &command_line())
+        }
+        Command::Sweep(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "sweep", text));
+            sweep::command::run(&settings, &command_line(), &words)
+        }
+        Command::Selftest(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "selftest", text));
+            selftest::main(&settings, &command_line())
+        }
+        Command::Trace(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "trace", text));
+            trace::main(&settings)
+        }
     };
     outcome.unwrap_or_else(|error| {
         // With stderr gone there is nobody left to tell, and the exit code says it too.
@@ -49,12 +86,12 @@ fn main() -> ExitCode {
     })
 }
 
-/// Says what is wrong with the flags of a command and how they are used; exit 2.
-fn usage(command: &mut clap::Command, name: &str, text: &str) -> ! {
-    let command = command
-        .find_subcommand_mut(name)
+/// Ends with a usage error of a subcommand.
+fn usage(command: &mut clap::Command, subcommand: &str, text: String) -> ! {
+    let subcommand = command
+        .find_subcommand_mut(subcommand)
         .expect("it was just parsed");
-    command.error(ErrorKind::ValueValidation, text).exit()
+    subcommand.error(ErrorKind::ValueValidation, text).exit()
 }
 
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
@@ -74,6 +111,25 @@ fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     Ok(ExitCode::from(finished.exit_code(settings.decide)))
+}
+
+fn run_doctor(flags: &DoctorFlags) -> anyhow::Result<ExitCode> {
+    let examination = doctor::examine(flags.purpose());
+    print(&match flags.json {
+        true => examination.to_json(),
+        false => report::coloured(&examination.text()),
+    })?;
+    Ok(ExitCode::from(if examination.failed() { 3 } else { 0 }))
+}
+
+/// Prints in colour where that is wanted. Who closes our output early (`| head`) has seen enough: that is no failure.
+fn print(text: &str) -> anyhow::Result<()> {
+    match anstream::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to stdout")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The table in colour where colour is wanted, and the file to open.

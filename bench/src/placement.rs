@@ -30,6 +30,19 @@ pub fn place(
     place_on(&topology, &allowed, server, client, local)
 }
 
+/// The cpu for a single thread: the one that a server would get, or the only one there is.
+///
+/// # Errors
+/// This process's mask or the topology can't be read.
+pub fn lone() -> anyhow::Result<u32> {
+    let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
+    let topology = Topology::read().context("cannot read the machine's topology")?;
+    let pair = topology.pick_pair(&allowed).ok();
+    pair.map(|pair| pair.server)
+        .or_else(|| allowed.first())
+        .context("this process may use no cpu at all")
+}
+
 fn place_on(
     topology: &Topology,
     allowed: &CpuList,

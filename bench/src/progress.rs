@@ -71,12 +71,17 @@ impl Progress {
 
     /// What comes next within the block.
     pub fn step(&self, step: Step) {
+        match step {
+            Step::Start { arm } => self.doing(&format!("starting {}", self.arms[arm])),
+            Step::Warm { arm } => self.doing(&format!("warming up {}", self.arms[arm])),
+            Step::Slice { arm, .. } => self.doing(&self.arms[arm]),
+            Step::Floor => self.doing("floor"),
+        }
+    }
+
+    /// What is done now within the block.
+    pub fn doing(&self, doing: &str) {
         let Form::Line(bar) = &self.form else { return };
-        let doing = match step {
-            Step::Start { arm } => format!("starting {}", self.arms[arm]),
-            Step::Warm { arm } => format!("warming up {}", self.arms[arm]),
-            Step::Slice { arm, .. } => self.arms[arm].clone(),
-        };
         bar.set_position(self.block as u64 - 1);
         let left = self.time_left().as_secs() + 1;
         bar.set_message(format!(

@@ -5,15 +5,16 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use echometer_host::{clock, counters::IrqTimeAccounting, machine::Facts};
+use echometer_host::{clock, counters::IrqTimeAccounting, fitness, machine::Facts};
 use echometer_loadgen::plan::{Load, Plan};
 
 use crate::{
     analysis::{Status, Terms, Trust, analyse},
-    block_files,
+    block_files, doctor,
     figures::BlockFigures,
     file::{ArmEntry, CommandEntry, Comparison, DesignEntry, FILE_NAME, SCHEMA},
     flags::CompareSettings,
+    floor::multiples::FloorEntry,
     placement::Placement,
     report,
     results::{ResultFolder, hlog_name},
@@ -86,6 +87,7 @@ impl Record {
                 load,
             },
             seed: settings.load.seed,
+            doctor: doctor::for_comparison(settings, placement, &machine),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),
@@ -93,6 +95,7 @@ impl Record {
             }],
             blocks: Vec::new(),
             metrics: Vec::new(),
+            floor: None,
         };
         let notes = notes(settings, placement, &comparison.machine);
         Self {
@@ -111,6 +114,18 @@ impl Record {
         self.notes.push(note);
     }
 
+    /// The floor as planned, or why there is none.
+    pub fn floor(&mut self, floor: FloorEntry) {
+        self.comparison.floor = Some(floor);
+    }
+
+    /// Whether a floor is to be measured.
+    #[must_use]
+    pub fn has_floor(&self) -> bool {
+        let floor = self.comparison.floor.as_ref();
+        floor.is_some_and(|floor| floor.withheld.is_none())
+    }
+
     /// Takes in a block (counted from 1) with its raw data.
     ///
     /// # Errors
@@ -123,6 +138,9 @@ impl Record {
             )
         })?;
         self.comparison.cut_short |= block.cut_short;
+        if let (Some(floor), Some(fault)) = (&mut self.comparison.floor, &block.floor_fault) {
+            floor.notes.push(format!("in block {index} {fault}"));
+        }
         let hlogs: Vec<String> = self
             .names
             .iter()
@@ -176,8 +194,16 @@ impl Record {
         self.comparison.verdict = analysis.verdict;
         self.comparison
             .verdict
+            .object(fitness::objections(&self.comparison.doctor));
+        self.comparison
+            .verdict
             .warnings
             .extend(self.notes.iter().cloned());
+        self.comparison.floor = self
+            .comparison
+            .floor
+            .take()
+            .map(|floor| floor.answered(&self.names, &self.comparison.blocks));
         self.comparison.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
         self.comparison.sentence = sentence(&self.comparison);
         let write = |name: &str, text: &str| {

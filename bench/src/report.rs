@@ -10,6 +10,7 @@ use crate::{
     analysis::{MetricResult, Status},
     figures::ArmFigures,
     file::Comparison,
+    floor::multiples::FloorEntry,
     metric::Metric,
     sentence,
     statistics::{Verdict, median},
@@ -57,6 +58,9 @@ pub fn text(comparison: &Comparison) -> String {
         let _ = writeln!(text, "\n{}", metrics_table(comparison, &arm.name));
     }
     let _ = writeln!(text, "\n{}\n", arms_table(comparison));
+    if let Some(table) = comparison.floor.as_ref().and_then(floor_table) {
+        let _ = writeln!(text, "{table}\n");
+    }
     paragraph(&mut text, "", &comparison.sentence);
     text
 }
@@ -95,6 +99,11 @@ fn remarks(comparison: &Comparison) -> Vec<String> {
         let reason = metric.reason.as_ref()?;
         Some(format!("no verdict on {}: {reason}", metric.name.label()))
     }));
+    if let Some(floor) = &comparison.floor {
+        let withheld = floor.withheld.iter();
+        remarks.extend(withheld.map(|reason| format!("no floor: {reason}")));
+        remarks.extend(floor.notes.iter().cloned());
+    }
     let mut seen = HashSet::new();
     remarks.retain(|remark| seen.insert(remark.clone()));
     remarks
@@ -109,15 +118,26 @@ pub fn coloured(text: &str) -> String {
         ("undecided", "\x1b[33m"),
         ("invalid", "\x1b[33m"),
     ];
+    // The doctor's grades are the first word of a line, with blanks up to the tenth column.
+    const GRADES: [(&str, &str); 4] = [
+        ("PASS     ", "\x1b[32m"),
+        ("WARN     ", "\x1b[33m"),
+        ("FAIL     ", "\x1b[31m"),
+        ("unknown  ", "\x1b[33m"),
+    ];
     let mut painted = String::with_capacity(text.len() + 64);
     for line in text.lines() {
+        let grade = GRADES.iter().find_map(|(word, colour)| {
+            let rest = line.strip_prefix(word)?;
+            Some(format!("{colour}{word}\x1b[0m{rest}"))
+        });
         // In a table's row the verdict is the last word, with blanks before it.
         let verdict = WORDS.iter().find_map(|(word, colour)| {
             let row = line.trim_end().strip_suffix(word)?;
             row.ends_with("  ")
                 .then(|| format!("{row}{colour}{word}\x1b[0m"))
         });
-        painted.push_str(verdict.as_deref().unwrap_or(line));
+        painted.push_str(grade.or(verdict).as_deref().unwrap_or(line));
         painted.push('\n');
     }
     painted
@@ -131,9 +151,7 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
         .collect();
     let baseline = comparison.arms.first().map_or("", |arm| arm.name.as_str());
     let confidence = metrics.iter().find_map(|metric| metric.confidence);
-    let interval = confidence.map_or("interval".to_owned(), |sure| {
-        format!("{:.1} % CI", sure * 100.0)
-    });
+    let interval = interval_title(confidence);
     let mut table = plain_table();
     table.set_header([
         "",
@@ -145,10 +163,7 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
     ]);
     for metric in metrics {
         let star = if metric.primary { " *" } else { "" };
-        let interval = match (metric.ci_low, metric.ci_high) {
-            (Some(low), Some(high)) => format!("{} - {}", five_chars(low), five_chars(high)),
-            _ => "-".to_owned(),
-        };
+        let interval = show_interval(metric.ci_low, metric.ci_high);
         table.add_row([
             format!("{}{star}", metric.name.label()),
             show_value(metric.name, metric.baseline_value),
@@ -160,8 +175,7 @@ fn metrics_table(comparison: &Comparison, arm: &str) -> String {
             metric.verdict.word().to_owned(),
         ]);
     }
-    align_right(&mut table, 1..=4);
-    render(&mut table)
+    render_right(&mut table, 1..=4)
 }
 
 /// What each arm did, beside the comparison: who was busy, and what it took.
@@ -203,15 +217,55 @@ fn arms_table(comparison: &Comparison) -> String {
             memory.map_or("-".to_owned(), |bytes| show_size(bytes as u64)),
         ]);
     }
-    align_right(&mut table, 1..=5);
-    render(&mut table)
+    render_right(&mut table, 1..=5)
+}
+
+/// Each server as a multiple of the kernel's own cost; `None` where no block has one.
+fn floor_table(floor: &FloorEntry) -> Option<String> {
+    let floor_ns = floor.cpu_ns_per_message?;
+    let confidence = floor
+        .multiples
+        .iter()
+        .find_map(|multiple| multiple.confidence);
+    let mut table = plain_table();
+    table.set_header(["server CPU/message", "x floor", &interval_title(confidence)]);
+    table.add_row([
+        format!("floor: {}", show_ns(floor_ns.round() as u64)),
+        "1".to_owned(),
+        String::new(),
+    ]);
+    for multiple in &floor.multiples {
+        let ratio = multiple
+            .ratio
+            .map_or("-".to_owned(), |ratio| format!("x{}", five_chars(ratio)));
+        table.add_row([
+            short(&multiple.arm),
+            ratio,
+            show_interval(multiple.ci_low, multiple.ci_high),
+        ]);
+    }
+    Some(render_right(&mut table, 1..=2))
+}
+
+/// The head of a column of intervals.
+pub(crate) fn interval_title(confidence: Option<f64>) -> String {
+    confidence.map_or("interval".to_owned(), |sure| {
+        format!("{:.1} % CI", sure * 100.0)
+    })
+}
+
+fn show_interval(low: Option<f64>, high: Option<f64>) -> String {
+    match (low, high) {
+        (Some(low), Some(high)) => format!("{} - {}", five_chars(low), five_chars(high)),
+        _ => "-".to_owned(),
+    }
 }
 
 fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
     comparison.commands.iter().any(|command| command.of == name)
 }
 
-fn show_value(metric: Metric, value: Option<f64>) -> String {
+pub(crate) fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
         (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
@@ -223,7 +277,7 @@ fn show_value(metric: Metric, value: Option<f64>) -> String {
 }
 
 /// A ratio in the same width up to 1,000, so that columns fit whatever is compared.
-fn five_chars(number: f64) -> String {
+pub(crate) fn five_chars(number: f64) -> String {
     match number {
         number if number < 9.999_5 => format!("{number:.3}"),
         number if number < 99.995 => format!("{number:.2}"),
@@ -231,7 +285,7 @@ fn five_chars(number: f64) -> String {
     }
 }
 
-fn plain_table() -> Table {
+pub(crate) fn plain_table() -> Table {
     let mut table = Table::new();
     table
         .load_preset(presets::NOTHING)
@@ -239,7 +293,7 @@ fn plain_table() -> Table {
     table
 }
 
-fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
+pub(crate) fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     for index in columns {
         if let Some(column) = table.column_mut(index) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -247,8 +301,14 @@ fn align_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) {
     }
 }
 
+/// As text, with these columns set to the right.
+pub(crate) fn render_right(table: &mut Table, columns: std::ops::RangeInclusive<usize>) -> String {
+    align_right(table, columns);
+    render(table)
+}
+
 /// Two blanks between columns, none at the end of a line.
-fn render(table: &mut Table) -> String {
+pub(crate) fn render(table: &mut Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
@@ -259,7 +319,7 @@ fn render(table: &mut Table) -> String {
         .join("\n")
 }
 
-fn short(name: &str) -> String {
+pub(crate) fn short(name: &str) -> String {
     match name.char_indices().nth(NAME_CHARS) {
         None => name.to_owned(),
         Some(_) => name
@@ -271,7 +331,7 @@ fn short(name: &str) -> String {
 }
 
 /// Writes words into lines of at most [`COLUMNS`], the first after `mark`, the others below its text.
-fn paragraph(text: &mut String, mark: &str, words: &str) {
+pub(crate) fn paragraph(text: &mut String, mark: &str, words: &str) {
     let indent = " ".repeat(mark.len());
     let mut line = mark.to_owned();
     let mut empty = true;

@@ -99,6 +99,12 @@ impl ResultFolder {
         let _ = fs::remove_dir(&self.path);
     }
 
+    /// Takes away a file that was written too early.
+    pub fn discard(&self, name: &str) {
+        // What is not there is as good as gone.
+        let _ = fs::remove_file(self.join(name));
+    }
+
     /// The path of a file in it.
     #[must_use]
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {

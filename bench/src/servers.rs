@@ -65,7 +65,9 @@ impl Servers {
         }
     }
 
-    fn pid(&self, arm: usize) -> Option<u32> {
+    /// The process of an arm's server; `None` while it does not run, and for one that is not ours.
+    #[must_use]
+    pub fn pid(&self, arm: usize) -> Option<u32> {
         Some(self.running[arm].as_ref()?.server.group.as_ref()?.pid())
     }
 }

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use hdrhistogram::Histogram;
 use rand::{Rng, seq::SliceRandom};
 
+use crate::floor::FloorSlice;
+
 /// The share of its resting time that an arm may spend computing while another is measured.
 pub const RESTING_MAX: f64 = 0.01;
 /// The fewest recorded replies an arm must have in a block: with fewer not even its median could be compared.
@@ -20,6 +22,10 @@ const CYCLES_MIN: u32 = 3;
 const TURNS_A_SLICE: f64 = 20.0;
 /// Replies to this many turns of the messages in flight are the ramp, and not recorded.
 const TURNS_A_RAMP: f64 = 2.0;
+/// The floor's slice is this much shorter than a server's: it needs no ramp and has no queue.
+const FLOOR_SHARE: u32 = 5;
+/// But not shorter than this, where `--slice` is not.
+const FLOOR_SLICE_MIN: Duration = Duration::from_millis(10);
 
 /// A dying server's connections break a moment before its end can be seen.
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
@@ -43,6 +49,13 @@ pub trait Client {
 
     /// Closes the connections of an arm, if there are any.
     fn close(&mut self, arm: usize);
+
+    /// One slice of the load that needs no server: what an echo costs the kernel. Asked for only where the plan has a
+    /// floor.
+    ///
+    /// # Errors
+    /// A sentence that says why there is none.
+    fn floor(&mut self, length: Duration) -> Result<FloorSlice, String>;
 }
 
 /// Starts, watches and stops what serves; and tells the time.
@@ -142,6 +155,8 @@ pub struct SlicePlan {
     pub measured: Duration,
     /// The time that each arm is warmed up; at least `slice_min` is taken.
     pub warmup: Duration,
+    /// Whether the floor takes its turn, too.
+    pub floor: bool,
 }
 
 /// What happens next; for whoever shows progress.
@@ -166,6 +181,8 @@ pub enum Step {
         /// How many it will have.
         total: u32,
     },
+    /// The floor has its slice.
+    Floor,
 }
 
 /// One block: every slice of every arm.
@@ -175,12 +192,16 @@ pub struct Block {
     pub faults: Vec<Fault>,
     /// Whether a request to stop ended it.
     pub cut_short: bool,
-    /// Arms in the order of their slices.
+    /// Arms in the order of their slices; a number beyond the last arm's is the floor.
     pub order: Vec<usize>,
     /// How long a slice was; zero where it did not come to that.
     pub slice: Duration,
     /// In the order of the command line.
     pub arms: Vec<ArmBlock>,
+    /// The floor's slices, each with its cycle; none where the plan has none.
+    pub floor: Vec<(u32, FloorSlice)>,
+    /// Why the floor's slices ended early. That takes nothing from the arms.
+    pub floor_fault: Option<String>,
 }
 
 /// One arm's part of a block.
@@ -321,7 +342,10 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
 
         let cycles = (self.plan.measured.as_secs_f64() / length.as_secs_f64()).ceil() as u32;
         let cycles = cycles.max(CYCLES_MIN);
-        let total = cycles * self.plan.arms as u32;
+        if self.plan.floor {
+            order.push(self.plan.arms);
+        }
+        let total = cycles * order.len() as u32;
         let usage_before: Vec<Option<Usage>> = (0..self.plan.arms)
             .map(|arm| self.arms.usage(arm))
             .collect();
@@ -330,6 +354,10 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             for &arm in &order {
                 if self.asked_to_stop() {
                     return Ok(());
+                }
+                if arm == self.plan.arms {
+                    self.floor_slice(cycle, length);
+                    continue;
                 }
                 (self.watch)(Step::Slice {
                     arm,
@@ -399,27 +427,16 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         ramp: Duration,
         length: Duration,
     ) -> Result<(), End> {
-        let cpu_before: Vec<Option<u64>> = (0..self.plan.arms)
-            .map(|arm| self.arms.cpu_ns(arm))
-            .collect();
+        let cpu_before = self.cpu_ns();
         let cpus_before = self.arms.server_cpus();
         let start_ns = self.arms.now_ns();
         let stretch = self.drive(arm, ramp, length)?;
         let span_ns = self.arms.now_ns().saturating_sub(start_ns);
         let cpus_after = self.arms.server_cpus();
-        let used: Vec<Option<u64>> = cpu_before
-            .into_iter()
-            .enumerate()
-            .map(|(arm, before)| Some(self.arms.cpu_ns(arm)?.saturating_sub(before?)))
-            .collect();
+        let used = self.cpu_ns_since(&cpu_before);
 
         for resting in (0..self.plan.arms).filter(|&other| other != arm) {
-            let rested = &mut self.block.arms[resting];
-            rested.resting_cpu_ns = rested
-                .resting_cpu_ns
-                .zip(used[resting])
-                .map(|(sum, used)| sum + used);
-            rested.resting_span_ns += span_ns;
+            self.block.arms[resting].rested(used[resting], span_ns);
         }
         let measured = &mut self.block.arms[arm];
         // Both have the same bounds and digits, so nothing can fall outside.
@@ -444,6 +461,47 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             },
         });
         Ok(())
+    }
+
+    /// The floor's turn: every arm rests.
+    fn floor_slice(&mut self, cycle: u32, length: Duration) {
+        if self.block.floor_fault.is_some() {
+            return;
+        }
+        (self.watch)(Step::Floor);
+        let cpu_before = self.cpu_ns();
+        let start_ns = self.arms.now_ns();
+        let length = (length / FLOOR_SHARE)
+            .max(FLOOR_SLICE_MIN)
+            .min(self.plan.slice_min);
+        match self.client.floor(length) {
+            Ok(slice) => {
+                self.block.order.push(self.plan.arms);
+                self.block.floor.push((cycle, slice));
+            }
+            Err(reason) => self.block.floor_fault = Some(reason),
+        }
+        let span_ns = self.arms.now_ns().saturating_sub(start_ns);
+        let used = self.cpu_ns_since(&cpu_before);
+        for (arm, used) in self.block.arms.iter_mut().zip(used) {
+            arm.rested(used, span_ns);
+        }
+    }
+
+    /// The CPU clocks of all arms.
+    fn cpu_ns(&mut self) -> Vec<Option<u64>> {
+        (0..self.plan.arms)
+            .map(|arm| self.arms.cpu_ns(arm))
+            .collect()
+    }
+
+    /// What all arms used since `before`.
+    fn cpu_ns_since(&mut self, before: &[Option<u64>]) -> Vec<Option<u64>> {
+        let now = self.cpu_ns();
+        now.into_iter()
+            .zip(before)
+            .map(|(now, before)| Some(now?.saturating_sub((*before)?)))
+            .collect()
     }
 
     /// One stretch of load; anything but a clean one ends the block, for what follows could not be compared.
@@ -504,6 +562,8 @@ impl Block {
             order: Vec::new(),
             slice: Duration::ZERO,
             arms,
+            floor: Vec::new(),
+            floor_fault: None,
         }
     }
 }
@@ -518,6 +578,15 @@ impl ArmBlock {
             resting_span_ns: 0,
             usage: None,
         }
+    }
+
+    /// Others were measured for `span_ns`, and meanwhile it used `cpu_ns`, if that can be read.
+    fn rested(&mut self, cpu_ns: Option<u64>, span_ns: u64) {
+        self.resting_cpu_ns = self
+            .resting_cpu_ns
+            .zip(cpu_ns)
+            .map(|(sum, used)| sum + used);
+        self.resting_span_ns += span_ns;
     }
 
     /// The share of its resting time that it spent computing; `None` where that can't be read.

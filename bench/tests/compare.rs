@@ -193,6 +193,16 @@ fn servers_of_ours_and_others_are_compared_and_the_files_are_whole() {
         (&Value::from("echometer.compare/1"), &Value::from(5))
     );
     assert_eq!(file["cut_short"], false);
+    if file["floor"]["withheld"] == Value::Null && output.status.code() == Some(0) {
+        let multiples = file["floor"]["multiples"].as_array().expect("a list");
+        assert_eq!(multiples.len(), 3, "the baseline has one, too");
+        for multiple in multiples {
+            assert!(
+                multiple["ci_low"].as_f64().is_some_and(|low| 0.0 < low),
+                "{multiple}"
+            );
+        }
+    }
     let names: Vec<&str> = ["epoll", "mine", "epoll-2"].to_vec();
     let arms: Vec<&Value> = file["arms"]
         .as_array()

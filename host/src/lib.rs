@@ -10,6 +10,8 @@ pub mod address;
 pub mod clock;
 pub mod counters;
 pub mod cpus;
+pub mod fitness;
+pub mod interrupts;
 pub mod kernel;
 pub mod limits;
 pub mod machine;

@@ -3,7 +3,7 @@
 
 mod command_line;
 mod cpu_model;
-mod files;
+pub(crate) mod files;
 mod hypervisor;
 mod slug;
 

@@ -3,11 +3,15 @@
 
 mod connect;
 mod listen;
+mod ports;
 mod queue;
+mod syn;
 
-pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream};
+pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream, prepare_stream};
 pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};
+pub use ports::{local_ports, local_ports_of};
 pub use queue::{ListenQueue, listen_queues};
+pub use syn::{SynSchedule, syn_schedule};
 
 use std::{io, path::Path};
 

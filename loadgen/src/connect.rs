@@ -1,23 +1,29 @@
-//! Opening a worker's connections: a few at a time, each timed.
+//! Opening a worker's connections before the load: a few at a time, each timed. And what is needed to open one while
+//! load is driven: [`Dialing`].
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use hdrhistogram::Histogram;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
+    net::{SocketAddrAny, SocketAddrUnix},
 };
 
 use echometer_host::{
     address::Address,
-    sockets::{ConnectOptions, Connecting, connect_start},
+    sockets::{ConnectOptions, Connecting, connect_start, prepare_stream},
 };
+use echometer_ring::tcp_retransmits;
 
-use crate::recorder::{VALUE_NS_MAX, histogram};
+use crate::{
+    connects::{Connects, RETRANSMIT_NS_MIN},
+    failure::Failure,
+    source::{SourceTurn, Sources},
+};
 
 /// How many connects all workers together have under way: few enough for a listener with the smallest usual backlog
 /// (a SYN that finds its queue full is sent again a second later), enough to hide the round trip.
@@ -26,7 +32,54 @@ pub(crate) const CONNECTS_UNDER_WAY: usize = 16;
 /// Connected sockets, and how long each took from before connect(2) until it was seen to be writable.
 pub(crate) struct Connected {
     pub(crate) sockets: Vec<OwnedFd>,
-    pub(crate) connect_ns: Histogram<u64>,
+    pub(crate) connects: Box<Connects>,
+}
+
+/// To whom and how: the same for all connections of a worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) address: Address,
+    /// The source is chosen anew for each connection.
+    pub(crate) options: ConnectOptions,
+    pub(crate) sources: Option<Sources>,
+    /// Connects a second of this worker; 0 for as fast as can be.
+    pub(crate) rate_per_s: f64,
+}
+
+/// A route that is used again and again.
+#[derive(Debug)]
+pub(crate) struct Dialing {
+    route: Route,
+    raw: SocketAddrAny,
+    turn: SourceTurn,
+}
+
+impl Dialing {
+    /// `offset` sets workers apart, so that they don't all begin with the same source.
+    ///
+    /// # Errors
+    /// A unix path that no socket address can hold.
+    pub(crate) fn new(route: Route, offset: usize) -> io::Result<Dialing> {
+        let raw = match &route.address {
+            Address::Tcp(address) => SocketAddrAny::from(*address),
+            Address::Unix(path) => SocketAddrUnix::new(path.as_path())?.into(),
+        };
+        let turn = SourceTurn::new(route.sources, offset);
+        Ok(Dialing { route, raw, turn })
+    }
+
+    /// A socket for the next connection, not connected yet.
+    pub(crate) fn socket(&mut self, nonblocking: bool) -> Result<OwnedFd, Failure> {
+        self.route.options.source = self.turn.next();
+        prepare_stream(&self.route.address, &self.route.options, nonblocking).map_err(|error| {
+            Errno::from_io_error(&error).map_or(Failure::ConnectOther, Failure::from_connect_errno)
+        })
+    }
+
+    /// Where it is to be connected to.
+    pub(crate) fn address(&self) -> &SocketAddrAny {
+        &self.raw
+    }
 }
 
 /// Opens `count` connections, `under_way` (1 or more) at a time.
@@ -34,32 +87,45 @@ pub(crate) struct Connected {
 /// # Errors
 /// The first that fails, and then none is left open.
 pub(crate) fn connect_all(
-    address: &Address,
     count: usize,
     under_way: usize,
-    options: &ConnectOptions,
+    route: &Route,
+    offset: usize,
 ) -> io::Result<Connected> {
     let mut connected = Connected {
         sockets: Vec::with_capacity(count),
-        connect_ns: histogram(),
+        connects: Box::default(),
     };
+    let mut options = route.options.clone();
+    let mut sources = SourceTurn::new(route.sources, offset);
+    let began = Instant::now();
     let mut pending: Vec<(Instant, Connecting)> = Vec::with_capacity(under_way);
     while connected.sockets.len() < count {
         while pending.len() < under_way && connected.sockets.len() + pending.len() < count {
+            let so_far = connected.sockets.len() + pending.len();
+            if 0.0 < route.rate_per_s {
+                // At a pace nothing is gained by looking at the others meanwhile: they are made by the kernel.
+                let due = began + Duration::from_secs_f64(so_far as f64 / route.rate_per_s);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             let begun = Instant::now();
-            pending.push((begun, connect_start(address, options)?));
+            options.source = sources.next();
+            pending.push((begun, connect_start(&route.address, &options)?));
         }
         let ready = writable(&pending, options.time_limit)?;
         let now = Instant::now();
         // From the back, so that swapping the last into the place of one that is done moves none that is to come.
         for index in ready.into_iter().rev() {
             let (begun, connecting) = pending.swap_remove(index);
-            connected.sockets.push(connecting.finish(now)?);
-            let took_ns =
-                u64::try_from(now.duration_since(begun).as_nanos()).unwrap_or(VALUE_NS_MAX);
-            connected
-                .connect_ns
-                .saturating_record(took_ns.min(VALUE_NS_MAX));
+            let socket = connecting.finish(now)?;
+            let took_ns = u64::try_from(now.duration_since(begun).as_nanos()).unwrap_or(u64::MAX);
+            let again = if took_ns < RETRANSMIT_NS_MIN {
+                0
+            } else {
+                tcp_retransmits(socket.as_fd()).unwrap_or(0)
+            };
+            connected.connects.connected(took_ns, again);
+            connected.sockets.push(socket);
         }
     }
     Ok(connected)
@@ -99,20 +165,57 @@ fn writable(pending: &[(Instant, Connecting)], time_limit: Duration) -> io::Resu
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{net::TcpListener, time::Duration};
 
     use super::*;
+
+    fn route(address: Address) -> Route {
+        Route {
+            address,
+            options: ConnectOptions::default(),
+            sources: None,
+            rate_per_s: 0.0,
+        }
+    }
 
     #[test]
     fn all_are_connected_and_timed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
-        let connected = connect_all(&address, 40, 7, &ConnectOptions::default()).unwrap();
-        assert_eq!(
-            (connected.sockets.len(), connected.connect_ns.len()),
-            (40, 40)
-        );
-        assert!(0 < connected.connect_ns.min());
+        let connected = connect_all(40, 7, &route(address), 0).unwrap();
+        let connects = &connected.connects.connect_ns;
+        assert_eq!((connected.sockets.len(), connects.len()), (40, 40));
+        assert!(0 < connects.min());
+    }
+
+    #[test]
+    fn a_pace_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let route = Route {
+            rate_per_s: 200.0,
+            ..route(address)
+        };
+        let begun = Instant::now();
+        connect_all(11, 4, &route, 0).unwrap();
+        assert!(Duration::from_millis(50) <= begun.elapsed());
+    }
+
+    #[test]
+    fn sources_take_turns() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let route = Route {
+            sources: Some("127.0.0.2-127.0.0.4".parse().unwrap()),
+            ..route(Address::Tcp(listener.local_addr().unwrap()))
+        };
+        let _connected = connect_all(6, 1, &route, 1).unwrap();
+        let seen: Vec<u8> = (0..6)
+            .map(|_| match listener.accept().unwrap().1.ip() {
+                std::net::IpAddr::V4(ip) => ip.octets()[3],
+                std::net::IpAddr::V6(_) => panic!("a v4 listener"),
+            })
+            .collect();
+        assert_eq!(seen, [3, 4, 2, 3, 4, 2]);
     }
 
     #[test]
@@ -121,7 +224,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             Address::Tcp(listener.local_addr().unwrap())
         };
-        let error = connect_all(&address, 3, 2, &ConnectOptions::default())
+        let error = connect_all(3, 2, &route(address), 0)
             .map(|_| ())
             .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);

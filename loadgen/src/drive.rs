@@ -10,12 +10,15 @@ use std::{io, time::Duration};
 use echometer_host::{clock, signals::Stop};
 
 use crate::{
-    engine::{Engine, Sending, Sink},
+    connect::Dialing,
+    connects::RETRANSMIT_NS_MIN,
+    engine::{Closing, Engine, Sending, Sink, Then},
     failure::{Failure, Failures},
-    flow::{Counts, End, Flow, Origin},
+    flow::{Counts, End, Flow, Message, Origin},
+    lives::{Lives, Unfinished},
     meter::{Meter, Usage},
     payload::{Difference, Payload},
-    plan::{Load, Plan, Wait},
+    plan::{Close, Load, Plan, Wait},
     recorder::{Cuts, Membership, Recorder, Segment, Window},
     schedule::{Schedule, Share},
 };
@@ -24,6 +27,9 @@ use crate::{
 /// wait for the sends before them (3-4 us each) with the clock already running; with fewer, the calls into the kernel
 /// would show.
 const BATCH: usize = 64;
+
+/// Connects are stamped and handed over in batches of this many: one costs the kernel ten times what a send does.
+const DIAL_BATCH: usize = 8;
 
 /// A waiting worker looks this often whether it is to stop early.
 const NAP_NS: u64 = 100_000_000;
@@ -38,6 +44,11 @@ pub(crate) struct Session<E> {
     /// How far each connection's stream was compared with what was sent; empty unless that was asked for.
     verified_bytes: Vec<u64>,
     received_bytes: u64,
+    /// Where connections are made while load is driven.
+    lives: Option<Lives>,
+    dialing: Dialing,
+    /// Connections of one batch of dials.
+    batch: Vec<u32>,
 }
 
 /// What is to be done in a stretch. Instants are ns since its start.
@@ -51,6 +62,8 @@ pub(crate) struct Job {
     /// How long after the end of the load answers are waited for.
     pub(crate) give_up_after_ns: u64,
     pub(crate) load: Load,
+    /// One message a connection, and the end when all are answered: a storm.
+    pub(crate) once: bool,
     pub(crate) wait: Wait,
     pub(crate) pipeline: u32,
     pub(crate) share: Share,
@@ -76,6 +89,9 @@ pub(crate) struct Outcome {
     /// Since the session was opened.
     pub(crate) sent_bytes: u64,
     pub(crate) received_bytes: u64,
+    /// Connections made since the session was opened, and how many of them after a failure.
+    pub(crate) opened: u64,
+    pub(crate) reopened: u64,
 }
 
 impl<E: Engine> Session<E> {
@@ -85,14 +101,24 @@ impl<E: Engine> Session<E> {
         payload: Payload,
         connections: u32,
         first_connection: usize,
+        lives: Option<Lives>,
+        dialing: Dialing,
     ) -> Session<E> {
         let origin = match plan.load {
             Load::Closed => Origin::Write,
             Load::Open { .. } => Origin::Due,
         };
+        let mut flow = Flow::new(connections, plan.message_size, plan.pipeline, origin);
+        if let Some(lives) = &lives {
+            for connection in 0..connections as usize {
+                if !lives.is_open(connection) {
+                    flow.begin_closed(connection);
+                }
+            }
+        }
         Session {
             engine,
-            flow: Flow::new(connections, plan.message_size, plan.pipeline, origin),
+            flow,
             payload,
             first_connection,
             verified_bytes: if plan.verify {
@@ -101,6 +127,9 @@ impl<E: Engine> Session<E> {
                 Vec::new()
             },
             received_bytes: 0,
+            lives,
+            dialing,
+            batch: Vec::with_capacity(DIAL_BATCH),
         }
     }
 
@@ -148,7 +177,11 @@ impl<E: Engine> Session<E> {
                 }
             }
         }
-        let mut stop_ns = job.window.until_ns;
+        if let Some(lives) = &mut self.lives {
+            lives.begin_stretch(job.share.worker, job.share.workers);
+        }
+        let mut stop_ns = if job.once { 0 } else { job.window.until_ns };
+        let mut load_ended = false;
         let mut now_ns = elapsed_ns();
         loop {
             let asked_to_stop = job.stop.as_ref().is_some_and(Stop::requested);
@@ -157,7 +190,15 @@ impl<E: Engine> Session<E> {
                 stop_ns = now_ns;
                 recorder.cut_short(now_ns);
             }
+            if job.once && asked_to_stop {
+                stopped_early = true;
+                break;
+            }
             let loading = now_ns < stop_ns;
+            if !loading && !load_ended {
+                load_ended = true;
+                self.end_load(open || job.once);
+            }
 
             if let Some(schedule) = &mut schedule {
                 let due_ns = now_ns.min(stop_ns.saturating_sub(1));
@@ -170,6 +211,9 @@ impl<E: Engine> Session<E> {
                     }
                 }
             }
+
+            let dialed = self.lives.is_some()
+                && self.dial(loading, &mut failures, &mut recorder, &elapsed_ns)?;
 
             while self.flow.has_writable() {
                 let written_ns = elapsed_ns();
@@ -191,9 +235,15 @@ impl<E: Engine> Session<E> {
                         Sending::Blocked => self.flow.blocked(run.connection),
                         Sending::Complete => self.flow.sent(run.connection, written_ns),
                         Sending::Failed(failure) => {
-                            self.engine.close(run.connection);
+                            self.engine.close(run.connection, Closing::Fin);
                             failures.count(failure);
-                            lose(&mut self.flow, &mut recorder, run.connection, written_ns);
+                            let mut losing = Losing {
+                                flow: &mut self.flow,
+                                lives: &mut self.lives,
+                                recorder: &mut recorder,
+                                again: !open && loading,
+                            };
+                            losing.lose(run.connection, written_ns);
                         }
                     }
                 }
@@ -207,8 +257,9 @@ impl<E: Engine> Session<E> {
             let behind = schedule
                 .as_ref()
                 .is_some_and(|schedule| schedule.next_at_ns() < stop_ns);
+            let dialing = self.lives.as_ref().is_some_and(Lives::is_dialing);
             if !loading
-                && ((self.flow.unanswered() == 0 && !behind)
+                && ((self.flow.unanswered() == 0 && !behind && !dialing)
                     || give_up_ns <= now_ns
                     || self.flow.alive() == 0)
             {
@@ -229,6 +280,9 @@ impl<E: Engine> Session<E> {
                     if now_ns < job.window.from_ns {
                         until_ns = until_ns.min(job.window.from_ns);
                     }
+                    if let Some(lives) = &self.lives {
+                        until_ns = until_ns.min(lives.next_at_ns());
+                    }
                     self.engine
                         .wait(Duration::from_nanos(until_ns.saturating_sub(elapsed_ns())))?;
                 }
@@ -248,18 +302,29 @@ impl<E: Engine> Session<E> {
                 now_ns,
                 again: !open && now_ns < stop_ns,
                 replies: 0,
+                lives: &mut self.lives,
             };
             let any = self.engine.harvest(&mut turn);
             let replies = turn.replies;
             recorder.end_turn(replies, now_ns);
+            self.hang_up(now_ns);
             let idle = !any
+                && !dialed
                 && schedule
                     .as_ref()
                     .is_none_or(|schedule| now_ns < schedule.next_at_ns());
             meter.turn(now_ns, idle);
         }
 
-        let outstanding = self.abandon(&mut recorder, &mut schedule, stop_ns, now_ns);
+        if job.once {
+            recorder.cut_short(now_ns);
+        }
+        let outstanding =
+            self.abandon(&mut recorder, &mut schedule, &mut failures, stop_ns, now_ns);
+        let (opened, reopened) = match &self.lives {
+            Some(lives) => lives.opened(),
+            None => (self.flow.connections() as u64, 0),
+        };
         let window = recorder.window();
         let usage = meter.finish(window);
         Ok(Outcome {
@@ -274,7 +339,85 @@ impl<E: Engine> Session<E> {
             usage,
             sent_bytes: self.engine.sent_bytes(),
             received_bytes: self.received_bytes,
+            opened,
+            reopened,
         })
+    }
+
+    /// The load has ended, and what remains is to be answered. Connections are made from now on only for messages that
+    /// still wait; in closed loop (not `keep_queued`) none does: what was to be sent next was not due.
+    fn end_load(&mut self, keep_queued: bool) {
+        let Some(lives) = &mut self.lives else {
+            return;
+        };
+        if !keep_queued {
+            (0..self.flow.connections()).for_each(|connection| self.flow.withdraw(connection));
+        }
+        lives.drop_waiting(|connection| self.flow.has_queued(connection));
+    }
+
+    /// Begins the connects that are due, a batch of them at most, and ends those that have had their time. Whether there
+    /// was any of either.
+    fn dial(
+        &mut self,
+        loading: bool,
+        failures: &mut Failures,
+        recorder: &mut Recorder,
+        elapsed_ns: &impl Fn() -> u64,
+    ) -> io::Result<bool> {
+        let Some(lives) = &mut self.lives else {
+            return Ok(false);
+        };
+        let now_ns = elapsed_ns();
+        let mut any = false;
+        while let Some(connection) = lives.expired(now_ns) {
+            any = true;
+            self.engine.close(connection as usize, Closing::Fin);
+            let failed = (connection as usize, Failure::ConnectTimedOut);
+            fail_to_connect(&mut self.flow, lives, recorder, failures, failed, now_ns);
+        }
+        self.batch.clear();
+        while self.batch.len() < DIAL_BATCH
+            && let Some(connection) = lives.next(now_ns, |connection| {
+                loading || self.flow.has_queued(connection)
+            })
+        {
+            any = true;
+            match self.engine.dial(connection as usize, &mut self.dialing) {
+                Ok(()) => self.batch.push(connection),
+                Err(failure) => {
+                    let failed = (connection as usize, failure);
+                    fail_to_connect(&mut self.flow, lives, recorder, failures, failed, now_ns);
+                }
+            }
+        }
+        for connection in self.batch.drain(..) {
+            let begun_ns = elapsed_ns();
+            lives.begun(connection, begun_ns);
+            if let Err(failure) = self.engine.connect(connection as usize, &self.dialing) {
+                let failed = (connection as usize, failure);
+                fail_to_connect(&mut self.flow, lives, recorder, failures, failed, begun_ns);
+            }
+        }
+        if any {
+            self.engine.flush()?;
+        }
+        Ok(any)
+    }
+
+    /// Closes the connections whose life is over.
+    #[inline]
+    fn hang_up(&mut self, now_ns: u64) {
+        let Some(lives) = &mut self.lives else {
+            return;
+        };
+        let how = match lives.terms().close {
+            Close::Rst => Closing::Reset,
+            Close::Fin | Close::Server => Closing::Fin,
+        };
+        while let Some(connection) = lives.take_spent(now_ns) {
+            self.engine.close(connection as usize, how);
+        }
     }
 
     /// The end of the waiting: whoever is not answered by now is outstanding, and its connection is of no use to a
@@ -283,20 +426,35 @@ impl<E: Engine> Session<E> {
         &mut self,
         recorder: &mut Recorder,
         schedule: &mut Option<Schedule>,
+        failures: &mut Failures,
         stop_ns: u64,
         now_ns: u64,
     ) -> u64 {
         let mut outstanding = 0;
-        if self.flow.unanswered() != 0 {
-            for connection in 0..self.flow.connections() {
-                if !self.flow.is_idle(connection) {
-                    self.engine.close(connection);
-                    outstanding += self.flow.abandon(connection, |end, message| match end {
-                        End::Written => recorder.unanswered(message, true, now_ns),
-                        End::Unsent => recorder.unsent(message.due_ns, now_ns),
-                    });
-                }
+        for connection in 0..self.flow.connections() {
+            let unfinished = self
+                .lives
+                .as_ref()
+                .and_then(|lives| lives.unfinished(connection));
+            if unfinished == Some(Unfinished::Connect) {
+                failures.count(Failure::ConnectTimedOut);
             }
+            let idle = self.flow.is_idle(connection);
+            if idle && unfinished.is_none() {
+                continue;
+            }
+            self.engine.close(connection, Closing::Fin);
+            let on_end = |end, message: Message| match end {
+                End::Written => recorder.unanswered(message, true, now_ns),
+                End::Unsent => recorder.unsent(message.due_ns, now_ns),
+            };
+            outstanding += match &mut self.lives {
+                Some(lives) => {
+                    lives.abandoned(connection);
+                    self.flow.interrupt_waiting(connection, on_end)
+                }
+                None => self.flow.abandon(connection, on_end),
+            };
         }
         if let Some(schedule) = schedule
             && 0 < stop_ns
@@ -324,11 +482,29 @@ struct Turn<'a> {
     /// Closed loop, and the load goes on: an answer makes the next message.
     again: bool,
     replies: u64,
+    lives: &'a mut Option<Lives>,
+}
+
+impl Turn<'_> {
+    /// A life may be over. What is to become of the connection then.
+    #[inline]
+    fn look_at_life(&mut self, connection: usize) -> Then {
+        match self.lives {
+            Some(lives) if self.flow.is_spent(connection) => {
+                if lives.spent(connection) {
+                    Then::Receive
+                } else {
+                    Then::Stop
+                }
+            }
+            _ => Then::Receive,
+        }
+    }
 }
 
 impl Sink for Turn<'_> {
     #[inline]
-    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<(), Failure> {
+    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<Then, Failure> {
         *self.received_bytes += bytes.len() as u64;
         if let Some(offset) = self.verified_bytes.get_mut(connection) {
             if let Err(difference) =
@@ -355,24 +531,123 @@ impl Sink for Turn<'_> {
                 self.flow.due(connection as u32, now_ns);
             }
         }
-        Ok(())
+        if let Some(lives) = self.lives
+            && answers != 0
+            && let Some(begun_ns) = lives.first_echo(connection)
+        {
+            self.recorder.first_echo(begun_ns, now_ns);
+        }
+        Ok(self.look_at_life(connection))
     }
 
     #[inline]
     fn sent(&mut self, connection: usize) {
         self.flow.sent(connection, self.now_ns);
+        self.look_at_life(connection);
+    }
+
+    fn ended(&mut self, connection: usize) {
+        match self.lives {
+            Some(lives) if self.flow.owes_nothing(connection) => {
+                lives.ended(connection, self.now_ns);
+                self.flow.interrupt(connection, |_, _| {});
+            }
+            _ => self.failed(connection, Failure::ClosedByPeer),
+        }
     }
 
     fn failed(&mut self, connection: usize, failure: Failure) {
         self.failures.count(failure);
-        lose(self.flow, self.recorder, connection, self.now_ns);
+        let mut losing = Losing {
+            flow: self.flow,
+            lives: self.lives,
+            recorder: self.recorder,
+            again: self.again,
+        };
+        losing.lose(connection, self.now_ns);
+    }
+
+    fn connected(&mut self, connection: usize, syn_retransmits: impl FnOnce() -> u32) {
+        let Some(lives) = self.lives else {
+            return;
+        };
+        let begun_ns = lives.connected(connection);
+        let took_ns = self.now_ns.saturating_sub(begun_ns);
+        let again = if took_ns < RETRANSMIT_NS_MIN {
+            0
+        } else {
+            syn_retransmits()
+        };
+        self.recorder.connected(begun_ns, self.now_ns, again);
+        self.flow
+            .opened(connection, lives.terms().life, self.now_ns);
+        if let Some(offset) = self.verified_bytes.get_mut(connection) {
+            // What a failed life still owed will not come.
+            *offset = self.flow.stream_sent(connection);
+        }
+    }
+
+    fn not_connected(&mut self, connection: usize, failure: Failure) {
+        if let Some(lives) = self.lives {
+            let failed = (connection, failure);
+            fail_to_connect(
+                self.flow,
+                lives,
+                self.recorder,
+                self.failures,
+                failed,
+                self.now_ns,
+            );
+        }
     }
 }
 
+/// A connection that could not be made: it is tried again, or what waits for it is unsent.
 #[cold]
-fn lose(flow: &mut Flow, recorder: &mut Recorder, connection: usize, now_ns: u64) {
-    flow.lose(connection, |end, message| match end {
-        End::Written => recorder.unanswered(message, false, now_ns),
-        End::Unsent => recorder.unsent(message.due_ns, now_ns),
-    });
+fn fail_to_connect(
+    flow: &mut Flow,
+    lives: &mut Lives,
+    recorder: &mut Recorder,
+    failures: &mut Failures,
+    (connection, failure): (usize, Failure),
+    now_ns: u64,
+) {
+    failures.count(failure);
+    if !lives.not_connected(connection, now_ns) {
+        flow.lose(connection, |_, message| {
+            recorder.unsent(message.due_ns, now_ns);
+        });
+    }
+}
+
+/// Whom the failure of an open connection concerns.
+struct Losing<'a> {
+    flow: &'a mut Flow,
+    lives: &'a mut Option<Lives>,
+    recorder: &'a mut Recorder,
+    /// Closed loop, and the load goes on.
+    again: bool,
+}
+
+impl Losing<'_> {
+    #[cold]
+    fn lose(&mut self, connection: usize, now_ns: u64) {
+        let dialed_again = self
+            .lives
+            .as_mut()
+            .is_some_and(|lives| lives.failed(connection, now_ns));
+        let recorder = &mut *self.recorder;
+        let on_end = |end, message: Message| match end {
+            End::Written => recorder.unanswered(message, false, now_ns),
+            End::Unsent => recorder.unsent(message.due_ns, now_ns),
+        };
+        if !dialed_again {
+            self.flow.lose(connection, on_end);
+            return;
+        }
+        self.flow.interrupt(connection, on_end);
+        if self.again {
+            self.flow.refill(connection as u32, now_ns);
+        }
+    }
 }

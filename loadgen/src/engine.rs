@@ -8,7 +8,7 @@ pub(crate) mod uring;
 
 use std::{io, ops::Range, time::Duration};
 
-use crate::failure::Failure;
+use crate::{connect::Dialing, failure::Failure};
 
 /// What became of a send that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,14 @@ pub(crate) trait Engine {
     /// Tells `sink` of everything that the last wait or poll found. Whether there was anything.
     fn harvest(&mut self, sink: &mut impl Sink) -> bool;
 
+    /// Makes the socket of a connection that is closed. [`Engine::connect`] comes next.
+    fn dial(&mut self, connection: usize, dialing: &mut Dialing) -> Result<(), Failure>;
+
+    /// Begins to connect; a later harvest will tell how that went.
+    fn connect(&mut self, connection: usize, dialing: &Dialing) -> Result<(), Failure>;
+
     /// Closes a connection; nothing more is told of it.
-    fn close(&mut self, connection: usize);
+    fn close(&mut self, connection: usize, how: Closing);
 
     /// Bytes that the kernel took from us so far, over all connections.
     fn sent_bytes(&self) -> u64;
@@ -50,11 +56,36 @@ pub(crate) trait Engine {
 /// Who hears of what happened to the connections.
 pub(crate) trait Sink {
     /// Bytes came in. A failure says that the connection is to be closed.
-    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<(), Failure>;
+    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<Then, Failure>;
 
     /// The send in flight has gone whole.
     fn sent(&mut self, connection: usize);
 
+    /// The peer closed the connection, and the engine too.
+    fn ended(&mut self, connection: usize);
+
     /// The connection failed; the engine has closed it.
     fn failed(&mut self, connection: usize, failure: Failure);
+
+    /// The connection is made. `syn_retransmits` asks the kernel how often it had to try.
+    fn connected(&mut self, connection: usize, syn_retransmits: impl FnOnce() -> u32);
+
+    /// It could not be made; the engine has closed it.
+    fn not_connected(&mut self, connection: usize, failure: Failure);
+}
+
+/// Whether more is to be received on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Then {
+    Receive,
+    /// Nothing more is owed, and the connection is about to be closed.
+    Stop,
+}
+
+/// How a connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closing {
+    Fin,
+    /// Without the farewell: the peer sees a reset, and neither side remembers the connection.
+    Reset,
 }

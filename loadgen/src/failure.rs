@@ -5,7 +5,7 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// What ended a connection before its time.
+/// What ended a connection before its time, or kept it from being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Failure {
@@ -23,10 +23,26 @@ pub enum Failure {
     Mismatch,
     /// Any other error of a send or a receive.
     Other,
+    /// Nobody listened (ECONNREFUSED).
+    ConnectRefused,
+    /// No answer to the connect within its time.
+    ConnectTimedOut,
+    /// The peer reset the connection while it was being made.
+    ConnectReset,
+    /// No way to the peer (EHOSTUNREACH, ENETUNREACH).
+    ConnectUnreachable,
+    /// No local port was left for this source and this peer, or the source is not ours (EADDRNOTAVAIL).
+    NoLocalPort,
+    /// This process may open no more files (EMFILE, ENFILE).
+    NoDescriptor,
+    /// The queue of a unix listener was full (EAGAIN).
+    ListenQueueFull,
+    /// Any other error of a connect.
+    ConnectOther,
 }
 
 /// All kinds, in the order in which they are reported.
-pub const KINDS: [Failure; 7] = [
+pub const KINDS: [Failure; 15] = [
     Failure::Reset,
     Failure::ClosedByPeer,
     Failure::BrokenPipe,
@@ -34,6 +50,14 @@ pub const KINDS: [Failure; 7] = [
     Failure::Surplus,
     Failure::Mismatch,
     Failure::Other,
+    Failure::ConnectRefused,
+    Failure::ConnectTimedOut,
+    Failure::ConnectReset,
+    Failure::ConnectUnreachable,
+    Failure::NoLocalPort,
+    Failure::NoDescriptor,
+    Failure::ListenQueueFull,
+    Failure::ConnectOther,
 ];
 
 impl Failure {
@@ -47,6 +71,49 @@ impl Failure {
         }
     }
 
+    /// The kind of a failed connect.
+    pub fn from_connect_errno(errno: Errno) -> Failure {
+        match errno {
+            Errno::CONNREFUSED => Failure::ConnectRefused,
+            Errno::TIMEDOUT => Failure::ConnectTimedOut,
+            Errno::CONNRESET | Errno::PIPE => Failure::ConnectReset,
+            Errno::HOSTUNREACH | Errno::NETUNREACH => Failure::ConnectUnreachable,
+            Errno::ADDRNOTAVAIL => Failure::NoLocalPort,
+            Errno::MFILE | Errno::NFILE => Failure::NoDescriptor,
+            Errno::AGAIN => Failure::ListenQueueFull,
+            _ => Failure::ConnectOther,
+        }
+    }
+
+    /// Whether it kept a connection from being made, rather than ended one.
+    pub fn is_of_connect(self) -> bool {
+        Failure::ConnectRefused as usize <= self as usize
+    }
+
+    /// What helps, where the kind alone says it.
+    pub fn cure(self) -> Option<&'static str> {
+        match self {
+            Failure::NoLocalPort => Some(
+                "local ports ran out (or --source is no address of this machine): name more source addresses (--source 127.0.0.2-127.0.0.40), widen \
+                 net.ipv4.ip_local_port_range, or let the server close first (--close server)",
+            ),
+            Failure::NoDescriptor => {
+                Some("this process may open no more files: raise ulimit -n, or lower -c")
+            }
+            Failure::ConnectRefused => {
+                Some("nobody listened: did the server die, or is the port wrong?")
+            }
+            Failure::ConnectTimedOut => Some(
+                "connects had no answer in time: the server's listen queue was full; raise its --backlog and \
+                 net.core.somaxconn",
+            ),
+            Failure::ListenQueueFull => {
+                Some("the server's listen queue was full: raise its --backlog")
+            }
+            _ => None,
+        }
+    }
+
     /// Its name in files: `closed_by_peer`.
     pub fn name(self) -> &'static str {
         match self {
@@ -57,6 +124,14 @@ impl Failure {
             Failure::Surplus => "surplus",
             Failure::Mismatch => "mismatch",
             Failure::Other => "other",
+            Failure::ConnectRefused => "connect_refused",
+            Failure::ConnectTimedOut => "connect_timed_out",
+            Failure::ConnectReset => "connect_reset",
+            Failure::ConnectUnreachable => "connect_unreachable",
+            Failure::NoLocalPort => "no_local_port",
+            Failure::NoDescriptor => "no_descriptor",
+            Failure::ListenQueueFull => "listen_queue_full",
+            Failure::ConnectOther => "connect_other",
         }
     }
 }
@@ -114,7 +189,7 @@ pub fn connect_hint(error: &io::Error) -> &'static str {
             "no answer: is the address right, is its listen queue full, or does a firewall drop us?"
         }
         io::ErrorKind::AddrNotAvailable => {
-            "no local port is left for this address: widen net.ipv4.ip_local_port_range, or use fewer connections"
+            "no local port is left for this address: name more source addresses (--source), widen net.ipv4.ip_local_port_range, or use fewer connections"
         }
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
             "no route: check the address and the network"
@@ -143,7 +218,7 @@ mod tests {
         }
         failures.add(&failures.clone());
         assert_eq!(failures.of(Failure::Mismatch), 12);
-        assert_eq!(failures.total(), 56);
+        assert_eq!(failures.total(), 240);
         let names: Vec<_> = failures.iter().map(|(kind, _)| kind.name()).collect();
         let written: Vec<_> = KINDS
             .iter()
@@ -157,5 +232,11 @@ mod tests {
         assert_eq!(Failure::from_errno(Errno::CONNRESET), Failure::Reset);
         assert_eq!(Failure::from_errno(Errno::PIPE), Failure::BrokenPipe);
         assert_eq!(Failure::from_errno(Errno::INVAL), Failure::Other);
+        assert_eq!(
+            Failure::from_connect_errno(Errno::ADDRNOTAVAIL),
+            Failure::NoLocalPort
+        );
+        assert!(Failure::NoLocalPort.cure().unwrap().contains("--source"));
+        assert!(Failure::ConnectOther.is_of_connect() && !Failure::Other.is_of_connect());
     }
 }

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::machine::Facts;
+use echometer_host::{fitness::Finding, machine::Facts, sockets::SynSchedule};
 
-use crate::{plan::Plan, verdict::Verdict};
+use crate::{connects::Connects, plan::Plan, source::Sources, verdict::Verdict};
 
 /// The schema that this program writes, and the only one that it reads.
 pub const SCHEMA: &str = "echometer.run/1";
@@ -25,6 +25,9 @@ pub struct RunFile {
     pub plan: Plan,
     /// On what machine the client ran.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// Who was loaded.
     pub server: Server,
     /// The window in lines of [`Plan::interval`], the last perhaps shorter.
@@ -86,9 +89,9 @@ pub struct End {
     pub clipped: u64,
     /// Length of the window: shorter than the plan's if the run ended early.
     pub window_ns: u64,
-    /// Connections that were opened.
+    /// Connections that were made since the start, warm-up and drain included.
     pub connections_opened: u64,
-    /// Connections that were opened again after a failure.
+    /// How many of them took the place of one that had failed, or that could not be made at first.
     pub reconnects: u64,
     /// Replies that were harvested inside the window, a second: the server's throughput, whatever messages they were
     /// replies to.
@@ -103,8 +106,16 @@ pub struct End {
     pub queue_ns: Summary,
     /// The client's own lateness; empty in closed loop.
     pub send_lag_ns: Summary,
-    /// From before connect(2) until the connection was seen to be there.
+    /// From before connect(2) until the connection was seen to be there. Where connections are made while load is driven
+    /// those of the window, else the opening ones.
     pub connect_ns: Summary,
+    /// From before connect(2) until the first answer on the connection: those of the window. Empty where connections
+    /// are made before the load.
+    #[serde(default)]
+    pub first_echo_ns: Summary,
+    /// The connects whose SYN was sent again, split by how often; empty where none was.
+    #[serde(default)]
+    pub syn_retransmits: Vec<SynRetransmits>,
     /// Connections that failed, by kind.
     pub errors: BTreeMap<String, u64>,
     /// What the client itself did.
@@ -113,11 +124,45 @@ pub struct End {
     pub life: Life,
 }
 
+/// Connects whose SYN was sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SynRetransmits {
+    /// How often (`TCP_INFO`); the last row stands for that many and more.
+    pub retransmits: u32,
+    /// When this kernel sends it for the so-many-th time, since the connect began.
+    pub step_ns: u64,
+    /// How many connects.
+    pub count: u64,
+    /// How long they took.
+    pub connect_ns: Summary,
+}
+
+impl SynRetransmits {
+    /// The rows of some connects, by this kernel's schedule.
+    pub fn rows(connects: &Connects, schedule: SynSchedule) -> Vec<SynRetransmits> {
+        let histograms = connects.by_syn_retransmits.iter().zip(1..);
+        histograms
+            .filter_map(|(histogram, retransmits)| {
+                let histogram = histogram.as_ref()?;
+                Some(SynRetransmits {
+                    retransmits,
+                    step_ns: schedule.step(retransmits).as_nanos() as u64,
+                    count: histogram.len(),
+                    connect_ns: Summary::of(histogram, None),
+                })
+            })
+            .collect()
+    }
+}
+
 /// What the client itself did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Client {
     /// How it moved its bytes: `uring` or `epoll`, never `auto`.
     pub engine: crate::plan::Engine,
+    /// The addresses that it connected from, where it chose them: `127.0.0.2-127.0.0.65`.
+    #[serde(default)]
+    pub sources: Option<Sources>,
     /// CPU time of all its threads, user and system, over messages, from warm-up to drain. Empty spins are left out.
     pub cpu_ns_per_message: Option<f64>,
     /// Share of the window in which its busiest thread had work, 0 to 1.

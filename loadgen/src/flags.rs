@@ -9,7 +9,10 @@ use clap::{Args, Parser, ValueHint};
 
 use echometer_host::{cpus::CpuList, units};
 
-use crate::plan::{Arrivals, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait};
+use crate::{
+    plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
+    source::Sources,
+};
 
 /// Makes load on an echo server, and times it.
 ///
@@ -92,6 +95,27 @@ pub struct LoadFlags {
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub pipeline: Option<u32>,
 
+    /// Churn: connect, send so many messages, close, and again. 0: connections stay [default: 0]
+    #[arg(long, value_name = "K", value_parser = any_count)]
+    pub requests_per_connection: Option<u32>,
+
+    /// Who closes a connection then, and how [default: fin]
+    #[arg(long, value_enum, requires = "requests_per_connection")]
+    pub close: Option<Close>,
+
+    /// Connects a second at most, over all worker threads; 0: no limit [default: 0]
+    #[arg(long, value_name = "RATE", value_parser = rate_or_none)]
+    pub connect_rate: Option<f64>,
+
+    /// Make a connection that fails anew (with churn they are in any case)
+    #[arg(long)]
+    pub reconnect: bool,
+
+    /// Addresses to connect from, in turn: 127.0.0.2-127.0.0.40 [default: the kernel's choice; on loopback as many as
+    /// the ports take]
+    #[arg(long, value_name = "A-B", help_heading = "Client")]
+    pub source: Option<Sources>,
+
     /// Compare every byte that comes back with what was sent
     #[arg(long)]
     pub verify: bool,
@@ -168,6 +192,13 @@ impl LoadFlags {
             warmup: self.warmup.unwrap_or(defaults.warmup),
             load,
             pipeline: self.pipeline.unwrap_or(pipeline),
+            requests_per_connection: self
+                .requests_per_connection
+                .unwrap_or(defaults.requests_per_connection),
+            close: self.close.unwrap_or(defaults.close),
+            reconnect: self.reconnect || defaults.reconnect,
+            connect_rate_per_s: self.connect_rate.unwrap_or(defaults.connect_rate_per_s),
+            sources: self.source.or(defaults.sources),
             workers: defaults.workers.clone(),
             engine: self.engine.unwrap_or(defaults.engine),
             wait: self.wait.unwrap_or(wait),
@@ -234,6 +265,18 @@ fn positive_count(text: &str) -> Result<u32, String> {
         0 => Err("0 is too few: give 1 or more".to_owned()),
         count => u32::try_from(count).map_err(|_| "more than this program can hold".to_owned()),
     }
+}
+
+fn any_count(text: &str) -> Result<u32, String> {
+    let count = units::count(text)?;
+    u32::try_from(count).map_err(|_| "more than this program can hold".to_owned())
+}
+
+fn rate_or_none(text: &str) -> Result<f64, String> {
+    if text.trim() == "0" {
+        return Ok(0.0);
+    }
+    units::rate(text)
 }
 
 fn positive_duration(text: &str) -> Result<Duration, String> {
@@ -311,6 +354,22 @@ mod tests {
     }
 
     #[test]
+    fn churn_is_read() {
+        let plan = typed(
+            "host:1 --requests-per-connection 1 --close rst --connect-rate 2k --source 127.0.0.2-127.0.0.9",
+        )
+        .unwrap();
+        assert_eq!((plan.requests_per_connection, plan.close), (1, Close::Rst));
+        assert_eq!(plan.connect_rate_per_s, 2_000.0);
+        assert_eq!(plan.sources.unwrap().count(), 8);
+        assert!(plan.dials() && !typed("host:1").unwrap().dials());
+        assert_eq!(
+            typed("host:1 --connect-rate 0").unwrap().connect_rate_per_s,
+            0.0
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_the_flag() {
         let wrong = [
             ("-c 0", "--connections", "1 or more"),
@@ -324,6 +383,13 @@ mod tests {
             ("-s 65MiB", "-s", "64 MiB"),
             ("--cpus x", "--cpus", "x"),
             ("--pipeline 2M", "--pipeline", "at most"),
+            ("--source 1-2", "--source", "127.0.0.2-127.0.0.40"),
+            ("--close rst", "--requests-per-connection", "required"),
+            (
+                "--requests-per-connection 1 --close client",
+                "--close",
+                "fin",
+            ),
         ];
         for (flags, flag, cure) in wrong {
             let error = typed(&format!("host:1 {flags}")).unwrap_err();

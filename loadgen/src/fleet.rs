@@ -15,22 +15,28 @@ use std::{
 };
 
 use echometer_host::{
-    address::Address, clock, limits, pinning::PinError, signals::Stop, sockets::ConnectOptions,
+    address::Address,
+    clock, limits,
+    pinning::PinError,
+    signals::Stop,
+    sockets::{ConnectOptions, connect_stream, local_ports},
 };
 use echometer_ring::{Config, Ring, SetupError};
 use hdrhistogram::Histogram;
 
 use crate::{
-    connect::CONNECTS_UNDER_WAY,
+    connect::{CONNECTS_UNDER_WAY, Route},
+    connects::Connects,
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
     plan::{Engine, Load, Plan},
-    recorder::{Cuts, Segment, histogram},
+    recorder::{Cuts, Segment},
     schedule::Share,
+    source::Sources,
     tally::{Collector, Interval, Phase, Tally},
     target::Target,
-    worker::{Answer, Birth, Command, DriveFailure, OpenFailure, live},
+    worker::{Answer, Birth, Command, DriveFailure, OpenFailure, Opening, live},
 };
 
 /// How far ahead a stretch of several workers is started, so that all are awake by then.
@@ -46,10 +52,19 @@ pub struct Fleet {
     fallback: Option<String>,
     workers: Vec<Worker>,
     answers: Receiver<(usize, Answer)>,
-    sessions: Vec<Option<Histogram<u64>>>,
+    sessions: Vec<Option<Opened>>,
+    opening: Opening,
+    /// How long a connect may take.
+    connect_limit: Duration,
     /// How many stretches were driven: each has its own arrivals.
     stretches: u64,
     stop: Option<Stop>,
+}
+
+/// An open session.
+struct Opened {
+    connects: Box<Connects>,
+    sources: Option<Sources>,
 }
 
 /// Names an open session of one fleet.
@@ -126,6 +141,29 @@ impl Fleet {
     /// # Errors
     /// A cpu that can't be had, an engine that can't be had, or no threads.
     pub fn start(plan: &Plan) -> Result<Fleet, FleetError> {
+        let opening = match (plan.requests_per_connection, plan.reconnect) {
+            (0, false) => Opening::Before,
+            (0, true) => Opening::BeforeAndAgain,
+            _ => Opening::Churn,
+        };
+        let limit = ConnectOptions::default().time_limit;
+        Fleet::start_for(plan, opening, limit)
+    }
+
+    /// As [`Fleet::start`], for sessions whose connections are all made while load is driven, each once, within
+    /// `connect_limit`, and send one message each.
+    pub(crate) fn start_for_storm(
+        plan: &Plan,
+        connect_limit: Duration,
+    ) -> Result<Fleet, FleetError> {
+        Fleet::start_for(plan, Opening::Once, connect_limit)
+    }
+
+    fn start_for(
+        plan: &Plan,
+        opening: Opening,
+        connect_limit: Duration,
+    ) -> Result<Fleet, FleetError> {
         let (engine, fallback) = choose_engine(plan.engine)?;
         let plan = Arc::new(plan.clone());
         let payload = Payload::new(plan.message_size, plan.seed);
@@ -139,6 +177,7 @@ impl Fleet {
                 plan: Arc::clone(&plan),
                 engine,
                 payload: payload.clone(),
+                dials: opening != Opening::Before,
                 commands,
                 answers: answer_sender.clone(),
                 emptied,
@@ -160,6 +199,8 @@ impl Fleet {
             workers,
             answers,
             sessions: Vec::new(),
+            opening,
+            connect_limit,
             stretches: 0,
             stop: None,
         };
@@ -187,7 +228,8 @@ impl Fleet {
         self.stop = Some(stop);
     }
 
-    /// Opens the plan's connections to `target`, each worker its share, and keeps them.
+    /// Opens the plan's connections to `target`, each worker its share, and keeps them. Where the plan makes connections
+    /// while load is driven, one is made and closed, to see that the target is there.
     ///
     /// # Errors
     /// No address of the target answers, or a limit is too low; nothing stays open then.
@@ -195,14 +237,19 @@ impl Fleet {
         let open = self.sessions.iter().flatten().count() as u64 + 1;
         // A few more for files, epoll sets and rings. Direct descriptors aren't counted, but a ring's table of them is
         // bounded by the same limit.
-        let needed = open * u64::from(self.plan.connections) + 64;
+        let each = if self.opening == Opening::Before {
+            1
+        } else {
+            2
+        };
+        let needed = open * each * u64::from(self.plan.connections) + 128;
         limits::raise_nofile(needed).map_err(OpenError::Limit)?;
         let session = self.sessions.len() as u32;
         let mut last = None;
         for address in target.addresses() {
             match self.open_at(session, address) {
-                Ok(connect_ns) => {
-                    self.sessions.push(Some(connect_ns));
+                Ok(opened) => {
+                    self.sessions.push(Some(opened));
                     return Ok(SessionId(session));
                 }
                 // Whoever answered this address also has the others' error to give.
@@ -213,9 +260,20 @@ impl Fleet {
         Err(last.expect("a target has at least one address"))
     }
 
-    /// How long each connect of a session took, ns; `None` once it is closed.
+    /// How long each connect took that opened a session, ns; `None` once it is closed. Connects that were made while
+    /// load was driven are in [`Tally::connects`].
     pub fn connect_ns(&self, id: SessionId) -> Option<&Histogram<u64>> {
-        self.sessions.get(id.0 as usize)?.as_ref()
+        Some(&self.connects(id)?.connect_ns)
+    }
+
+    /// The connects that opened a session; `None` once it is closed.
+    pub fn connects(&self, id: SessionId) -> Option<&Connects> {
+        Some(&self.sessions.get(id.0 as usize)?.as_ref()?.connects)
+    }
+
+    /// The addresses that a session connects from; `None` where the kernel chooses.
+    pub fn sources(&self, id: SessionId) -> Option<Sources> {
+        self.sessions.get(id.0 as usize)?.as_ref()?.sources
     }
 
     /// Drives one stretch of load over a session. It ends drained, nothing in flight; where that takes too long, the
@@ -257,6 +315,7 @@ impl Fleet {
                 membership: phase.membership,
                 give_up_after_ns: u64::try_from(phase.give_up_after.as_nanos()).unwrap_or(u64::MAX),
                 load: self.plan.load,
+                once: self.opening == Opening::Once,
                 wait: self.plan.wait,
                 pipeline: self.plan.pipeline,
                 share,
@@ -270,8 +329,12 @@ impl Fleet {
                 .command(Command::Drive { session: id.0, job })
                 .map_err(|_| DriveError::WorkerDied)?;
         }
-        let mut collector =
-            Collector::new(cuts, self.plan.load != Load::Closed, self.workers.len());
+        let mut collector = Collector::new(
+            cuts,
+            self.plan.load != Load::Closed,
+            self.opening != Opening::Before,
+            self.workers.len(),
+        );
         let mut outcomes: Vec<Box<Outcome>> = Vec::with_capacity(self.workers.len());
         let mut failed = None;
         let mut left = self.workers.len();
@@ -319,51 +382,58 @@ impl Fleet {
         }
     }
 
-    fn open_at(&mut self, session: u32, address: &Address) -> Result<Histogram<u64>, OpenError> {
+    fn open_at(&mut self, session: u32, address: &Address) -> Result<Opened, OpenError> {
+        let ports = local_ports().map_or(u32::from(u16::MAX), |ports| ports.len() as u32);
+        let sources = self.plan.sources_for(address, ports);
         let options = ConnectOptions {
             nodelay: !self.plan.nagle,
             sndbuf: self.plan.sndbuf.map(|bytes| bytes as usize),
             rcvbuf: self.plan.rcvbuf.map(|bytes| bytes as usize),
-            ..ConnectOptions::default()
+            source: sources.map(|sources| sources.nth(0)),
+            time_limit: self.connect_limit,
+        };
+        let refused = |cause: io::Error| OpenError::Connect {
+            address: address.to_string(),
+            hint: connect_hint(&cause),
+            cause,
+        };
+        if self.opening == Opening::Churn {
+            connect_stream(address, &options).map_err(refused)?;
+        }
+        let route = Route {
+            address: address.clone(),
+            options,
+            sources,
+            rate_per_s: self.plan.connect_rate_per_s / self.workers.len() as f64,
         };
         let under_way = (CONNECTS_UNDER_WAY / self.workers.len()).max(1);
         for worker in &self.workers {
-            let (address, options) = (address.clone(), options.clone());
             worker
                 .command(Command::Open {
                     session,
-                    address,
-                    options,
+                    route: route.clone(),
                     under_way,
+                    opening: self.opening,
                 })
                 .map_err(|_| OpenError::WorkerDied)?;
         }
-        let mut connect_ns = histogram();
+        let mut connects = Box::<Connects>::default();
         let mut failed = None;
         for _ in 0..self.workers.len() {
             match self.answer() {
-                Some((_, Answer::Opened(Ok(part)))) => connect_ns
-                    .add(&part)
-                    .expect("histograms are all of one shape"),
+                Some((_, Answer::Opened(Ok(part)))) => connects.add(&part),
                 Some((_, Answer::Opened(Err(failure)))) => failed = Some(failure),
                 _ => return Err(OpenError::WorkerDied),
             }
         }
         let Some(failure) = failed else {
-            return Ok(connect_ns);
+            return Ok(Opened { connects, sources });
         };
         for worker in &self.workers {
             let _ = worker.command(Command::Close { session });
         }
         Err(match failure {
-            OpenFailure::Connect(cause) => {
-                let hint = connect_hint(&cause);
-                OpenError::Connect {
-                    address: address.to_string(),
-                    cause,
-                    hint,
-                }
-            }
+            OpenFailure::Connect(cause) => refused(cause),
             OpenFailure::Ring(error) => OpenError::Ring(error),
             OpenFailure::Epoll(error) => OpenError::Epoll(error),
         })

@@ -5,6 +5,9 @@
 //! in pieces, or many at once. At most `pipeline` messages are in flight, the others wait in order, and at most one
 //! send is in flight (a second could overtake the rest of the first).
 //!
+//! A connection may live more than once: a life ends after a number of messages ([`Flow::is_spent`]) or by a failure
+//! ([`Flow::interrupt`]), and what is due meanwhile waits for the next one ([`Flow::opened`]).
+//!
 //! The accounting is exact at any moment: sent = answered + lost + in flight, and due = sent + queued + unsent.
 
 use std::{collections::VecDeque, fmt};
@@ -105,6 +108,8 @@ struct Connection {
     sending: bool,
     listed: bool,
     lost: bool,
+    /// How many more messages may be written in this life; 0 while the connection is not open.
+    life_left: u64,
     /// Since when there is room: the last time that the end of a wait (full pipeline, full socket) was seen.
     free_at_ns: u64,
     stream_sent: u64,
@@ -195,6 +200,8 @@ impl Flow {
                 .queued
                 .min(self.pipeline - connection.in_flight)
                 .min(messages_max);
+            // The least of three 32-bit numbers and a larger one fits 32 bits.
+            let count = u64::from(count).min(connection.life_left) as u32;
             for _ in 0..count {
                 let slot = self.messages.at(connection.unwritten);
                 slot.message.written_ns = now_ns;
@@ -212,6 +219,7 @@ impl Flow {
             }
             connection.queued -= count;
             connection.in_flight += count;
+            connection.life_left -= u64::from(count);
             connection.sending = true;
             connection.written_turn = self.turn;
             self.queued -= u64::from(count);
@@ -226,6 +234,93 @@ impl Flow {
                 bytes,
             });
         }
+    }
+
+    /// `connection` is open (again), as of `now_ns`, for the next `life` messages ([`NO_END`]: for all). What was due
+    /// before waited for that: it counts as queue, not as send lag.
+    pub fn opened(&mut self, connection: usize, life: u64, now_ns: u64) {
+        let flow = &mut self.connections[connection];
+        debug_assert!(
+            !flow.lost && flow.in_flight == 0 && !flow.sending,
+            "a new life begins with nothing in flight"
+        );
+        flow.life_left = life;
+        flow.free_at_ns = now_ns;
+        flow.reply_bytes = 0;
+        if flow.wants_to_write(self.pipeline) {
+            flow.listed = true;
+            self.writable.push_back(connection as u32);
+        }
+    }
+
+    /// Whether all messages of this life were written, have gone to the kernel and are answered: time to close.
+    #[inline]
+    pub fn is_spent(&self, connection: usize) -> bool {
+        let flow = &self.connections[connection];
+        flow.life_left == 0 && flow.in_flight == 0 && !flow.sending
+    }
+
+    /// As [`Flow::is_spent`], whether or not it is known yet that the last message has gone: its answer has come.
+    pub fn owes_nothing(&self, connection: usize) -> bool {
+        let flow = &self.connections[connection];
+        flow.life_left == 0 && flow.in_flight == 0
+    }
+
+    /// The life of `connection` has ended: what was in flight is lost, what waits goes on waiting for the next life.
+    /// `on_end` hears of each message that is lost.
+    pub fn interrupt(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
+        self.end_messages(connection, on_end, Counting::Lost, Queued::Stay);
+    }
+
+    /// As [`Flow::interrupt`], but nobody failed: the waiting ended. Gives how many were outstanding.
+    pub fn interrupt_waiting(
+        &mut self,
+        connection: usize,
+        on_end: impl FnMut(End, Message),
+    ) -> u64 {
+        let outstanding = u64::from(self.connections[connection].in_flight);
+        self.end_messages(connection, on_end, Counting::Outstanding, Queued::End);
+        outstanding
+    }
+
+    /// Takes back what waits on `connection`, as if it had never been due: the end of a closed loop's load.
+    pub fn withdraw(&mut self, connection: usize) {
+        let flow = &mut self.connections[connection];
+        let (kept, mut next) = (flow.in_flight, flow.head);
+        flow.tail = NONE;
+        for _ in 0..kept {
+            flow.tail = next;
+            next = self.messages.at(next).next;
+        }
+        while next != NONE {
+            next = self.messages.remove(next).1;
+        }
+        if flow.tail == NONE {
+            flow.head = NONE;
+        } else {
+            self.messages.link(flow.tail, NONE);
+        }
+        flow.unwritten = NONE;
+        self.queued -= u64::from(flow.queued);
+        flow.queued = 0;
+    }
+
+    /// Takes note of as many messages as were lost with the last life of `connection`: a closed loop keeps its number up.
+    pub fn refill(&mut self, connection: u32, at_ns: u64) {
+        let of = &self.connections[connection as usize];
+        for _ in (of.queued + of.in_flight)..self.pipeline {
+            self.due(connection, at_ns);
+        }
+    }
+
+    /// Whether messages wait on `connection`.
+    pub fn has_queued(&self, connection: usize) -> bool {
+        self.connections[connection].queued != 0
+    }
+
+    /// Where the next message of `connection` will begin in its stream.
+    pub fn stream_sent(&self, connection: usize) -> u64 {
+        self.connections[connection].stream_sent
     }
 
     /// Tells that a new harvest of events begins.
@@ -312,7 +407,7 @@ impl Flow {
             return;
         }
         self.strike_off(connection);
-        self.end_messages(connection, on_end, Counting::Lost);
+        self.end_messages(connection, on_end, Counting::Lost, Queued::End);
     }
 
     /// Gives up waiting on `connection`: what is still in flight is outstanding (and stays so in the counts, as sent
@@ -324,7 +419,7 @@ impl Flow {
         if !self.connections[connection].lost {
             self.strike_off(connection);
         }
-        self.end_messages(connection, on_end, Counting::Outstanding);
+        self.end_messages(connection, on_end, Counting::Outstanding, Queued::End);
         outstanding
     }
 
@@ -381,6 +476,11 @@ impl Flow {
         !self.connections[connection].lost
     }
 
+    /// `connection` is not open yet: what is due waits for [`Flow::opened`].
+    pub fn begin_closed(&mut self, connection: usize) {
+        self.connections[connection].life_left = 0;
+    }
+
     /// How many connections can be used.
     #[inline]
     pub fn alive(&self) -> usize {
@@ -407,34 +507,51 @@ impl Flow {
         index: usize,
         mut on_end: impl FnMut(End, Message),
         counting: Counting,
+        queued: Queued,
     ) {
         let connection = &mut self.connections[index];
-        let (in_flight, queued) = (
-            u64::from(connection.in_flight),
-            u64::from(connection.queued),
-        );
+        let in_flight = u64::from(connection.in_flight);
         while connection.head != NONE {
-            let end = if connection.in_flight == 0 {
-                End::Unsent
-            } else {
-                End::Written
+            let end = match (connection.in_flight, queued) {
+                (0, Queued::Stay) => break,
+                (0, Queued::End) => End::Unsent,
+                _ => {
+                    connection.in_flight -= 1;
+                    End::Written
+                }
             };
-            connection.in_flight = connection.in_flight.saturating_sub(1);
             let (message, next) = self.messages.remove(connection.head);
             connection.head = next;
             on_end(end, message);
         }
-        connection.tail = NONE;
-        connection.unwritten = NONE;
-        connection.queued = 0;
+        connection.sending = false;
+        connection.life_left = 0;
+        connection.reply_bytes = 0;
         self.in_flight -= in_flight;
-        self.queued -= queued;
-        self.counts.unsent += queued;
         if counting == Counting::Lost {
             self.counts.lost += in_flight;
         }
+        if connection.head == NONE {
+            connection.tail = NONE;
+            connection.unwritten = NONE;
+            let unsent = u64::from(std::mem::take(&mut connection.queued));
+            self.queued -= unsent;
+            self.counts.unsent += unsent;
+        }
     }
 }
+
+/// What becomes of the messages that wait when a life ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queued {
+    /// They wait for the next life.
+    Stay,
+    /// There is none: they are unsent.
+    End,
+}
+
+/// A life without end: of a connection that is not closed after a number of messages.
+pub const NO_END: u64 = u64::MAX;
 
 /// How far a message had come when its connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -469,6 +586,7 @@ impl Connection {
             sending: false,
             listed: false,
             lost: false,
+            life_left: NO_END,
             free_at_ns: 0,
             stream_sent: 0,
         }
@@ -477,7 +595,11 @@ impl Connection {
     /// Whether there is something to write, room for it, and the connection is not on the list yet.
     #[inline]
     fn wants_to_write(&self, pipeline: u32) -> bool {
-        self.queued != 0 && !self.sending && !self.listed && self.in_flight < pipeline && !self.lost
+        self.queued != 0
+            && !self.sending
+            && !self.listed
+            && self.in_flight < pipeline
+            && self.life_left != 0
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+pub mod connects;
 mod drive;
 mod engine;
 pub mod failure;
@@ -15,6 +16,7 @@ pub mod flags;
 pub mod fleet;
 pub mod flow;
 pub mod histogram_log;
+mod lives;
 mod meter;
 pub mod payload;
 pub mod plan;
@@ -23,6 +25,8 @@ pub mod recorder;
 pub mod report;
 pub mod run;
 pub mod schedule;
+pub mod source;
+pub mod storm;
 pub mod tally;
 pub mod target;
 pub mod verdict;

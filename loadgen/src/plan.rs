@@ -3,9 +3,16 @@
 //! It comes from the flags (or from the bench), goes to every worker, and is written into the run file, so that a
 //! result can be traced to what was asked for.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
+
+use echometer_host::address::Address;
+
+use crate::source::Sources;
 
 /// The most connections that one plan may ask for. The descriptor limit is met long before.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -18,6 +25,10 @@ pub const WORKERS_MAX: usize = 1_024;
 /// How many messages may be in flight on one connection in open loop, unless the user says otherwise: enough that
 /// nothing waits in the client before the server is truly overloaded.
 pub const OPEN_LOOP_PIPELINE: u32 = 1_024;
+
+/// On loopback, churn goes over so many sources: 64 hold 1.8 million ports, so that 30,000 connections a second last the
+/// minute that a port is out of use.
+const CHURN_SOURCES: u32 = 64;
 
 /// What load is to be made. [`Plan::validate`] holds for every plan that [`crate::flags`] hands out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,6 +47,21 @@ pub struct Plan {
     pub load: Load,
     /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`].
     pub pipeline: u32,
+    /// Connection churn: after so many messages a connection is closed and made anew. 0: connections stay.
+    #[serde(default)]
+    pub requests_per_connection: u32,
+    /// Who closes a connection then, and how.
+    #[serde(default)]
+    pub close: Close,
+    /// A connection that fails is made anew. (With churn it is in any case.)
+    #[serde(default)]
+    pub reconnect: bool,
+    /// Connects a second over all workers; 0 for as fast as can be.
+    #[serde(default)]
+    pub connect_rate_per_s: f64,
+    /// The addresses to connect from; `None` leaves it to the kernel, or to [`Plan::sources_for`].
+    #[serde(default)]
+    pub sources: Option<Sources>,
     /// One entry a worker thread: the cpu that it is pinned to, or `None` for a thread that is free to move.
     pub workers: Vec<Option<u32>>,
     /// How the client moves its bytes.
@@ -70,6 +96,19 @@ pub enum Load {
         /// How the due instants lie in time.
         arrivals: Arrivals,
     },
+}
+
+/// Who closes a connection after its last message, and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Close {
+    /// The client, by FIN: its side remembers the connection for a minute (TIME_WAIT).
+    #[default]
+    Fin,
+    /// The client, by a reset: nobody remembers it.
+    Rst,
+    /// The server: the client waits until it does. For servers that close after so many messages.
+    Server,
 }
 
 /// How the due instants of an open loop lie in time.
@@ -114,6 +153,11 @@ impl Default for Plan {
             warmup: Duration::from_secs(2),
             load: Load::Closed,
             pipeline: 1,
+            requests_per_connection: 0,
+            close: Close::Fin,
+            reconnect: false,
+            connect_rate_per_s: 0.0,
+            sources: None,
             workers: vec![None],
             engine: Engine::Auto,
             wait: Wait::Block,
@@ -194,6 +238,13 @@ impl Plan {
                 "a rate lies between 0.001 and 1,000,000,000 a second".to_owned(),
             );
         }
+        if self.connect_rate_per_s != 0.0 && !(1e-3..=1e9).contains(&self.connect_rate_per_s) {
+            return no(
+                "--connect-rate",
+                "a rate lies between 0.001 and 1,000,000,000 a second; 0 is as fast as can be"
+                    .to_owned(),
+            );
+        }
         if self.workers.is_empty() || WORKERS_MAX < self.workers.len() {
             return no("--threads", format!("1 to {WORKERS_MAX} worker threads"));
         }
@@ -214,6 +265,34 @@ impl Plan {
         let workers = self.workers.len() as u32;
         let index = index as u32;
         self.connections / workers + u32::from(index < self.connections % workers)
+    }
+
+    /// Whether connections are made while load is driven, and not only before.
+    pub fn dials(&self) -> bool {
+        self.requests_per_connection != 0 || self.reconnect
+    }
+
+    /// The addresses to connect to `address` from: the plan's; or, on loopback, as many of 127.0.0.2 and on as it takes
+    /// for the ports not to run out; else whatever the kernel chooses.
+    ///
+    /// A source has `ports` for each peer, and a port of a connection that the client closed is not used again for up to
+    /// a minute (TIME_WAIT).
+    pub fn sources_for(&self, address: &Address, ports: u32) -> Option<Sources> {
+        let Address::Tcp(SocketAddr::V4(peer)) = address else {
+            return self.sources;
+        };
+        if self.sources.is_some() || !peer.ip().is_loopback() {
+            return self.sources;
+        }
+        let ports = ports.max(2);
+        // Below two thirds of the range a free port is found quickly.
+        let needed = if self.requests_per_connection == 0 {
+            self.connections.div_ceil(ports / 3 * 2 + 1)
+        } else {
+            CHURN_SOURCES.max(self.connections.div_ceil(ports / 3 * 2 + 1))
+        };
+        let text = format!("127.0.0.2-{}", Ipv4Addr::from(0x7f00_0001 + needed));
+        if needed == 1 { None } else { text.parse().ok() }
     }
 
     /// The rate asked for, in messages a second over all workers; `None` in closed loop.
@@ -273,6 +352,32 @@ mod tests {
             ..Plan::default()
         };
         assert_eq!(plan.validate().unwrap_err().flag, "--threads");
+    }
+
+    #[test]
+    fn sources_are_taken_where_ports_would_run_out() {
+        let loopback: Address = "127.0.0.1:80".parse().unwrap();
+        let sources = |connections, requests_per_connection, address: &Address| {
+            let plan = Plan {
+                connections,
+                requests_per_connection,
+                ..Plan::default()
+            };
+            plan.sources_for(address, 28_232)
+                .map(|sources| sources.to_string())
+        };
+        assert_eq!(sources(18_000, 0, &loopback), None);
+        assert_eq!(
+            sources(100_000, 0, &loopback).as_deref(),
+            Some("127.0.0.2-127.0.0.7")
+        );
+        assert_eq!(
+            sources(10, 1, &loopback).as_deref(),
+            Some("127.0.0.2-127.0.0.65")
+        );
+        for other in ["[::1]:80", "10.0.0.1:80", "unix:/run/echo"] {
+            assert_eq!(sources(100_000, 1, &other.parse().unwrap()), None);
+        }
     }
 
     #[test]

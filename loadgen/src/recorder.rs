@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::flow::{Message, Written};
+use crate::{
+    connects::Connects,
+    flow::{Message, Written},
+};
 
 /// Values above this are clipped to it, and counted: 60 s in ns.
 pub const VALUE_NS_MAX: u64 = 60_000_000_000;
@@ -59,6 +62,8 @@ pub struct Segment {
     pub latency: Histogram<u64>,
     /// What only an open loop has.
     pub open: Option<OpenLoop>,
+    /// Connections made in this segment, where connections are made at all while load is driven.
+    pub connects: Option<Box<Connects>>,
     /// Of the window's messages: written in this segment.
     pub sent: u64,
     /// Of the window's messages: answered in this segment.
@@ -108,12 +113,13 @@ impl OpenLoop {
 }
 
 impl Segment {
-    /// An empty segment, for an open loop or a closed one.
-    pub fn new(open: bool) -> Segment {
+    /// An empty segment, for an open loop or a closed one, with connections being made (`dials`) or without.
+    pub fn new(open: bool, dials: bool) -> Segment {
         Segment {
             index: 0,
             latency: histogram(),
             open: open.then(OpenLoop::new),
+            connects: dials.then(Box::default),
             sent: 0,
             answered: 0,
             replies: 0,
@@ -141,6 +147,9 @@ impl Segment {
             if !histogram.is_empty() {
                 histogram.reset();
             }
+        }
+        if let Some(connects) = &mut self.connects {
+            connects.clear();
         }
         self.index = 0;
         for count in [
@@ -181,6 +190,9 @@ impl Segment {
         ];
         for (mine, theirs) in of_both.into_iter().chain(of_open) {
             mine.add(theirs).expect("segments are all of one shape");
+        }
+        if let (Some(mine), Some(theirs)) = (&mut self.connects, &other.connects) {
+            mine.add(theirs);
         }
         self.sent += other.sent;
         self.answered += other.answered;
@@ -360,11 +372,7 @@ impl Recorder {
     #[inline]
     pub fn answered(&mut self, message: Message, now_ns: u64) {
         self.segment.replies += u64::from(self.inside);
-        let member = match self.membership {
-            Membership::ByStart => self.window.contains(message.due_ns),
-            Membership::ByReply => self.inside,
-        };
-        if !member {
+        if !self.is_member(message.due_ns) {
             return;
         }
         let segment = &mut *self.segment;
@@ -380,6 +388,33 @@ impl Recorder {
                 now_ns.saturating_sub(message.written_ns),
                 &mut segment.clipped,
             );
+        }
+    }
+
+    /// A connection whose dial began at `begun_ns` is there, as of the turn's `now_ns`. It belongs to the window as a
+    /// message does.
+    pub fn connected(&mut self, begun_ns: u64, now_ns: u64, syn_retransmits: u32) {
+        if self.is_member(begun_ns)
+            && let Some(connects) = &mut self.segment.connects
+        {
+            connects.connected(now_ns.saturating_sub(begun_ns), syn_retransmits);
+        }
+    }
+
+    /// The first answer on a connection whose dial began at `begun_ns`.
+    pub fn first_echo(&mut self, begun_ns: u64, now_ns: u64) {
+        if self.is_member(begun_ns)
+            && let Some(connects) = &mut self.segment.connects
+        {
+            connects.first_echo(now_ns.saturating_sub(begun_ns));
+        }
+    }
+
+    #[inline]
+    fn is_member(&self, start_ns: u64) -> bool {
+        match self.membership {
+            Membership::ByStart => self.window.contains(start_ns),
+            Membership::ByReply => self.inside,
         }
     }
 
@@ -500,7 +535,7 @@ mod tests {
         Recorder::new(
             Cuts::new(WINDOW, None),
             membership,
-            Box::new(Segment::new(open)),
+            Box::new(Segment::new(open, false)),
         )
     }
 
@@ -620,11 +655,18 @@ mod tests {
             (0..4).map(|index| cuts.third_of(index)).collect::<Vec<_>>(),
             [0, 1, 1, 2]
         );
-        let mut recorder = Recorder::new(cuts, Membership::ByStart, Box::new(Segment::new(true)));
+        let mut recorder = Recorder::new(
+            cuts,
+            Membership::ByStart,
+            Box::new(Segment::new(true, false)),
+        );
         let mut full = Vec::new();
         for now_ns in [10, 990, 1_000, 2_600, 2_999, 9_000] {
             recorder.begin_turn(now_ns, 0, |segment| {
-                full.push(std::mem::replace(segment, Box::new(Segment::new(true))));
+                full.push(std::mem::replace(
+                    segment,
+                    Box::new(Segment::new(true, false)),
+                ));
             });
             recorder.answered(message(0, 0), now_ns);
         }
@@ -655,15 +697,15 @@ mod tests {
 
         #[test]
         fn adding_segments_loses_nothing(values in prop::collection::vec((0u64..90_000_000_000, 0usize..3), 1..200)) {
-            let mut parts = [false; 3].map(Segment::new);
-            let mut whole = Segment::new(false);
+            let mut parts = [(); 3].map(|()| Segment::new(false, false));
+            let mut whole = Segment::new(false, false);
             for (value, part) in values {
                 for segment in [&mut parts[part], &mut whole] {
                     record(&mut segment.latency, value, &mut segment.clipped);
                     segment.censored_from_ns = least(segment.censored_from_ns, Some(value));
                 }
             }
-            let mut sum = Segment::new(false);
+            let mut sum = Segment::new(false, false);
             parts.iter().for_each(|part| sum.add(part));
             prop_assert_eq!(&sum.latency, &whole.latency);
             prop_assert_eq!((sum.clipped, sum.censored_from_ns), (whole.clipped, whole.censored_from_ns));

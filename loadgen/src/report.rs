@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    file::{RunFile, Summary},
+    file::{RunFile, Summary, SynRetransmits},
     plan::{Arrivals, Engine, Load, Plan, Wait},
     verdict::{Status, Verdict},
 };
@@ -44,10 +44,16 @@ pub fn text(run: &RunFile) -> String {
         ("queue", &end.queue_ns),
         ("send lag", &end.send_lag_ns),
         ("connect", &end.connect_ns),
+        ("first echo", &end.first_echo_ns),
     ];
     for (name, summary) in rows {
         // In closed loop there is no queue and no lag, and the service time is the latency.
-        if open || matches!(*name, "latency" | "connect") {
+        let shown = match *name {
+            "latency" | "connect" => true,
+            "first echo" => end.first_echo_ns.count != 0,
+            _ => open,
+        };
+        if shown {
             table_row(
                 &mut text,
                 &summary_cells(if open { name } else { closed_name(name) }, summary),
@@ -69,6 +75,12 @@ pub fn text(run: &RunFile) -> String {
         None => rate,
     };
     line(&mut text, "rate      ", &rate);
+    if run.plan.dials() {
+        line(&mut text, "connects  ", &connects_of(run));
+    }
+    for row in &end.syn_retransmits {
+        line(&mut text, "connects  ", &syn_row(row));
+    }
     line(&mut text, "client    ", &client_figures(run));
     for (kind, count) in &end.errors {
         line(
@@ -127,13 +139,21 @@ fn load_of(plan: &Plan) -> String {
             format!("open loop, {rate_per_s}/s {arrivals}")
         }
     };
+    let churn = match plan.requests_per_connection {
+        0 => String::new(),
+        1 => " (a new one for each message)".to_owned(),
+        count => format!(
+            " (a new one after {} messages)",
+            show_count(u64::from(count))
+        ),
+    };
     let pipeline = match plan.pipeline {
         1 => String::new(),
         count => format!(", up to {} in flight each", show_count(u64::from(count))),
     };
     let warmup = show_duration(plan.warmup);
     format!(
-        "{connections}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
+        "{connections}{churn}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
         time_of(plan)
     )
 }
@@ -191,6 +211,37 @@ fn messages_of(run: &RunFile) -> String {
             .expect("a string takes all that is written");
     }
     text
+}
+
+fn connects_of(run: &RunFile) -> String {
+    let end = &run.end;
+    let (opened, again) = (
+        show_count(end.connections_opened),
+        show_count(end.reconnects),
+    );
+    let rate = end.connect_ns.count as f64 / (end.window_ns.max(1) as f64 / 1e9);
+    let pace = if run.plan.requests_per_connection == 0 {
+        String::new()
+    } else {
+        format!("{} a second, ", show_count(rate.round() as u64))
+    };
+    let from = end
+        .client
+        .sources
+        .map_or(String::new(), |sources| format!(", from {sources}"));
+    format!("{pace}{opened} in all, {again} after a failure{from}")
+}
+
+fn syn_row(row: &SynRetransmits) -> String {
+    let times = match row.retransmits {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    format!(
+        "{}: SYN sent again {times}, the last at {}",
+        show_count(row.count),
+        show_ns(row.step_ns)
+    )
 }
 
 fn client_figures(run: &RunFile) -> String {
@@ -288,6 +339,7 @@ mod tests {
                 ..Plan::default()
             },
             machine: Facts::default(),
+            doctor: Vec::new(),
             server: Server { target: "127.0.0.1:7777".to_owned() },
             intervals: Vec::new(),
             end: End {
@@ -309,9 +361,12 @@ mod tests {
                 queue_ns: Summary { p99_99: None, ..summary(0) },
                 send_lag_ns: summary(0),
                 connect_ns: Summary { count: 64, p99: None, p99_9: None, p99_99: None, ..summary(2) },
+                first_echo_ns: Summary::default(),
+                syn_retransmits: Vec::new(),
                 errors: BTreeMap::from([("closed_by_peer".to_owned(), 2)]),
                 client: Client {
                     engine: Engine::Uring,
+                    sources: None,
                     cpu_ns_per_message: Some(7_412.3),
                     busiest_thread: 0.153,
                     run_delay_ns: 12_000_000,
@@ -363,6 +418,30 @@ verdict: not valid (errors)
         run.cut_short = true;
         for line in text(&run).lines() {
             assert!(line.chars().count() <= COLUMNS, "{line}");
+        }
+    }
+
+    #[test]
+    fn churn_shows_its_connects() {
+        let mut run = run();
+        run.plan.requests_per_connection = 1;
+        run.end.connections_opened = 12_345;
+        run.end.client.sources = "127.0.0.2-127.0.0.65".parse().ok();
+        run.end.first_echo_ns = run.end.connect_ns;
+        run.end.syn_retransmits = vec![SynRetransmits {
+            retransmits: 1,
+            step_ns: 1_000_000_000,
+            count: 382,
+            connect_ns: Summary::default(),
+        }];
+        let text = text(&run);
+        for words in [
+            "64 connections (a new one for each message), 64 B",
+            "\nfirst echo    56.8 us",
+            "\nconnects  6 a second, 12,345 in all, 0 after a failure, from\n          127.0.0.2-127.0.0.65\n",
+            "\nconnects  382: SYN sent again once, the last at 1.00 s\n",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
         }
     }
 

@@ -12,8 +12,10 @@ use echometer_host::{
     clock::DateTime,
     counters::{CpuTimes, cpu_times},
     cpus,
+    fitness::{self, Purpose, Use},
     machine::Facts,
     signals::Stop,
+    sockets::syn_schedule,
 };
 use hdrhistogram::{
     Histogram,
@@ -21,11 +23,13 @@ use hdrhistogram::{
 };
 
 use crate::{
-    file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary},
+    connects::Connects,
+    file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary, SynRetransmits},
     fleet::{DriveError, Fleet, FleetError, OpenError},
     histogram_log,
-    plan::{Load, Plan},
+    plan::{Engine, Load, Plan},
     recorder::{Membership, OpenLoop, Window},
+    source::Sources,
     tally::{Interval, Phase, Tally},
     target::Target,
     verdict::{Evidence, judge},
@@ -93,10 +97,8 @@ pub fn run(
     let opening = SystemTime::now();
     let session = fleet.open(target)?;
     let opening = opening.elapsed().unwrap_or_default();
-    let connect_ns = fleet
-        .connect_ns(session)
-        .cloned()
-        .unwrap_or_else(crate::recorder::histogram);
+    let before = fleet.connects(session).cloned().unwrap_or_default();
+    let sources = fleet.sources(session);
 
     let phase = Phase {
         record_after: plan.warmup,
@@ -109,7 +111,9 @@ pub fn run(
     let mut sinks = LogFile::create(out)?;
     let mut serializer = V2DeflateSerializer::new();
     let mut log = sinks.begin(&mut serializer, window_at)?;
-    log.write("connect", &connect_ns, Duration::ZERO, opening);
+    if !before.connect_ns.is_empty() {
+        log.write("connect", &before.connect_ns, Duration::ZERO, opening);
+    }
 
     let steal = Steal::begin(plan);
     let mut intervals = Vec::new();
@@ -121,6 +125,10 @@ pub fn run(
         );
         log.write("latency", &interval.segment.latency, start, length);
         log.write("service", interval.segment.service().0, start, length);
+        if let Some(connects) = &interval.segment.connects {
+            log.write("connect", &connects.connect_ns, start, length);
+            log.write("first_echo", &connects.first_echo_ns, start, length);
+        }
         progress(&row);
         intervals.push(row);
     })?;
@@ -129,22 +137,32 @@ pub fn run(
     fleet.close(session);
 
     let open = plan.load != Load::Closed;
-    let verdict = judge(&Evidence {
+    let mut verdict = judge(&Evidence {
         tally: &tally,
         open,
         steal_ratio,
         fallback: fleet.fallback(),
     });
+    let machine = Facts::read();
+    let doctor = fitness::at_a_glance(&machine, purpose(plan));
+    verdict.object(fitness::objections(&doctor));
     let file = RunFile {
         schema: SCHEMA.to_owned(),
         started_at: rfc3339(window_at),
         plan: plan.clone(),
-        machine: Facts::read(),
+        machine,
+        doctor,
         server: Server {
             target: target.name().to_owned(),
         },
         intervals,
-        end: end(plan, &fleet, &tally, &connect_ns, steal_ratio),
+        end: end(
+            plan,
+            &fleet,
+            &tally,
+            Connected { before, sources },
+            steal_ratio,
+        ),
         verdict,
         // A run that ended because no connection was left is short too, but that is the verdict's business.
         cut_short: tally.stopped_early && stop.requested(),
@@ -167,13 +185,40 @@ pub fn run(
     })
 }
 
+/// How the session's connections came to be.
+struct Connected {
+    before: Connects,
+    sources: Option<Sources>,
+}
+
+/// What the client's side of the machine must be fit for. The server may be elsewhere, so that one cpu is enough.
+fn purpose(plan: &Plan) -> Purpose {
+    Purpose {
+        cpus: plan.workers.iter().flatten().copied().collect(),
+        cpus_min: 1,
+        connections: None,
+        engine: match plan.engine {
+            Engine::Uring => Use::Uring,
+            Engine::Epoll | Engine::Auto => Use::Epoll,
+        },
+    }
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "made for this call and of no use after it"
+)]
 fn end(
     plan: &Plan,
     fleet: &Fleet,
     tally: &Tally,
-    connect_ns: &Histogram<u64>,
+    connected: Connected,
     steal_ratio: Option<f64>,
 ) -> End {
+    let connects = match &tally.connects {
+        Some(connects) if plan.requests_per_connection != 0 => connects,
+        _ => &connected.before,
+    };
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
     let (service, service_censored) = tally.service();
@@ -193,8 +238,8 @@ fn end(
         censored: counts.censored(),
         clipped: counts.clipped,
         window_ns: tally.recorded_span_ns,
-        connections_opened: u64::from(plan.connections),
-        reconnects: 0,
+        connections_opened: tally.life_opened,
+        reconnects: tally.life_reopened,
         rate_per_s: tally.replies as f64 / seconds,
         offered_per_s: (plan.load != Load::Closed)
             .then(|| (counts.sent + counts.unsent) as f64 / seconds),
@@ -202,7 +247,9 @@ fn end(
         service_ns: Summary::of(service, service_censored),
         queue_ns: part(|open| &open.queue),
         send_lag_ns: part(|open| &open.send_lag),
-        connect_ns: Summary::of(connect_ns, None),
+        connect_ns: Summary::of(&connects.connect_ns, None),
+        first_echo_ns: Summary::of(&connects.first_echo_ns, None),
+        syn_retransmits: SynRetransmits::rows(connects, syn_schedule()),
         errors: tally
             .errors
             .iter()
@@ -210,6 +257,7 @@ fn end(
             .collect(),
         client: Client {
             engine: fleet.engine(),
+            sources: connected.sources,
             cpu_ns_per_message: (tally.messages != 0)
                 .then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
             busiest_thread: tally.busiest_thread,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 
 use crate::{
+    connects::Connects,
     drive::Outcome,
     failure::Failures,
     payload::Difference,
@@ -46,6 +47,13 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// The parts of the latency; `None` in closed loop, which has none.
     pub open: Option<OpenLoop>,
+    /// Connections made in the window, where connections are made while load is driven (`--requests-per-connection`,
+    /// `--reconnect`, a storm).
+    pub connects: Option<Connects>,
+    /// Connections made since the session was opened, the first ones included.
+    pub life_opened: u64,
+    /// How many of them took the place of one that failed.
+    pub life_reopened: u64,
     /// Replies in the latency histogram, that is messages of the window that were answered.
     pub recorded: u64,
     /// Length of the window, ns: shorter than asked for if the load stopped early.
@@ -156,6 +164,7 @@ pub struct Interval<'a> {
 pub(crate) struct Collector {
     cuts: Cuts,
     open: bool,
+    dials: bool,
     workers: usize,
     total: Box<Segment>,
     thirds: Option<[Box<Segment>; 3]>,
@@ -165,12 +174,13 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) fn new(cuts: Cuts, open: bool, workers: usize) -> Collector {
-        let empty = || Box::new(Segment::new(open));
+    pub(crate) fn new(cuts: Cuts, open: bool, dials: bool, workers: usize) -> Collector {
+        let empty = || Box::new(Segment::new(open, dials));
         let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {
             cuts,
             open,
+            dials,
             workers,
             total: empty(),
             thirds,
@@ -191,7 +201,10 @@ impl Collector {
             let segments = (0..self.cuts.segments())
                 .filter(|index| self.cuts.interval_of(*index) == interval)
                 .count();
-            (Box::new(Segment::new(self.open)), segments * self.workers)
+            (
+                Box::new(Segment::new(self.open, self.dials)),
+                segments * self.workers,
+            )
         });
         sum.add(segment);
         *missing -= 1;
@@ -267,6 +280,9 @@ impl Collector {
         Tally {
             latency: total.latency,
             open: total.open,
+            connects: total.connects.map(|connects| *connects),
+            life_opened: sum(|outcome| outcome.opened),
+            life_reopened: sum(|outcome| outcome.reopened),
             recorded: total.answered,
             recorded_span_ns: window.length_ns(),
             replies: total.replies,

@@ -21,6 +21,16 @@ pub struct Verdict {
     pub warnings: Vec<String>,
 }
 
+impl Verdict {
+    /// Takes reasons from the machine for not believing the run; none changes nothing.
+    pub fn object(&mut self, reasons: Vec<String>) {
+        if !reasons.is_empty() {
+            self.status = self.status.min(Status::Noisy);
+            self.reasons.extend(reasons);
+        }
+    }
+}
+
 /// What is wrong with a run, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -123,10 +133,11 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
             kinds.join(", "),
         );
         let lost = counted(tally.lost, "message");
-        let cure = if tally.connections_alive == 0 {
-            "none is left: did the server die?"
-        } else {
-            "see the server's log, and its limits on connections and descriptors"
+        let mut cures = tally.errors.iter().filter_map(|(kind, _)| kind.cure());
+        let cure = match cures.next() {
+            Some(cure) => cure,
+            None if tally.connections_alive == 0 => "none is left: did the server die?",
+            None => "see the server's log, and its limits on connections and descriptors",
         };
         say(format!("{failed} failed ({kinds}), {lost} lost; {cure}"));
         if tally.errors.of(Failure::Surplus) != 0 {
@@ -352,7 +363,7 @@ mod tests {
             mut open,
             gaps,
             ..
-        } = Segment::new(open);
+        } = Segment::new(open, false);
         latency.record_n(100_000, 10_000).unwrap();
         if let Some(OpenLoop {
             service,
@@ -374,6 +385,9 @@ mod tests {
         Tally {
             latency,
             open,
+            connects: None,
+            life_opened: 10,
+            life_reopened: 0,
             recorded: 10_000,
             recorded_span_ns: 10_000_000_000,
             replies: 10_000,

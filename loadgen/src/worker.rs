@@ -9,17 +9,19 @@ use std::{
     },
 };
 
-use echometer_host::{address::Address, pinning, sockets::ConnectOptions};
+use echometer_host::pinning;
 use echometer_ring::SetupError;
-use hdrhistogram::Histogram;
 
 use crate::{
-    connect::{Connected, connect_all},
+    connect::{Connected, Dialing, Route, connect_all},
+    connects::Connects,
     drive::{Job, Outcome, Session},
     engine::{
         epoll::Epoll,
         uring::{self, Uring},
     },
+    flow::NO_END,
+    lives::{Lives, Terms},
     payload::Payload,
     plan::{Engine, Load, Plan},
     recorder::Segment,
@@ -29,9 +31,9 @@ use crate::{
 pub(crate) enum Command {
     Open {
         session: u32,
-        address: Address,
-        options: ConnectOptions,
+        route: Route,
         under_way: usize,
+        opening: Opening,
     },
     Drive {
         session: u32,
@@ -42,12 +44,25 @@ pub(crate) enum Command {
     },
 }
 
+/// Which connections are made when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    /// All before the load.
+    Before,
+    /// All before the load, and again when they fail.
+    BeforeAndAgain,
+    /// While load is driven, again and again.
+    Churn,
+    /// While load is driven, each once.
+    Once,
+}
+
 /// What a worker answers.
 pub(crate) enum Answer {
     /// It is pinned and waits for commands; or it can't be.
     Ready(Result<(), pinning::PinError>),
     /// The session is open, and this is how long each connect took; or it isn't.
-    Opened(Result<Histogram<u64>, OpenFailure>),
+    Opened(Result<Box<Connects>, OpenFailure>),
     /// A segment of the stretch that is being driven is full.
     Segment(Box<Segment>),
     /// The stretch is over.
@@ -74,6 +89,8 @@ pub(crate) struct Birth {
     /// Never [`Engine::Auto`].
     pub(crate) engine: Engine,
     pub(crate) payload: Payload,
+    /// Connections are made while load is driven.
+    pub(crate) dials: bool,
     pub(crate) commands: Receiver<Command>,
     pub(crate) answers: Sender<(usize, Answer)>,
     /// Segments that the fleet has added up, empty again.
@@ -94,23 +111,23 @@ pub(crate) fn live(birth: &Birth) {
     let mut sessions: Vec<Option<AnySession>> = Vec::new();
     // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
     let open_loop = birth.plan.load != Load::Closed;
-    let empty = || Box::new(Segment::new(open_loop));
+    let dials = birth.dials;
+    let empty = || Box::new(Segment::new(open_loop, dials));
     let mut spares: Vec<Box<Segment>> = vec![empty(), empty()];
     while let Ok(command) = birth.commands.recv() {
         match command {
             Command::Open {
                 session,
-                address,
-                options,
+                route,
                 under_way,
+                opening,
             } => {
-                let opened =
-                    open(birth, &address, &options, under_way).map(|(opened, connect_ns)| {
-                        let place = session as usize;
-                        sessions.resize_with(sessions.len().max(place + 1), || None);
-                        sessions[place] = Some(opened);
-                        connect_ns
-                    });
+                let opened = open(birth, route, under_way, opening).map(|(opened, connects)| {
+                    let place = session as usize;
+                    sessions.resize_with(sessions.len().max(place + 1), || None);
+                    sessions[place] = Some(opened);
+                    connects
+                });
                 if !answer(Answer::Opened(opened)) {
                     return;
                 }
@@ -149,10 +166,10 @@ pub(crate) fn live(birth: &Birth) {
 
 fn open(
     birth: &Birth,
-    address: &Address,
-    options: &ConnectOptions,
+    route: Route,
     under_way: usize,
-) -> Result<(AnySession, Histogram<u64>), OpenFailure> {
+    opening: Opening,
+) -> Result<(AnySession, Box<Connects>), OpenFailure> {
     let Birth {
         index,
         plan,
@@ -161,34 +178,70 @@ fn open(
     } = birth;
     let connections = plan.connections_of(*index);
     let first_connection: u32 = (0..*index).map(|before| plan.connections_of(before)).sum();
-    let Connected {
-        sockets,
-        connect_ns,
-    } = connect_all(address, connections as usize, under_way, options)
-        .map_err(OpenFailure::Connect)?;
+    let first_connection = first_connection as usize;
+    let before = match opening {
+        Opening::Before | Opening::BeforeAndAgain => connections as usize,
+        Opening::Churn | Opening::Once => 0,
+    };
+    let Connected { sockets, connects } =
+        connect_all(before, under_way, &route, *index).map_err(OpenFailure::Connect)?;
+    let lives = lives_of(plan, connections, opening, &route);
     let region = Arc::clone(payload.region());
+    let life_bytes = lives.as_ref().map(|lives| {
+        lives
+            .terms()
+            .life
+            .saturating_mul(u64::from(plan.message_size))
+    });
+    let dialing = Dialing::new(route, *index).map_err(OpenFailure::Connect)?;
+    let payload = payload.clone();
     let session = if birth.engine == Engine::Epoll {
-        let engine = Epoll::new(sockets, region).map_err(OpenFailure::Epoll)?;
+        let engine = Epoll::new(sockets, connections, region).map_err(OpenFailure::Epoll)?;
         AnySession::Epoll(Box::new(Session::new(
             plan,
             engine,
-            payload.clone(),
+            payload,
             connections,
-            first_connection as usize,
+            first_connection,
+            lives,
+            dialing,
         )))
     } else {
         let flight_bytes = u64::from(plan.message_size) * u64::from(plan.pipeline);
-        let config = uring::config(connections, flight_bytes, region);
-        let engine = Uring::new(sockets, &config).map_err(OpenFailure::Ring)?;
+        let config = uring::config(connections, flight_bytes, life_bytes, region);
+        let engine = Uring::new(sockets, connections, &config).map_err(OpenFailure::Ring)?;
         AnySession::Uring(Box::new(Session::new(
             plan,
             engine,
-            payload.clone(),
+            payload,
             connections,
-            first_connection as usize,
+            first_connection,
+            lives,
+            dialing,
         )))
     };
-    Ok((session, connect_ns))
+    Ok((session, connects))
+}
+
+fn lives_of(plan: &Plan, connections: u32, opening: Opening, route: &Route) -> Option<Lives> {
+    let terms = Terms {
+        life: match plan.requests_per_connection {
+            0 => NO_END,
+            messages => u64::from(messages),
+        },
+        close: plan.close,
+        again: opening != Opening::Once,
+        dial_rate_per_s: route.rate_per_s,
+        time_limit_ns: u64::try_from(route.options.time_limit.as_nanos()).unwrap_or(u64::MAX),
+    };
+    let mut lives = match opening {
+        Opening::Before => return None,
+        Opening::BeforeAndAgain | Opening::Churn | Opening::Once => Lives::new(connections, terms),
+    };
+    if opening == Opening::BeforeAndAgain {
+        lives.all_open();
+    }
+    Some(lives)
 }
 
 /// The one place where the engine is chosen at run time: once a stretch.

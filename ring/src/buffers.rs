@@ -45,6 +45,11 @@ impl Buffer {
 /// first lines of all buffers would fall into the same few sets of the cache, and small messages touch only those.
 const LINE: usize = 64;
 
+/// Bytes of buffers that are opened at a time, at the least, and how many buffers that may be.
+const OPENED_BYTES: u32 = 256 * 1024;
+const OPENED_MIN: u32 = 4;
+const OPENED_MAX: u32 = 64;
+
 /// Names pools, so that a buffer of one ring can't be given to another.
 static POOLS: AtomicU32 = AtomicU32::new(1);
 
@@ -112,15 +117,25 @@ impl Pool {
         usize::from(self.offered) + usize::from(self.unopened)
     }
 
-    /// Offers up to `more` buffers that were never used. Returns how many.
-    pub(crate) fn open(&mut self, more: u16) -> u16 {
-        let more = more.min(self.unopened);
-        for _ in 0..more {
+    /// Offers some buffers that were never used: those offered before have run out, or there are none yet. Few at a
+    /// time, so that those in use stay in cache. Without effect while some are still to be filled: of receives that fail
+    /// together, the first opens for all.
+    pub(crate) fn open(&mut self) {
+        if 0 < self.offered {
+            return;
+        }
+        let few = (OPENED_BYTES / self.size).clamp(OPENED_MIN, OPENED_MAX) as u16;
+        for _ in 0..few.max(self.count / 8).min(self.unopened) {
             let id = self.count - self.unopened;
             self.unopened -= 1;
             self.offer(id);
         }
-        more
+    }
+
+    /// Whether the buffer is one of this pool's.
+    #[inline]
+    pub(crate) fn owns(&self, buffer: &Buffer) -> bool {
+        buffer.pool == self.name
     }
 
     /// Takes the buffer that a completion names out of the kernel's hands.

@@ -15,10 +15,12 @@ mod event;
 mod features;
 mod gather;
 mod listener;
+mod pools;
 mod ring;
 mod setup;
 mod single;
 mod slots;
+mod tcp_info;
 mod token;
 mod trials;
 
@@ -31,4 +33,5 @@ pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use single::Single;
 pub use slots::Slot;
+pub use tcp_info::tcp_retransmits;
 pub use trials::{Offer, check_bytes, offers};

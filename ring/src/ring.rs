@@ -1,32 +1,28 @@
-//! The ring: operations in, events out, and an orderly end.
+//! The ring: its making, its files and buffers, and an orderly end. [`operations`] go in, [`completions`] come out.
+
+mod completions;
+mod operations;
 
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
-use io_uring::types::{CancelBuilder, Fd, Fixed, Napi, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Napi};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use crate::buffers::{Buffer, Pool};
-use crate::event::{Event, Payload};
+use crate::buffers::Buffer;
 use crate::features::{Feature, Features};
-use crate::gather::Gather;
+use crate::pools::Pools;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
 use crate::trials;
-
-/// The buffer group that all receives pick from.
-const GROUP: u16 = 0;
-
-/// Buffers that are offered at first, and each time that those run out: few enough to stay in cache.
-const BUFFERS_OPENED: u16 = 64;
 
 /// How long a wait polls the network card's queue, with `napi`.
 const NAPI_POLL_US: u32 = 50;
@@ -44,7 +40,7 @@ pub struct Ring {
     submissions: ManuallyDrop<SubmissionQueue<'static>>,
     completions: ManuallyDrop<CompletionQueue<'static>>,
     uring: ManuallyDrop<Box<IoUring>>,
-    pool: Pool,
+    pools: Pools,
     slots: Slots,
     shared: Arc<[u8]>,
     features: Features,
@@ -118,32 +114,33 @@ impl Ring {
                 },
             }
         }
-        let mut pool =
-            Pool::new(config.buffers, config.buffer_size).map_err(|source| SetupError::Other {
-                step: "mapping the buffers",
-                source,
-            })?;
-        // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
-        // it could not be brought to rest).
-        let registered = unsafe {
-            uring.submitter().register_buf_ring_with_flags(
-                pool.entries_address(),
-                pool.count(),
-                GROUP,
-                0,
-            )
-        };
-        registered.map_err(|source| match Errno::from_io_error(&source) {
-            Some(Errno::INVAL) => SetupError::Unavailable {
-                what: "no rings of provided buffers",
-            },
-            _ => SetupError::Other {
-                step: "registering the buffers",
-                source,
-            },
+        let mut pools = Pools::new(config).map_err(|source| SetupError::Other {
+            step: "mapping the buffers",
+            source,
         })?;
-        pool.open(BUFFERS_OPENED);
-        pool.publish();
+        for (group, pool) in pools.each() {
+            // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
+            // it could not be brought to rest).
+            let registered = unsafe {
+                uring.submitter().register_buf_ring_with_flags(
+                    pool.entries_address(),
+                    pool.count(),
+                    group as u16,
+                    0,
+                )
+            };
+            registered.map_err(|source| match Errno::from_io_error(&source) {
+                Some(Errno::INVAL) => SetupError::Unavailable {
+                    what: "no rings of provided buffers",
+                },
+                _ => SetupError::Other {
+                    step: "registering the buffers",
+                    source,
+                },
+            })?;
+            pool.open();
+        }
+        pools.publish();
 
         let mut uring = ManuallyDrop::new(Box::new(uring));
         let address: *mut IoUring = &raw mut **uring;
@@ -172,7 +169,8 @@ impl Ring {
             features = features.without(Feature::Bundle);
         }
         let recv_bytes_max = if limited {
-            config.recv_bytes_max.max(1)
+            // The kernel counts what is left in an `int`.
+            config.recv_bytes_max.clamp(1, i32::MAX as u32)
         } else {
             0
         };
@@ -182,7 +180,7 @@ impl Ring {
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),
             uring,
-            pool,
+            pools,
             slots: Slots::new(slots),
             shared: Arc::clone(&config.shared),
             features,
@@ -245,6 +243,25 @@ impl Ring {
         Ok(slot)
     }
 
+    /// As [`Ring::install`], for a file that the caller gives up: with plain descriptors it is kept as it is, which saves
+    /// the copy.
+    ///
+    /// # Errors
+    /// As [`Ring::install`]; the file is closed then.
+    pub fn adopt(&mut self, file: OwnedFd) -> io::Result<Slot> {
+        if self.features.has(Feature::Direct) {
+            return self.install(file.as_fd());
+        }
+        self.slots
+            .take(Some(file))
+            .ok_or_else(|| Errno::MFILE.into())
+    }
+
+    /// The plain descriptor behind a slot; `None` where a direct one is, or none at all.
+    pub fn file(&mut self, slot: Slot) -> Option<BorrowedFd<'_>> {
+        self.slots.state(slot).file.as_ref().map(AsFd::as_fd)
+    }
+
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
     /// closes, then says [`Event::Close`]. From this call on the slot is not the caller's any more. A second call is
     /// without effect.
@@ -267,268 +284,14 @@ impl Ring {
         if self.slots.state(slot).sending.is_some() {
             self.push_cancel_of(slot, Op::Send);
         }
+        if self.slots.state(slot).connecting {
+            self.push_cancel_of(slot, Op::Connect);
+        }
     }
 
     /// Whether nothing is in flight on the slot.
     pub fn is_quiet(&mut self, slot: Slot) -> bool {
         self.slots.state(slot).in_flight == 0
-    }
-
-    // ---- operations
-
-    /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
-    /// connections take slots of the kernel's choice (direct) or ours.
-    ///
-    /// # Panics
-    /// When one is armed already.
-    pub fn accept(&mut self, listener: Slot) {
-        let multishot = self.features.has(Feature::MultishotAccept);
-        self.push_accept(listener, multishot);
-    }
-
-    /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
-    ///
-    /// # Panics
-    /// When one is armed already.
-    pub fn accept_one(&mut self, listener: Slot) {
-        self.push_accept(listener, false);
-    }
-
-    fn push_accept(&mut self, listener: Slot, multishot: bool) {
-        let direct = self.features.has(Feature::Direct);
-        self.arm(listener, Op::Accept);
-        self.accepts += 1;
-        // A direct descriptor has no close-on-exec flag: it is in no process' table.
-        let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-        let entry = match (self.target(listener), multishot) {
-            (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
-                .allocate_file_index(true)
-                .flags(flags)
-                .build(),
-            (Target::Direct(fixed), false) => {
-                opcode::Accept::new(fixed, std::ptr::null_mut(), std::ptr::null_mut())
-                    .file_index(Some(io_uring::types::DestinationSlot::auto_target()))
-                    .flags(flags)
-                    .build()
-            }
-            (Target::Plain(fd), true) => opcode::AcceptMulti::new(fd).flags(flags).build(),
-            (Target::Plain(fd), false) => {
-                opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                    .flags(flags)
-                    .build()
-            }
-        };
-        self.push(entry, Op::Accept, listener);
-    }
-
-    /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one.
-    ///
-    /// # Panics
-    /// When one is armed already.
-    #[inline]
-    pub fn recv(&mut self, slot: Slot) {
-        self.arm(slot, Op::Recv);
-        let multishot = self.features.has(Feature::MultishotRecv);
-        // A bundle is a detour for what fits one buffer (1 % of a 64 B message's CPU): so the first receive is a plain
-        // one, and whenever a receive ends at its limit of bytes the next is what the last one's pieces ask for.
-        let filled = std::mem::take(&mut self.slots.state(slot).filled);
-        let bundle = filled && self.features.has(Feature::Bundle);
-        let limit = self.recv_bytes_max;
-        let size = self.pool.size();
-        let entry = match (self.target(slot), multishot) {
-            (Target::Direct(fixed), true) if bundle => {
-                limited(opcode::RecvMultiBundle::new(fixed, GROUP).build(), limit)
-            }
-            (Target::Plain(fd), true) if bundle => {
-                limited(opcode::RecvMultiBundle::new(fd, GROUP).build(), limit)
-            }
-            (Target::Direct(fixed), true) => {
-                limited(opcode::RecvMulti::new(fixed, GROUP).build(), limit)
-            }
-            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, GROUP).build(), limit),
-            (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
-                .buf_group(GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-            (Target::Plain(fd), false) => opcode::Recv::new(fd, std::ptr::null_mut(), size)
-                .buf_group(GROUP)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-        };
-        self.push(entry, Op::Recv, slot);
-    }
-
-    /// Whether an accept, a receive or a poll is armed on the slot.
-    #[inline]
-    pub fn is_armed(&mut self, slot: Slot) -> bool {
-        self.slots.state(slot).armed.is_some()
-    }
-
-    /// Sends a payload, all of it (`MSG_WAITALL`), however long the peer takes to make room, and without a signal to the
-    /// process where the peer is gone.
-    ///
-    /// # Panics
-    /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
-    #[inline]
-    pub fn send(&mut self, slot: Slot, payload: Payload) {
-        self.push_send(slot, payload, 0);
-    }
-
-    /// Sends as much of a payload as the socket takes at once: the event then says how much, or `EAGAIN`. Nothing waits
-    /// in the kernel, so a buffer that is sent this way is back after the next submit, whatever the peer does.
-    ///
-    /// # Panics
-    /// As [`Ring::send`].
-    #[inline]
-    pub fn send_now(&mut self, slot: Slot, payload: Payload) {
-        self.push_send(slot, payload, libc::MSG_DONTWAIT);
-    }
-
-    #[inline]
-    fn push_send(&mut self, slot: Slot, mut payload: Payload, flags: i32) {
-        assert!(!payload.is_empty(), "an empty send");
-        let flags = flags | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let target = self.target(slot);
-        let entry = if let Payload::Gather(gather) = &mut payload {
-            let header = self.lay_out(gather);
-            let flags = flags as u32;
-            match target {
-                Target::Direct(fixed) => opcode::SendMsg::new(fixed, header).flags(flags).build(),
-                Target::Plain(fd) => opcode::SendMsg::new(fd, header).flags(flags).build(),
-            }
-        } else {
-            let (start, len) = self.piece(&payload);
-            // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
-            let len = u32::try_from(len).unwrap_or(u32::MAX);
-            let zero_copy = self.features.has(Feature::SendZc);
-            match (target, zero_copy) {
-                (Target::Direct(fixed), false) => {
-                    opcode::Send::new(fixed, start, len).flags(flags).build()
-                }
-                (Target::Plain(fd), false) => {
-                    opcode::Send::new(fd, start, len).flags(flags).build()
-                }
-                (Target::Direct(fixed), true) => {
-                    opcode::SendZc::new(fixed, start, len).flags(flags).build()
-                }
-                (Target::Plain(fd), true) => {
-                    opcode::SendZc::new(fd, start, len).flags(flags).build()
-                }
-            }
-        };
-        // Only a send that can't wait is known to have ended when the submit returns.
-        let skip = self.features.has(Feature::SkipSuccess) && flags & libc::MSG_DONTWAIT != 0;
-        let state = self.slots.state(slot);
-        assert!(
-            state.sending.is_none(),
-            "two sends in flight on one socket corrupt its stream"
-        );
-        state.sending = Some(payload);
-        if skip {
-            self.ticket = self.ticket.checked_add(1).unwrap_or(1);
-            state.ticket = self.ticket;
-            self.unconfirmed.push_back((slot, self.ticket));
-            self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Op::Send, slot);
-        } else {
-            state.ticket = 0;
-            self.push(entry, Op::Send, slot);
-        }
-    }
-
-    /// Where a piece is, and how long.
-    #[inline]
-    fn piece(&self, payload: &Payload) -> (*const u8, usize) {
-        match payload {
-            Payload::Buffer(buffer) => (self.pool.address(buffer), buffer.len()),
-            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
-            Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
-            Payload::Gather(_) => unreachable!("a gather holds no gather: `push` sees to it"),
-        }
-    }
-
-    /// Writes down for the kernel where the pieces are. The header stays valid as long as the gather is kept, which is
-    /// until the send's completion: it is boxed, and its vector isn't touched meanwhile.
-    fn lay_out(&self, gather: &mut Gather) -> *const libc::msghdr {
-        let mut vectors = std::mem::take(&mut gather.vectors);
-        vectors.clear();
-        vectors.extend(
-            gather
-                .iter()
-                .filter(|piece| !piece.is_empty())
-                .take(Gather::PIECES_MAX)
-                .map(|piece| {
-                    let (start, len) = self.piece(piece);
-                    libc::iovec {
-                        iov_base: start.cast_mut().cast(),
-                        iov_len: len,
-                    }
-                }),
-        );
-        gather.header.msg_iov = vectors.as_mut_ptr();
-        gather.header.msg_iovlen = vectors.len() as _;
-        gather.vectors = vectors;
-        &raw const gather.header
-    }
-
-    /// Sends that say nothing when they succeed and whose success is not known yet.
-    #[inline]
-    pub fn sends_unconfirmed(&self) -> usize {
-        self.unconfirmed.len()
-    }
-
-    /// Whether a send is in flight on the slot.
-    #[inline]
-    pub fn is_sending(&mut self, slot: Slot) -> bool {
-        self.slots.state(slot).sending.is_some()
-    }
-
-    /// Connects a socket that was installed.
-    pub fn connect(&mut self, slot: Slot, address: &SocketAddrAny) {
-        // Boxed, so that the vector may grow without moving what a queued request points to.
-        let address = Box::new(address.clone());
-        let start = address.as_ptr().cast::<libc::sockaddr>();
-        let len = address.addr_len();
-        self.addresses.push(address);
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
-            Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
-        };
-        self.push(entry, Op::Connect, slot);
-    }
-
-    /// Ends our side of the stream: the peer reads to the end of what was sent, then sees EOF.
-    pub fn shutdown_write(&mut self, slot: Slot) {
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::Shutdown::new(fixed, libc::SHUT_WR).build(),
-            Target::Plain(fd) => opcode::Shutdown::new(fd, libc::SHUT_WR).build(),
-        };
-        self.push(entry, Op::Shutdown, slot);
-    }
-
-    /// Waits for the file to become readable, once.
-    ///
-    /// # Panics
-    /// When something is armed on the slot already.
-    pub fn poll(&mut self, slot: Slot) {
-        self.arm(slot, Op::Poll);
-        let events = u32::from(rustix::event::PollFlags::IN.bits());
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).build(),
-            Target::Plain(fd) => opcode::PollAdd::new(fd, events).build(),
-        };
-        self.push(entry, Op::Poll, slot);
-    }
-
-    /// Ends the armed accept, receive or poll of a slot. Its last event still comes: `ECANCELED`, or what it had just
-    /// then. Without effect where none is armed.
-    pub fn cancel(&mut self, slot: Slot) {
-        let state = self.slots.state(slot);
-        if let Some(op) = state.armed
-            && !state.cancelling
-        {
-            state.cancelling = true;
-            self.push_cancel_of(slot, op);
-        }
     }
 
     // ---- buffers
@@ -539,7 +302,7 @@ impl Ring {
     /// When the buffer is another ring's.
     #[inline]
     pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
-        self.pool.bytes(buffer)
+        self.pools.home(buffer).bytes(buffer)
     }
 
     /// Gives a buffer back to the pool.
@@ -548,451 +311,25 @@ impl Ring {
     /// When the buffer is another ring's.
     #[inline]
     pub fn release(&mut self, buffer: Buffer) {
-        self.pool.release(buffer);
+        self.pools.release(buffer);
     }
 
-    /// Buffers that nobody holds.
+    /// Small buffers that nobody holds: what a receive can always be armed with.
     #[inline]
     pub fn buffers_free(&self) -> usize {
-        self.pool.free()
+        self.pools.small().free()
     }
 
-    /// Buffers in all.
-    pub fn buffers(&self) -> usize {
-        usize::from(self.pool.count())
-    }
-
-    // ---- turns
-
-    /// Hands over what was asked for, and doesn't wait.
-    ///
-    /// # Errors
-    /// What `io_uring_enter` said, interruptions and time-outs left out: the ring is not usable then.
+    /// Buffers in all, of those that are as large as `buffer`.
     #[inline]
-    pub fn submit(&mut self) -> io::Result<()> {
-        self.enter(0, None)
+    pub fn buffers_like(&self, buffer: &Buffer) -> usize {
+        usize::from(self.pools.home(buffer).count())
     }
 
-    /// As [`Ring::submit`], without a call into the kernel where there is nothing to hand over and nothing to fetch: for
-    /// a loop that spins.
-    ///
-    /// # Errors
-    /// As [`Ring::submit`].
+    /// Whether it is one of the large buffers.
     #[inline]
-    pub fn submit_if_due(&mut self) -> io::Result<()> {
-        self.completions.sync();
-        self.submissions.sync();
-        let due = !self.submissions.is_empty()
-            || !self.completions.is_empty()
-            || self.submissions.taskrun()
-            || self.submissions.cq_overflow()
-            || 0 < self.confirmable;
-        if due {
-            return self.enter(0, None);
-        }
-        std::hint::spin_loop();
-        Ok(())
-    }
-
-    /// Hands over what was asked for and waits for an event, or for `limit` at most.
-    ///
-    /// # Errors
-    /// As [`Ring::submit`]. That the time is up is not an error.
-    #[inline]
-    pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        // Events that are here already are reason enough not to wait.
-        self.completions.sync();
-        let want = usize::from(self.completions.is_empty() && self.stash.is_empty());
-        self.enter(want, limit)
-    }
-
-    /// The next event of those that the last submit brought. They are to be drained before the next wait.
-    #[inline]
-    pub fn next_event(&mut self) -> Option<Event> {
-        if let Some(buffer) = self.bundle.buffers.pop_front() {
-            return Some(Event::Recv {
-                slot: self.bundle.slot,
-                result: Ok(Some(buffer)),
-                more: self.bundle.more || !self.bundle.buffers.is_empty(),
-            });
-        }
-        loop {
-            let Some(entry) = self.next_completion() else {
-                if self.confirmable == 0 {
-                    return None;
-                }
-                match self.confirm() {
-                    Some(event) => return Some(event),
-                    None => continue,
-                }
-            };
-            self.counts.cqes += 1;
-            if let Some(event) = self.settle(&entry) {
-                return Some(event);
-            }
-        }
-    }
-
-    #[inline]
-    fn next_completion(&mut self) -> Option<cqueue::Entry> {
-        match self.stash.pop_front() {
-            Some(entry) => Some(entry),
-            None => self.completions.next(),
-        }
-    }
-
-    /// The silent sends that were handed over and have not failed have succeeded: failures and short sends write a
-    /// completion before the submit returns, and all completions were read by now.
-    fn confirm(&mut self) -> Option<Event> {
-        if self.submissions.cq_overflow() {
-            // Some may be in the overflow list: they come first.
-            if self.enter(0, None).is_err() {
-                self.confirmable = 0;
-                return None;
-            }
-            if !self.completions.is_empty() {
-                return None;
-            }
-        }
-        while 0 < self.confirmable {
-            self.confirmable -= 1;
-            let Some((slot, ticket)) = self.unconfirmed.pop_front() else {
-                self.confirmable = 0;
-                break;
-            };
-            let state = self.slots.state(slot);
-            // It said something after all, and was settled then.
-            if state.ticket != ticket {
-                continue;
-            }
-            state.ticket = 0;
-            state.in_flight -= 1;
-            self.in_flight -= 1;
-            let payload = state
-                .sending
-                .take()
-                .expect("an unconfirmed send has its payload");
-            if state.life == Life::Closing {
-                let quiet = state.in_flight == 0;
-                self.take_back(payload);
-                if quiet {
-                    self.push_close(slot);
-                }
-                continue;
-            }
-            return Some(Event::Send {
-                slot,
-                result: Ok(payload.len()),
-                payload,
-            });
-        }
-        None
-    }
-
-    /// Puts the buffers of a payload that nobody waits for back into the pool.
-    fn take_back(&mut self, payload: Payload) {
-        match payload {
-            Payload::Buffer(buffer) => self.pool.release(buffer),
-            Payload::Gather(mut gather) => {
-                while let Some(piece) = gather.pop() {
-                    self.take_back(piece);
-                }
-            }
-            Payload::Heap { .. } | Payload::Shared(_) => {}
-        }
-    }
-
-    /// Takes the buffers of a receive out of the kernel's hands: the first is returned, and where the bytes fill more
-    /// than one the others wait for their events. They are all taken now, because the order of the ring says which they
-    /// are, and what is given back from now on changes it.
-    #[inline]
-    fn lease(&mut self, slot: Slot, id: u16, len: u32, more: bool) -> Option<Buffer> {
-        let size = self.pool.size();
-        if len <= size {
-            return self.pool.lease(id, len);
-        }
-        self.bundle.slot = slot;
-        self.bundle.more = more;
-        let (mut next, mut left) = (id, len);
-        while 0 < left {
-            let piece = left.min(size);
-            left -= piece;
-            let buffer = self.pool.lease(next, piece)?;
-            self.bundle.buffers.push_back(buffer);
-            next = self.pool.after(next);
-        }
-        self.bundle.buffers.pop_front()
-    }
-
-    fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
-        if std::mem::take(&mut self.disabled) {
-            self.submitter.register_enable_rings()?;
-        }
-        self.pool.publish();
-        self.submissions.sync();
-        self.counts.enters += 1;
-        let entered = match limit {
-            Some(limit) if 0 < want => {
-                let limit = Timespec::from(limit);
-                let args = SubmitArgs::new().timespec(&limit);
-                self.submitter.submit_with_args(want, &args)
-            }
-            _ => self.submitter.submit_and_wait(want),
-        };
-        self.submissions.sync();
-        if self.submissions.is_empty() {
-            self.addresses.clear();
-            self.confirmable = self.unconfirmed.len();
-        }
-        if self.submissions.cq_overflow() {
-            self.counts.cq_overflows += 1;
-        }
-        self.completions.sync();
-        match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
-            Ok(_) => Ok(()),
-            // The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of
-            // memory for the moment: all of these are for the next turn.
-            Err(Ok(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => Ok(()),
-            Err(Ok(errno)) => Err(errno.into()),
-            Err(Err(error)) => Err(error),
-        }
-    }
-
-    /// Turns a completion into an event, or swallows it: a stranger's, a cancel's, a closing connection's.
-    #[inline]
-    fn settle(&mut self, entry: &cqueue::Entry) -> Option<Event> {
-        let Some(token) = Token::unpack(entry.user_data()) else {
-            debug_assert!(false, "a completion that nobody asked for");
-            return None;
-        };
-        let flags = entry.flags();
-        let more = cqueue::more(flags);
-        let result = entry.result();
-        if !more {
-            self.in_flight -= 1;
-        }
-        let slot = token.slot;
-        if token.op == Op::Accept && !more {
-            self.accepts -= 1;
-        }
-        let state = self.slots.try_state(slot)?;
-        if token.generation != state.generation {
-            self.discard_received(slot, result, flags);
-            if token.op == Op::Close {
-                self.slots.closed(slot);
-                return Some(Event::Close { slot });
-            }
-            return None;
-        }
-        if !more {
-            state.in_flight -= 1;
-            if matches!(token.op, Op::Accept | Op::Recv | Op::Poll) {
-                state.armed = None;
-                state.cancelling = false;
-            }
-        }
-        let mut result = result;
-        if token.op == Op::Send {
-            if more {
-                // Zero-copy: it was sent, or failed, and the buffer is still the kernel's until the notification.
-                state.outcome = result;
-                return None;
-            }
-            if cqueue::notif(flags) {
-                result = state.outcome;
-            }
-        }
-        if state.life == Life::Closing {
-            let sent = if token.op == Op::Send {
-                state.ticket = 0;
-                state.sending.take()
-            } else {
-                None
-            };
-            let quiet = state.in_flight == 0;
-            self.discard_received(slot, result, flags);
-            if let Some(payload) = sent {
-                self.take_back(payload);
-            }
-            if quiet {
-                self.push_close(slot);
-            }
-            return None;
-        }
-        match token.op {
-            Op::Recv => {
-                let result = self.received(slot, result, flags, more);
-                let more = more || !self.bundle.buffers.is_empty();
-                Some(Event::Recv { slot, result, more })
-            }
-            Op::Send => {
-                state.ticket = 0;
-                let payload = state
-                    .sending
-                    .take()
-                    .expect("a send's payload is kept until its completion");
-                Some(Event::Send {
-                    slot,
-                    result: outcome(result).map(|sent| sent as usize),
-                    payload,
-                })
-            }
-            Op::Accept => Some(Event::Accept {
-                listener: slot,
-                result: self.accepted(result),
-                more,
-            }),
-            Op::Connect => Some(Event::Connect {
-                slot,
-                result: outcome(result).map(|_| ()),
-            }),
-            Op::Shutdown => Some(Event::Shutdown {
-                slot,
-                result: outcome(result).map(|_| ()),
-            }),
-            Op::Poll => (0 <= result).then_some(Event::Poll { slot }),
-            // A close carries the generation that it ended, so it is never met here.
-            Op::Close | Op::Cancel => None,
-        }
-    }
-
-    #[inline]
-    fn received(
-        &mut self,
-        slot: Slot,
-        result: i32,
-        flags: u32,
-        more: bool,
-    ) -> Result<Option<Buffer>, Errno> {
-        match (outcome(result), cqueue::buffer_select(flags)) {
-            (Ok(0), None) => Ok(None),
-            (Ok(len), Some(id)) if 0 < len => {
-                if self.pool.size() <= len {
-                    self.slots.state(slot).filled = true;
-                }
-                let buffer = self.lease(slot, id, len, more);
-                debug_assert!(buffer.is_some(), "bytes in a buffer that the pool hasn't");
-                buffer.map(Some).ok_or(Errno::IO)
-            }
-            (Ok(0), Some(_)) => {
-                self.discard_received(slot, result, flags);
-                Ok(None)
-            }
-            (Ok(_), _) => {
-                debug_assert!(false, "bytes that came in no buffer");
-                Err(Errno::IO)
-            }
-            (Err(errno), _) => {
-                self.discard_received(slot, result, flags);
-                if errno == Errno::NOBUFS {
-                    // Those in use ran out: open more of the pool, for the receive that is armed next.
-                    self.pool.open(BUFFERS_OPENED.max(self.pool.count() / 8));
-                }
-                Err(errno)
-            }
-        }
-    }
-
-    /// Puts the buffers of a completion that nobody wants back into the pool: whatever becomes of the event, they must
-    /// come back.
-    fn discard_received(&mut self, slot: Slot, result: i32, flags: u32) {
-        let Some(id) = cqueue::buffer_select(flags) else {
-            return;
-        };
-        if let Some(buffer) = self.lease(slot, id, result.max(0) as u32, false) {
-            self.pool.release(buffer);
-        }
-        self.discard_bundle();
-    }
-
-    fn discard_bundle(&mut self) {
-        while let Some(buffer) = self.bundle.buffers.pop_front() {
-            self.pool.release(buffer);
-        }
-    }
-
-    fn accepted(&mut self, result: i32) -> Result<Slot, Errno> {
-        let number = outcome(result)?;
-        if self.features.has(Feature::Direct) {
-            let slot = Slot(number);
-            self.slots.occupy(slot, None);
-            return Ok(slot);
-        }
-        // SAFETY: the kernel made this descriptor for this accept and told nobody else.
-        let file = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
-        self.slots.take(Some(file)).ok_or(Errno::NFILE)
-    }
-
-    #[inline]
-    fn arm(&mut self, slot: Slot, op: Op) {
-        let state = self.slots.state(slot);
-        assert!(state.armed.is_none(), "armed twice on one slot");
-        state.armed = Some(op);
-    }
-
-    #[inline]
-    fn target(&mut self, slot: Slot) -> Target {
-        if self.features.has(Feature::Direct) {
-            return Target::Direct(Fixed(slot.0));
-        }
-        let file = self.slots.state(slot).file.as_ref();
-        Target::Plain(Fd(file.map_or(-1, AsRawFd::as_raw_fd)))
-    }
-
-    fn push_cancel_of(&mut self, slot: Slot, op: Op) {
-        let generation = self.slots.state(slot).generation;
-        let target = Token::new(op, slot, generation).pack();
-        let entry = opcode::AsyncCancel::new(target).build();
-        self.push(entry, Op::Cancel, slot);
-    }
-
-    /// Tells the kernel to close the file. The generation moves on now: the kernel may give the slot to a new
-    /// connection before the completion of this close is read.
-    fn push_close(&mut self, slot: Slot) {
-        let state = self.slots.state(slot);
-        debug_assert_eq!(state.in_flight, 0, "a close under something in flight");
-        let generation = state.generation;
-        let file = state.file.take();
-        let entry = match file {
-            Some(file) => opcode::Close::new(Fd(file.into_raw_fd())).build(),
-            None => opcode::Close::new(Fixed(slot.0)).build(),
-        };
-        let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
-        self.slots.vacate(slot);
-        self.push_raw(&entry);
-    }
-
-    #[inline]
-    fn push(&mut self, entry: squeue::Entry, op: Op, slot: Slot) {
-        let state = self.slots.state(slot);
-        state.in_flight += 1;
-        let token = Token::new(op, slot, state.generation);
-        self.push_raw(&entry.user_data(token.pack()));
-    }
-
-    #[inline]
-    fn push_raw(&mut self, entry: &squeue::Entry) {
-        self.in_flight += 1;
-        loop {
-            // SAFETY: every entry is built in this file from memory that the ring owns until the completion: a pool
-            // buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
-            if unsafe { self.submissions.push(entry) }.is_ok() {
-                return;
-            }
-            self.make_room();
-        }
-    }
-
-    /// The submission queue is full: submit early. Where the kernel wants completions taken off first, they wait in the
-    /// stash.
-    #[cold]
-    fn make_room(&mut self) {
-        for entry in self.completions.by_ref() {
-            self.stash.push_back(entry);
-        }
-        self.completions.sync();
-        // An error here is seen again, and reported, by the submit at the end of the turn.
-        let _ = self.enter(0, None);
+    pub fn is_large(&self, buffer: &Buffer) -> bool {
+        self.pools.is_large(buffer)
     }
 }
 
@@ -1001,7 +338,7 @@ impl Drop for Ring {
     fn drop(&mut self) {
         if !self.come_to_rest() {
             // The kernel may still write to this memory: it is given up, not freed.
-            self.pool.leak();
+            self.pools.leak();
             for (_, state) in self.slots.iter_mut() {
                 std::mem::forget(state.sending.take());
             }
@@ -1048,25 +385,6 @@ impl Ring {
     }
 }
 
-/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`); 0 is no bound. Without it
-/// one connection whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are
-/// bytes for.
-fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
-    /// Where `struct io_uring_sqe` of the kernel's ABI has its `optlen`.
-    const OPTLEN: usize = 44;
-    const { assert!(size_of::<squeue::Entry>() == 64) };
-    // SAFETY: an entry is `repr(C)` and nothing but the kernel's 64-byte `io_uring_sqe`, in which 4 bytes at 44, aligned,
-    // are a plain integer.
-    unsafe {
-        (&raw mut entry)
-            .cast::<u8>()
-            .add(OPTLEN)
-            .cast::<u32>()
-            .write(bytes);
-    }
-    entry
-}
-
 /// Allows the operations that a server needs and no others. Registrations come before this; afterwards the kernel
 /// refuses all but the one that lets the ring go.
 fn confine(submitter: &Submitter<'_>) -> io::Result<()> {
@@ -1091,19 +409,4 @@ fn confine(submitter: &Submitter<'_>) -> io::Result<()> {
     allowed.push(Restriction::sqe_flags_allowed(flags));
     allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
     submitter.register_restrictions(&mut allowed)
-}
-
-#[derive(Clone, Copy)]
-enum Target {
-    Direct(Fixed),
-    Plain(Fd),
-}
-
-#[inline]
-fn outcome(result: i32) -> Result<u32, Errno> {
-    if 0 <= result {
-        Ok(result as u32)
-    } else {
-        Err(Errno::from_raw_os_error(-result))
-    }
 }

@@ -23,6 +23,11 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes a buffer, 64 at least.
     pub buffer_size: u32,
+    /// Large buffers besides, for connections that send more at a time than a small one holds: how many, rounded up as
+    /// above; 0 for none.
+    pub large_buffers: u16,
+    /// Bytes a large buffer.
+    pub large_buffer_size: u32,
     /// Bytes that a multishot receive takes at most until it is armed again, where the kernel can bound it (6.17; where
     /// not, bundles are off): what a connection brings in before anybody can stop it.
     pub recv_bytes_max: u32,
@@ -40,6 +45,8 @@ impl Default for Config {
             slots: 1_024,
             buffers: 1_024,
             buffer_size: 4_096,
+            large_buffers: 0,
+            large_buffer_size: 64 * 1024,
             recv_bytes_max: 256 * 1024,
             shared: Arc::from([]),
             features: Features::default(),

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use crate::event::Payload;
+use crate::pools::Group;
 use crate::token::Op;
 
 /// Where a ring keeps one file: a socket, a listener, an eventfd. Below 2^24.
@@ -38,8 +39,13 @@ pub(crate) struct State {
     pub(crate) armed: Option<Op>,
     /// The armed one was told to end, and its last completion is not here yet.
     pub(crate) cancelling: bool,
-    /// A receive filled a whole buffer since the last one was armed: more than one buffer's worth may be waiting.
-    pub(crate) filled: bool,
+    /// A connect is in flight.
+    pub(crate) connecting: bool,
+    /// The connection has brought more at a time than a small buffer holds since its receive was armed: the next one is
+    /// armed for much.
+    pub(crate) much: bool,
+    /// Which buffers the armed receive picks from.
+    pub(crate) group: Group,
     /// The slot's number was our choice and not the kernel's.
     chosen_here: bool,
     /// The close of its last file was asked for and is not done: a new file put here now would be what it hits.
@@ -62,7 +68,9 @@ impl State {
             in_flight: 0,
             life: Life::Vacant,
             armed: None,
-            filled: false,
+            connecting: false,
+            much: false,
+            group: Group::Small,
             chosen_here: false,
             closing_file: false,
             cancelling: false,
@@ -77,7 +85,9 @@ impl State {
     pub(crate) fn open(&mut self, file: Option<OwnedFd>) {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
-        self.filled = false;
+        self.connecting = false;
+        self.much = false;
+        self.group = Group::Small;
         self.chosen_here = false;
         self.closing_file = false;
         self.life = Life::Open;

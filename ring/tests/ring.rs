@@ -83,7 +83,15 @@ fn connected(ring: &mut Ring) -> (Slot, Slot, TcpStream) {
 #[test]
 fn bytes_come_back_with_every_set_of_features() {
     for features in feature_sets() {
-        let mut ring = Ring::new(&small(features)).expect("ring");
+        bytes_come_back(&small(features));
+        bytes_come_back(&with_large(features));
+    }
+}
+
+fn bytes_come_back(config: &Config) {
+    let features = config.features;
+    {
+        let mut ring = Ring::new(config).expect("ring");
         let (_, slot, mut client) = connected(&mut ring);
         let sent: Vec<u8> = (0..10_000u32).map(|i| (i * 7 % 251) as u8).collect();
         let mut writer = client.try_clone().expect("clone");
@@ -101,7 +109,7 @@ fn bytes_come_back_with_every_set_of_features() {
                     match result {
                         Ok(Some(buffer)) => pieces.push_back(buffer),
                         Ok(None) => ended = true,
-                        Err(Errno::NOBUFS) => {}
+                        Err(Errno::NOBUFS | Errno::CANCELED) => {}
                         Err(error) => panic!("{features:?}: {error}"),
                     }
                     if !more && !ended {
@@ -138,8 +146,96 @@ fn bytes_come_back_with_every_set_of_features() {
         client.read_to_end(&mut back).expect("read");
         writing.join().expect("writer");
         assert!(back == sent, "{features:?}: the bytes differ");
-        assert_eq!(ring.buffers_free(), ring.buffers(), "{features:?}");
+        assert_eq!(ring.buffers_free(), 8, "{features:?}");
     }
+}
+
+/// As `small`, with two large buffers besides.
+fn with_large(features: Features) -> Config {
+    Config {
+        large_buffers: 2,
+        large_buffer_size: 256,
+        ..small(features)
+    }
+}
+
+/// The length of each piece that comes in until `bytes` have come, each released at once.
+fn pieces(ring: &mut Ring, slot: Slot, bytes: usize) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    while lengths.iter().sum::<usize>() < bytes {
+        match event(ring) {
+            Event::Recv { result, more, .. } => {
+                match result {
+                    Ok(Some(buffer)) => {
+                        lengths.push(buffer.len());
+                        ring.release(buffer);
+                    }
+                    Err(Errno::NOBUFS | Errno::CANCELED) => {}
+                    other => panic!("{other:?}"),
+                }
+                if !more {
+                    ring.recv(slot);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    lengths
+}
+
+#[test]
+fn who_sends_much_gets_large_buffers_and_who_sends_little_small_ones() {
+    let features = Features::default().without(Feature::Bundle);
+    let mut ring = Ring::new(&with_large(features)).expect("ring");
+    let (_, slot, mut client) = connected(&mut ring);
+    ring.recv(slot);
+    client.write_all(&[1; 10]).expect("write");
+    assert_eq!(pieces(&mut ring, slot, 10), [10]);
+    // What fits a small buffer, if only just, is no reason.
+    client.write_all(&[2; 64]).expect("write");
+    assert_eq!(pieces(&mut ring, slot, 64), [64]);
+    client.write_all(&[3; 64]).expect("write");
+    assert_eq!(pieces(&mut ring, slot, 64), [64]);
+    client.write_all(&[4; 4_000]).expect("write");
+    let much = pieces(&mut ring, slot, 4_000);
+    assert_eq!(much[0], 64, "{much:?}");
+    assert!(much.contains(&256), "{much:?}");
+    client.write_all(&[5; 256]).expect("write");
+    assert_eq!(pieces(&mut ring, slot, 256), [256]);
+}
+
+#[test]
+fn without_a_free_large_buffer_small_ones_serve() {
+    let features = Features::default().without(Feature::Bundle);
+    let mut ring = Ring::new(&with_large(features)).expect("ring");
+    let (_, slot, mut client) = connected(&mut ring);
+    ring.recv(slot);
+    client.write_all(&[1; 64 + 3 * 256]).expect("write");
+    let (mut large, mut taken) = (Vec::new(), 0);
+    while taken < 64 + 3 * 256 {
+        match event(&mut ring) {
+            Event::Recv { result, more, .. } => {
+                if let Ok(Some(buffer)) = result {
+                    taken += buffer.len();
+                    if ring.is_large(&buffer) {
+                        large.push(buffer);
+                    } else {
+                        ring.release(buffer);
+                    }
+                }
+                if !more {
+                    ring.recv(slot);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        large.len(),
+        2,
+        "both are held, and the rest came in small ones"
+    );
+    assert_eq!(ring.buffers_free(), 8);
 }
 
 #[test]
@@ -242,7 +338,7 @@ fn a_slot_that_is_used_again_hears_nothing_of_its_last_life() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(ring.buffers_free(), ring.buffers());
+    assert_eq!(ring.buffers_free(), 8);
 }
 
 #[test]

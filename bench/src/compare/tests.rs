@@ -93,6 +93,15 @@ impl Trial {
     }
 }
 
+/// With a floor, as a real comparison has one.
+fn with_floor(mut trial: Trial) -> Trial {
+    let pairs = floor::pairs_for(&trial.settings.load).expect("it fits");
+    trial
+        .record
+        .floor(FloorEntry::planned(0, &pairs, Vec::new()));
+    trial
+}
+
 fn faster(share: f64) -> Server {
     Server {
         message_ns: (GOOD.message_ns as f64 * share) as u64,
@@ -161,6 +170,57 @@ fn eight_blocks_end_in_an_answer_and_its_files() {
         .collect();
     assert_eq!(commands, ["echometer", "epoll", "uring"]);
     assert!(comparison.arms[1].ready_line.is_some());
+}
+
+#[test]
+fn each_server_is_told_as_a_multiple_of_the_floor() {
+    let mut trial = with_floor(Trial::of("epoll uring", &[GOOD, faster(0.88)]));
+    trial.run().expect("all goes well");
+    let csv = fs::read_to_string(trial.folder.join("blocks/001-slices.csv")).expect("it is there");
+    assert_eq!(
+        csv.lines()
+            .filter(|line| line.contains(",(floor),"))
+            .count(),
+        60
+    );
+    let comparison = trial.finish().comparison;
+    assert!(
+        comparison.blocks[0]
+            .order
+            .iter()
+            .any(|name| name == "(floor)")
+    );
+    let floor = comparison.floor.expect("it was planned");
+    // 8 us, of which two syscalls are a quarter.
+    let ns = floor.cpu_ns_per_message.expect("it was measured");
+    assert!((ns - 7_750.0).abs() < 5.0, "{ns}");
+    let multiples: Vec<(&str, f64)> = floor
+        .multiples
+        .iter()
+        .map(|multiple| (multiple.arm.as_str(), multiple.ratio.expect("it is local")))
+        .collect();
+    for ((name, multiple), expected) in multiples.into_iter().zip([10.0 / 7.75, 8.8 / 7.75]) {
+        assert!((multiple - expected).abs() < 1e-3, "{name}: {multiple}");
+    }
+    assert!(
+        floor
+            .multiples
+            .iter()
+            .all(|multiple| multiple.ci_low.is_some())
+    );
+}
+
+#[test]
+fn a_withheld_floor_takes_no_turn_and_says_why() {
+    let mut trial = Trial::of("epoll uring --blocks 6", &[GOOD, GOOD]);
+    trial
+        .record
+        .floor(FloorEntry::withheld(Some("it was a test".to_owned())));
+    trial.run().expect("all goes well");
+    assert_eq!(trial.world.state.borrow().floor_slices, 0);
+    let comparison = trial.finish().comparison;
+    assert!(crate::report::text(&comparison).contains("- no floor: it was a test\n"));
+    assert_eq!(comparison.floor.expect("it is said").multiples, []);
 }
 
 #[test]
@@ -357,10 +417,10 @@ fn the_report_of_a_whole_comparison() {
         restless: 0.004,
         ..uneven(0.99)
     };
-    let mut trial = Trial::of(
+    let mut trial = with_floor(Trial::of(
         "epoll uring 'a-name-of-many-letters=./server {port}'",
         &[uneven(1.0), dying, restless],
-    );
+    ));
     trial.run().expect("it goes on");
     let text = crate::report::text(&trial.finish().comparison);
     assert!(

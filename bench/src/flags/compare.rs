@@ -59,6 +59,10 @@ pub struct CompareFlags {
     #[arg(long, help_heading = "Comparison")]
     decide: bool,
 
+    /// Don't measure the floor, the kernel's own cost of an echo, beside the arms
+    #[arg(long, help_heading = "Comparison")]
+    no_floor: bool,
+
     #[command(flatten)]
     machine: MachineFlags,
 
@@ -95,6 +99,8 @@ pub struct CompareSettings {
     pub primary_note: Option<String>,
     /// Whether an undecided primary metric is a failure.
     pub decide: bool,
+    /// Whether the floor is measured beside the arms, where it can be.
+    pub floor: bool,
     /// Where both sides run, and what the machine is called.
     pub machine: MachineSettings,
     /// Where the results go, and how they are shown.
@@ -144,6 +150,7 @@ impl CompareFlags {
             primary,
             primary_note,
             decide: self.decide,
+            floor: !self.no_floor,
             machine,
             output: self.output.settings(),
         })
@@ -209,7 +216,7 @@ fn settle_primary(
 }
 
 /// `2%`, or the same as a share: `0.02`.
-fn margin(text: &str) -> Result<f64, String> {
+pub(super) fn margin(text: &str) -> Result<f64, String> {
     let (number, scale) = text
         .strip_suffix('%')
         .map_or((text, 1.0), |number| (number.trim_end(), 0.01));

@@ -35,7 +35,69 @@ fn plan(arms: usize) -> SlicePlan {
         slice_min: Duration::from_millis(50),
         measured: Duration::from_secs(1),
         warmup: Duration::from_millis(300),
+        floor: false,
     }
+}
+
+#[test]
+fn the_floor_takes_its_turn_in_every_cycle() {
+    let world = World::of(&[GOOD, GOOD]);
+    let plan = SlicePlan {
+        floor: true,
+        ..plan(2)
+    };
+    let block = run(&world, &plan).expect("all start");
+    assert_eq!((&block.faults[..], &block.floor_fault), (&[][..], &None));
+    assert_eq!(block.order.len(), 3 * 20);
+    for cycle in block.order.chunks(3) {
+        let mut seen = cycle.to_vec();
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2], "the floor's number follows the arms'");
+    }
+    let cycles: Vec<u32> = block.floor.iter().map(|(cycle, _)| *cycle).collect();
+    assert_eq!(cycles, (0..20).collect::<Vec<u32>>());
+    // A fifth of a slice of 50 ms; all that time the arms rest.
+    assert!(
+        block
+            .floor
+            .iter()
+            .all(|(_, slice)| slice.span_ns == 10_000_000)
+    );
+    assert_eq!(block.arms[0].resting_span_ns, 20 * 60_000_000);
+}
+
+#[test]
+fn who_computes_while_the_floor_is_measured_is_found_out() {
+    let restless = Server {
+        restless: 0.5,
+        ..GOOD
+    };
+    let plan = SlicePlan {
+        floor: true,
+        ..plan(1)
+    };
+    let block = run(&World::of(&[restless]), &plan).expect("it starts");
+    assert!(
+        block.faults[0].reason.contains("while it rested"),
+        "{:?}",
+        block.faults
+    );
+}
+
+#[test]
+fn a_floor_that_breaks_costs_the_arms_nothing() {
+    let world = World::of(&[GOOD, GOOD]);
+    world.state.borrow_mut().floor_breaks_at = Some(3);
+    let plan = SlicePlan {
+        floor: true,
+        ..plan(2)
+    };
+    let block = run(&world, &plan).expect("all start");
+    assert_eq!(block.faults, []);
+    assert_eq!(block.floor.len(), 2);
+    assert!(block.floor_fault.is_some());
+    assert!(block.arms.iter().all(|arm| arm.slices.len() == 20));
+    assert_eq!(block.order.len(), 2 * 20 + 2);
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(crate) struct Server {
     pub(crate) corrupts_at: Option<usize>,
 }
 
+/// What an echo costs the kernel of the made-up world, syscalls and all.
+pub(crate) const FLOOR_ECHO_NS: u64 = 8_000;
+
 /// Nothing is wrong with it.
 pub(crate) const GOOD: Server = Server {
     message_ns: 10_000,
@@ -50,6 +53,9 @@ pub(crate) struct State {
     pub(crate) stretches: Vec<usize>,
     /// Every stretch: arm, ramp, length.
     pub(crate) driven: Vec<(usize, Duration, Duration)>,
+    /// How many slices the floor had, and in which of them (from 1) it breaks.
+    pub(crate) floor_slices: usize,
+    pub(crate) floor_breaks_at: Option<usize>,
     /// How often each was started.
     pub(crate) starts: Vec<usize>,
     /// How each was started last.
@@ -162,6 +168,25 @@ impl Client for World {
 
     fn close(&mut self, arm: usize) {
         self.state.borrow_mut().open[arm] = false;
+    }
+
+    fn floor(&mut self, length: Duration) -> Result<FloorSlice, String> {
+        let mut state = self.state.borrow_mut();
+        let length_ns = length.as_nanos() as u64;
+        state.now_ns += length_ns;
+        state.floor_slices += 1;
+        if state.floor_breaks_at == Some(state.floor_slices) {
+            return Err("a loopback connection failed".to_owned());
+        }
+        for (arm, resting) in self.servers.iter().enumerate() {
+            state.cpu_ns[arm] += (length_ns as f64 * resting.restless) as u64;
+        }
+        Ok(FloorSlice {
+            echoes: length_ns / FLOOR_ECHO_NS,
+            cpu_ns: length_ns,
+            span_ns: length_ns,
+            two_syscalls_ns: 250.0,
+        })
     }
 }
 

@@ -9,15 +9,15 @@ use std::{
 use crate::cpus::CpuList;
 
 /// Files below a root folder; paths are given without their leading slash.
-pub(super) struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    pub(super) fn below(root: &Path) -> Files {
+    pub(crate) fn below(root: &Path) -> Files {
         Files(root.to_owned())
     }
 
     /// The trimmed text of a file; none if it cannot be read or is empty.
-    pub(super) fn text(&self, path: &str) -> Option<String> {
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
         let bytes = fs::read(self.0.join(path)).ok()?;
         let text = String::from_utf8_lossy(&bytes)
             .trim_matches(['\0', '\n', ' ', '\t'])
@@ -26,12 +26,12 @@ impl Files {
     }
 
     /// A file that holds one number.
-    pub(super) fn number(&self, path: &str) -> Option<u64> {
+    pub(crate) fn number(&self, path: &str) -> Option<u64> {
         self.text(path)?.parse().ok()
     }
 
     /// A file that holds a list of cpus, which may be empty: then it is blank or `(null)`.
-    pub(super) fn cpu_list(&self, path: &str) -> Option<CpuList> {
+    pub(crate) fn cpu_list(&self, path: &str) -> Option<CpuList> {
         let text = fs::read_to_string(self.0.join(path)).ok()?;
         if text.trim() == "(null)" {
             Some(CpuList::default())
@@ -41,14 +41,14 @@ impl Files {
     }
 
     /// A file that lists choices with the one in force in brackets: `always [madvise] never`.
-    pub(super) fn chosen(&self, path: &str) -> Option<String> {
+    pub(crate) fn chosen(&self, path: &str) -> Option<String> {
         let text = self.text(path)?;
         let (_, after) = text.split_once('[')?;
         Some(after.split_once(']')?.0.to_owned())
     }
 
     /// The names in a folder, sorted; none for a folder that cannot be read.
-    pub(super) fn names(&self, path: &str) -> Vec<String> {
+    pub(crate) fn names(&self, path: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.0.join(path)) else {
             return Vec::new();
         };
@@ -63,7 +63,7 @@ impl Files {
 
 /// Files on paper, for the tests of those who read them.
 #[cfg(test)]
-pub(super) fn paper(contents: &[(&str, &str)]) -> (tempfile::TempDir, Files) {
+pub(crate) fn paper(contents: &[(&str, &str)]) -> (tempfile::TempDir, Files) {
     let root = tempfile::tempdir().expect("a temporary folder");
     for (path, text) in contents {
         let path = root.path().join(path);

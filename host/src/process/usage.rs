@@ -72,6 +72,44 @@ pub fn process_run_delay_ns(pid: u32) -> io::Result<u64> {
         .sum())
 }
 
+/// How often the scheduler has moved threads of process `pid` and its descendants to another cpu. Only threads whose
+/// name begins with `threads` count (an empty text: all). It goes back when a thread ends, as [`usage`] does.
+///
+/// # Errors
+/// There is no such process, or the kernel keeps no such account (`/proc/PID/sched` needs `CONFIG_SCHED_DEBUG`).
+pub fn migrations(pid: u32, threads: &str) -> io::Result<u64> {
+    let mut total = migrations_of_one(pid, threads)?;
+    for child in descendants(pid)? {
+        // It may have ended since.
+        total += migrations_of_one(child, threads).unwrap_or(0);
+    }
+    Ok(total)
+}
+
+fn migrations_of_one(pid: u32, wanted: &str) -> io::Result<u64> {
+    // Settles whether there is such an account at all.
+    let file = format!("/proc/{pid}/sched");
+    if migrations_in(&fs::read_to_string(&file)?).is_none() {
+        return Err(invalid(&file));
+    }
+    // A thread that has ended meanwhile is left out.
+    let of_thread = |thread: u32| {
+        let folder = format!("/proc/{pid}/task/{thread}");
+        let name = fs::read_to_string(format!("{folder}/comm")).ok()?;
+        let text = fs::read_to_string(format!("{folder}/sched")).ok()?;
+        name.starts_with(wanted).then(|| migrations_in(&text))?
+    };
+    Ok(threads(pid)?.into_iter().filter_map(of_thread).sum())
+}
+
+/// The line `se.nr_migrations : 3` of a `sched` file.
+fn migrations_in(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("se.nr_migrations"))?;
+    line.rsplit(':').next()?.trim().parse().ok()
+}
+
 /// The second of three numbers: time on a cpu, time waiting for one, times run (Documentation/scheduler/
 /// sched-stats.rst).
 fn run_delay_ns(file: &str) -> io::Result<u64> {
@@ -247,7 +285,31 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_sent_to_another_cpu_has_migrated() {
+        let all = cpus::allowed().unwrap();
+        let Some(other) = all.iter().nth(1) else {
+            return; // There is nowhere to go.
+        };
+        let first = all.first().expect("a cpu");
+        let name = "wanderer";
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        let wander = move || {
+            pinning::confine_current_thread(&[first].into_iter().collect()).unwrap();
+            let Ok(before) = migrations(std::process::id(), name) else {
+                return; // This kernel keeps no such account.
+            };
+            for cpu in [other, first, other] {
+                pinning::confine_current_thread(&[cpu].into_iter().collect()).unwrap();
+            }
+            let after = migrations(std::process::id(), name).unwrap();
+            assert!(before + 3 <= after, "{before} {after}");
+        };
+        thread.spawn(wander).unwrap().join().expect("it wandered");
+    }
+
+    #[test]
     fn no_such_process_is_an_error() {
+        assert!(migrations(u32::MAX, "").is_err());
         assert!(usage(u32::MAX).is_err());
         assert!(process_run_delay_ns(u32::MAX).is_err());
     }

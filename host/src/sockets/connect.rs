@@ -112,9 +112,45 @@ impl AsFd for Connecting {
     }
 }
 
+/// A socket with its options set, ready to be connected to `address` and not connected yet: for who connects by other
+/// means than [`connect_start`], such as a ring. It is close-on-exec; `nonblocking` is the caller's choice, because
+/// io_uring waits on a blocking socket and gives up at once on a non-blocking one.
+///
+/// # Errors
+/// No descriptor is left, the source is of another family than the peer, or it is no address of this machine.
+pub fn prepare_stream(
+    address: &Address,
+    options: &ConnectOptions,
+    nonblocking: bool,
+) -> io::Result<OwnedFd> {
+    match address {
+        Address::Tcp(peer) => prepare_tcp(address, *peer, options, nonblocking).map(OwnedFd::from),
+        Address::Unix(_) => {
+            let socket = stream_socket(address, nonblocking)?;
+            set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
+            Ok(socket.into())
+        }
+    }
+}
+
 fn start_tcp(address: &Address, peer: SocketAddr, options: &ConnectOptions) -> io::Result<Socket> {
-    let socket = stream_socket(address, true)?;
-    socket.set_tcp_nodelay(options.nodelay)?;
+    let socket = prepare_tcp(address, peer, options, true)?;
+    match socket.connect(&raw_address(address)?) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
+        _ => Ok(socket),
+    }
+}
+
+fn prepare_tcp(
+    address: &Address,
+    peer: SocketAddr,
+    options: &ConnectOptions,
+    nonblocking: bool,
+) -> io::Result<Socket> {
+    let socket = stream_socket(address, nonblocking)?;
+    if options.nodelay {
+        socket.set_tcp_nodelay(true)?;
+    }
     set_buffers(&socket, options.sndbuf, options.rcvbuf)?;
     if let Some(source) = options.source {
         if source.is_ipv4() != peer.is_ipv4() {
@@ -126,10 +162,7 @@ fn start_tcp(address: &Address, peer: SocketAddr, options: &ConnectOptions) -> i
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    match socket.connect(&raw_address(address)?) {
-        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
-        _ => Ok(socket),
-    }
+    Ok(socket)
 }
 
 /// A non-blocking connect to a full unix listener fails with EAGAIN and no way to wait for room, so the

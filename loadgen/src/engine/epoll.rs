@@ -3,17 +3,25 @@
 //! A wait gives the ready connections; the harvest reads each of them dry. A read that doesn't fill the buffer has
 //! taken all there was (epoll(7), question 9), so the usual message costs one recv and no EAGAIN.
 
-use std::{io, ops::Range, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    ops::Range,
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustix::{
     buffer::spare_capacity,
     event::{Timespec, epoll},
     io::Errno,
-    net::{RecvFlags, SendFlags, recv, send},
+    net::{RecvFlags, SendFlags, connect, recv, send, sockopt},
 };
 
-use super::{Engine, Sending, Sink};
-use crate::failure::Failure;
+use echometer_ring::tcp_retransmits;
+
+use super::{Closing, Engine, Sending, Sink, Then};
+use crate::{connect::Dialing, failure::Failure};
 
 /// Room for what one recv brings. 64 KiB is where larger buffers stop paying on loopback.
 const RECEIVE_BYTES: usize = 64 << 10;
@@ -37,40 +45,48 @@ struct Connection {
     socket: Option<OwnedFd>,
     /// What is left of the send in flight: the socket was full.
     pending: Range<usize>,
+    connecting: bool,
 }
 
 impl Epoll {
-    /// Takes connected, non-blocking sockets.
-    pub(crate) fn new(sockets: Vec<OwnedFd>, region: Arc<[u8]>) -> io::Result<Epoll> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        for (index, socket) in sockets.iter().enumerate() {
-            // Edge-triggered interest in writing costs nothing: the kernel wakes a writer only after a full socket.
-            let interest = epoll::EventFlags::IN
-                | epoll::EventFlags::OUT
-                | epoll::EventFlags::RDHUP
-                | epoll::EventFlags::ET;
-            epoll::add(
-                &epoll,
-                socket,
-                epoll::EventData::new_u64(index as u64),
-                interest,
-            )?;
-        }
-        let connections = sockets
-            .into_iter()
-            .map(|socket| Connection {
-                socket: Some(socket),
-                pending: 0..0,
-            })
-            .collect();
-        Ok(Epoll {
-            epoll,
-            connections,
+    /// Takes connected, non-blocking sockets, the first connections of `count`; the others are to be dialed.
+    pub(crate) fn new(sockets: Vec<OwnedFd>, count: u32, region: Arc<[u8]>) -> io::Result<Epoll> {
+        let mut engine = Epoll {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            connections: Vec::with_capacity(count as usize),
             region,
             events: Vec::with_capacity(EVENTS),
             buffer: vec![0; RECEIVE_BYTES],
             sent_bytes: 0,
-        })
+        };
+        engine
+            .connections
+            .extend(sockets.into_iter().map(Some).map(Connection::new));
+        engine
+            .connections
+            .resize_with(count as usize, || Connection::new(None));
+        for index in 0..engine.connections.len() {
+            engine.watch(index)?;
+        }
+        Ok(engine)
+    }
+
+    fn watch(&self, index: usize) -> Result<(), Errno> {
+        let Some(socket) = &self.connections[index].socket else {
+            return Ok(());
+        };
+        // Edge-triggered interest in writing costs nothing: the kernel wakes a writer only after a full socket, and
+        // once after a connect.
+        let interest = epoll::EventFlags::IN
+            | epoll::EventFlags::OUT
+            | epoll::EventFlags::RDHUP
+            | epoll::EventFlags::ET;
+        epoll::add(
+            &self.epoll,
+            socket,
+            epoll::EventData::new_u64(index as u64),
+            interest,
+        )
     }
 
     fn wait_for(&mut self, limit: Duration) -> io::Result<()> {
@@ -85,6 +101,27 @@ impl Epoll {
 }
 
 impl Connection {
+    fn new(socket: Option<OwnedFd>) -> Connection {
+        Connection {
+            socket,
+            pending: 0..0,
+            connecting: false,
+        }
+    }
+
+    fn close(&mut self) {
+        *self = Connection::new(None);
+    }
+
+    /// What became of the connect.
+    fn connected(&self) -> Result<(), Failure> {
+        let socket = self.socket.as_ref().ok_or(Failure::ConnectOther)?;
+        match sockopt::socket_error(socket) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(errno)) | Err(errno) => Err(Failure::from_connect_errno(errno)),
+        }
+    }
+
     /// Sends what is pending until it is gone or the socket is full.
     fn push(&mut self, region: &[u8], sent_bytes: &mut u64) -> Sending {
         let Some(socket) = &self.socket else {
@@ -135,12 +172,24 @@ impl Engine for Epoll {
             let index = event.data.u64() as usize;
             let connection = &mut self.connections[index];
             let flags = event.flags;
+            if connection.connecting {
+                connection.connecting = false;
+                if let Err(failure) = connection.connected() {
+                    connection.close();
+                    sink.not_connected(index, failure);
+                    continue;
+                }
+                let socket = connection.socket.as_ref();
+                sink.connected(index, || {
+                    socket.map_or(0, |socket| tcp_retransmits(socket.as_fd()).unwrap_or(0))
+                });
+            }
             if !connection.pending.is_empty() && flags.contains(epoll::EventFlags::OUT) {
                 match connection.push(&self.region, &mut self.sent_bytes) {
                     Sending::Complete => sink.sent(index),
                     Sending::InFlight | Sending::Blocked => {}
                     Sending::Failed(failure) => {
-                        connection.socket = None;
+                        connection.close();
                         sink.failed(index, failure);
                         continue;
                     }
@@ -155,17 +204,22 @@ impl Engine for Epoll {
             // At a failure the socket is dropped: that closes it and takes it out of the set.
             while let Some(socket) = &connection.socket {
                 let failure = match recv(socket, &mut self.buffer[..], RecvFlags::empty()) {
-                    Ok((0, _)) => Failure::ClosedByPeer,
+                    Ok((0, _)) => {
+                        connection.close();
+                        sink.ended(index);
+                        break;
+                    }
                     Ok((bytes, _)) => match sink.received(index, &self.buffer[..bytes]) {
-                        Ok(()) if bytes < RECEIVE_BYTES && !ending => break,
-                        Ok(()) => continue,
+                        Ok(Then::Stop) => break,
+                        Ok(Then::Receive) if bytes < RECEIVE_BYTES && !ending => break,
+                        Ok(Then::Receive) => continue,
                         Err(failure) => failure,
                     },
                     Err(Errno::AGAIN) => break,
                     Err(Errno::INTR) => continue,
                     Err(errno) => Failure::from_errno(errno),
                 };
-                connection.socket = None;
+                connection.close();
                 sink.failed(index, failure);
             }
         }
@@ -173,9 +227,37 @@ impl Engine for Epoll {
         any
     }
 
-    fn close(&mut self, connection: usize) {
-        self.connections[connection].socket = None;
-        self.connections[connection].pending = 0..0;
+    fn dial(&mut self, connection: usize, dialing: &mut Dialing) -> Result<(), Failure> {
+        let socket = dialing.socket(true)?;
+        self.connections[connection] = Connection::new(Some(socket));
+        Ok(())
+    }
+
+    fn connect(&mut self, connection: usize, dialing: &Dialing) -> Result<(), Failure> {
+        let of = &mut self.connections[connection];
+        let socket = of.socket.as_ref().ok_or(Failure::ConnectOther)?;
+        let begun = match connect(socket, dialing.address()) {
+            // Interrupted, it goes on by itself (connect(2)).
+            Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {
+                of.connecting = true;
+                // What has happened meanwhile is an event at once.
+                self.watch(connection)
+            }
+            Err(errno) => Err(errno),
+        };
+        begun.map_err(|errno| {
+            self.connections[connection].close();
+            Failure::from_connect_errno(errno)
+        })
+    }
+
+    fn close(&mut self, connection: usize, how: Closing) {
+        let connection = &mut self.connections[connection];
+        if let (Closing::Reset, Some(socket)) = (how, &connection.socket) {
+            // Should that fail, it ends with a FIN.
+            let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        connection.close();
     }
 
     fn sent_bytes(&self) -> u64 {

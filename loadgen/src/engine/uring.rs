@@ -4,20 +4,24 @@
 use std::{
     io,
     ops::Range,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use echometer_ring::{Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot};
+use echometer_ring::{
+    Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot, tcp_retransmits,
+};
+use rustix::net::sockopt;
 
-use super::{Engine, Sending, Sink};
-use crate::failure::Failure;
+use super::{Closing, Engine, Sending, Sink, Then};
+use crate::{connect::Dialing, failure::Failure};
 
 /// All connections of one worker to one server. It belongs to the thread that made it.
 pub(crate) struct Uring {
     ring: Ring,
-    slots: Vec<Slot>,
+    /// Of each connection; `None` while it is closed.
+    slots: Vec<Option<Slot>>,
     /// The connection in a slot, by the slot's index.
     connections: Vec<u32>,
     /// Receives that ended because the pool was empty. They are armed again, in their order, when the harvest has
@@ -33,69 +37,117 @@ pub(crate) struct Uring {
 /// How long the end of a session waits until the kernel has closed its connections.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// Bytes that a connection may have under way at most: `message_size * pipeline`.
-pub(crate) fn config(connections: u32, flight_bytes: u64, region: Arc<[u8]>) -> Config {
+/// The ring for `connections` that may have `flight_bytes` under way each, `message_size * pipeline`. Where connections
+/// are made while load is driven (`dials`) they are `life_bytes` long.
+pub(crate) fn config(
+    connections: u32,
+    flight_bytes: u64,
+    dials: Option<u64>,
+    region: Arc<[u8]>,
+) -> Config {
+    // A reply fits a buffer, and a bundle that takes all free buffers ends its multishot receive (6.18), which then has
+    // to be armed again for each reply: 17 % more CPU a message.
+    let features = Features::default().without(Feature::Bundle);
     Config {
         entries: 256,
         cq_entries: connections
             .saturating_mul(4)
             .next_power_of_two()
             .clamp(512, 16_384),
-        slots: connections,
+        // While a closed connection's slot is being vacated, its successor has another.
+        slots: if dials.is_some() {
+            connections.saturating_mul(2).saturating_add(64)
+        } else {
+            connections
+        },
         buffers: connections.saturating_mul(2).clamp(64, 4_096) as u16,
         // As large as the replies that can come at once, within reason: smaller buffers cut them in pieces, larger
         // ones spread few bytes over many pages.
         buffer_size: flight_bytes.next_power_of_two().clamp(256, 64 << 10) as u32,
         shared: region,
-        // A reply fits a buffer, and a bundle that takes all free buffers ends its multishot receive (6.18), which then has
-        // to be armed again for each reply: 17 % more CPU a message.
-        features: Features::default().without(Feature::Bundle),
-        // In effect no bound: nobody here has to be stopped from sending us what we asked for. (The kernel reckons with
+        // A socket is made by socket(2) and asked for its TCP_INFO, so that it has a plain descriptor anyway; and to put
+        // it into the table of direct ones would be one more call.
+        features: if dials.is_some() {
+            features.without(Feature::Direct)
+        } else {
+            features
+        },
+        // A receive that ends by itself with the life's last byte need not be cancelled before the close. Else there is
+        // in effect no bound: nobody here has to be stopped from sending us what we asked for. (The kernel reckons with
         // it as a signed number.)
-        recv_bytes_max: i32::MAX as u32,
+        recv_bytes_max: dials.map_or(i32::MAX as u32, |life_bytes| {
+            life_bytes.clamp(1, i32::MAX as u64) as u32
+        }),
+        ..Config::default()
     }
 }
 
 impl Uring {
-    /// Takes connected sockets; the ring keeps them, the descriptors are closed.
+    /// Takes connected sockets, the first connections of `count`; the others are to be dialed. The ring keeps the files.
     ///
     /// # Errors
     /// No ring to be had, or no slot in it for a socket.
-    pub(crate) fn new(sockets: Vec<OwnedFd>, config: &Config) -> Result<Uring, SetupError> {
-        let mut ring = Ring::new(config)?;
-        let mut slots = Vec::with_capacity(sockets.len());
-        let mut connections = vec![u32::MAX; config.slots as usize];
-        let closed = vec![false; config.slots as usize];
+    pub(crate) fn new(
+        sockets: Vec<OwnedFd>,
+        count: u32,
+        config: &Config,
+    ) -> Result<Uring, SetupError> {
+        let ring = Ring::new(config)?;
+        let mut engine = Uring {
+            ring,
+            slots: vec![None; count as usize],
+            connections: vec![u32::MAX; config.slots as usize],
+            starved: Vec::new(),
+            closed: vec![false; config.slots as usize],
+            closing: 0,
+            sent_bytes: 0,
+        };
         for (index, socket) in sockets.into_iter().enumerate() {
-            let slot = ring
-                .install(socket.as_fd())
+            let slot = engine
+                .take_in(index, socket)
                 .map_err(|source| SetupError::Other {
                     step: "installing a connection",
                     source,
                 })?;
-            connections[slot.index()] = index as u32;
-            ring.recv(slot);
-            slots.push(slot);
+            engine.ring.recv(slot);
         }
         let failed = |source| SetupError::Other {
             step: "arming the receives",
             source,
         };
-        ring.submit().map_err(failed)?;
-        Ok(Uring {
-            ring,
-            slots,
-            connections,
-            starved: Vec::new(),
-            closed,
-            closing: 0,
-            sent_bytes: 0,
-        })
+        engine.ring.submit().map_err(failed)?;
+        Ok(engine)
+    }
+
+    fn take_in(&mut self, connection: usize, socket: OwnedFd) -> io::Result<Slot> {
+        let slot = self.ring.adopt(socket)?;
+        self.connections[slot.index()] = connection as u32;
+        self.closed[slot.index()] = false;
+        self.slots[connection] = Some(slot);
+        Ok(slot)
     }
 
     #[inline]
     fn connection_of(&self, slot: Slot) -> usize {
         self.connections[slot.index()] as usize
+    }
+
+    fn settle_connect(&mut self, slot: Slot, result: Result<(), Errno>, sink: &mut impl Sink) {
+        let connection = self.connection_of(slot);
+        match result {
+            Ok(()) => {
+                self.ring.recv(slot);
+                let ring = &mut self.ring;
+                sink.connected(connection, || {
+                    ring.file(slot)
+                        .map_or(0, |socket| tcp_retransmits(socket).unwrap_or(0))
+                });
+            }
+            Err(errno) => {
+                self.close_slot(slot);
+                sink.not_connected(connection, Failure::from_connect_errno(errno));
+            }
+        }
     }
 
     #[cold]
@@ -104,11 +156,11 @@ impl Uring {
         sink.failed(self.connection_of(slot), failure);
     }
 
-    #[cold]
     fn close_slot(&mut self, slot: Slot) {
         if std::mem::replace(&mut self.closed[slot.index()], true) {
             return;
         }
+        self.slots[self.connections[slot.index()] as usize] = None;
         self.starved.retain(|starved| *starved != slot);
         self.ring.close(slot);
         self.closing += 1;
@@ -120,7 +172,9 @@ impl Uring {
 impl Drop for Uring {
     fn drop(&mut self) {
         for index in 0..self.slots.len() {
-            self.close_slot(self.slots[index]);
+            if let Some(slot) = self.slots[index] {
+                self.close_slot(slot);
+            }
         }
         let deadline = Instant::now() + CLOSE_LIMIT;
         while self.closing != 0 && Instant::now() < deadline {
@@ -146,8 +200,11 @@ impl Engine for Uring {
     fn send(&mut self, connection: usize, range: Range<usize>) -> Sending {
         // What goes out whole at once, as nearly all does, says nothing and so wakes nobody: with one connection that
         // saves every second call into the kernel.
-        self.ring
-            .send_now(self.slots[connection], Payload::Shared(range));
+        let Some(slot) = self.slots[connection] else {
+            debug_assert!(false, "a send on a closed connection");
+            return Sending::Failed(Failure::Other);
+        };
+        self.ring.send_now(slot, Payload::Shared(range));
         Sending::InFlight
     }
 
@@ -182,15 +239,18 @@ impl Engine for Uring {
                     self.ring.release(buffer);
                     match verdict {
                         Err(failure) => self.fail(slot, failure, sink),
-                        Ok(()) if !more => self.ring.recv(slot),
-                        Ok(()) => {}
+                        Ok(Then::Receive) if !more => self.ring.recv(slot),
+                        Ok(_) => {}
                     }
                 }
                 Event::Recv {
                     slot,
                     result: Ok(None),
                     ..
-                } => self.fail(slot, Failure::ClosedByPeer, sink),
+                } => {
+                    self.close_slot(slot);
+                    sink.ended(self.connection_of(slot));
+                }
                 Event::Recv {
                     slot,
                     result: Err(Errno::NOBUFS),
@@ -225,10 +285,8 @@ impl Engine for Uring {
                     result: Err(errno),
                     ..
                 } => self.fail(slot, Failure::from_errno(errno), sink),
-                Event::Accept { .. }
-                | Event::Connect { .. }
-                | Event::Shutdown { .. }
-                | Event::Poll { .. } => {}
+                Event::Connect { slot, result } => self.settle_connect(slot, result, sink),
+                Event::Accept { .. } | Event::Shutdown { .. } | Event::Poll { .. } => {}
                 Event::Close { .. } => self.closing -= 1,
             }
         }
@@ -238,8 +296,30 @@ impl Engine for Uring {
         any
     }
 
-    fn close(&mut self, connection: usize) {
-        self.close_slot(self.slots[connection]);
+    fn dial(&mut self, connection: usize, dialing: &mut Dialing) -> Result<(), Failure> {
+        // A ring waits on a blocking socket; on a non-blocking one it would give up at once.
+        let socket = dialing.socket(false)?;
+        match self.take_in(connection, socket) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Failure::NoDescriptor),
+        }
+    }
+
+    fn connect(&mut self, connection: usize, dialing: &Dialing) -> Result<(), Failure> {
+        let slot = self.slots[connection].ok_or(Failure::ConnectOther)?;
+        self.ring.connect(slot, dialing.address());
+        Ok(())
+    }
+
+    fn close(&mut self, connection: usize, how: Closing) {
+        let Some(slot) = self.slots[connection] else {
+            return;
+        };
+        if let (Closing::Reset, Some(socket)) = (how, self.ring.file(slot)) {
+            // Should that fail, it ends with a FIN.
+            let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
+        self.close_slot(slot);
     }
 
     fn sent_bytes(&self) -> u64 {

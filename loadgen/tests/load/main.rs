@@ -2,6 +2,7 @@
 
 mod accounting;
 mod breaking_peers;
+mod churn;
 mod command;
 mod support;
 mod truths;

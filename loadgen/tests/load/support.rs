@@ -21,8 +21,12 @@ pub(crate) struct Server(Running);
 
 impl Server {
     pub(crate) fn start(delay: &str) -> Server {
+        Server::start_on("127.0.0.1:0", delay)
+    }
+
+    pub(crate) fn start_on(address: &str, delay: &str) -> Server {
         let config = Config {
-            listen: "127.0.0.1:0".parse().expect("an address"),
+            listen: address.parse().expect("an address"),
             // Which engine serves is of no matter here; the client's are what is tested.
             engine: EngineChoice::Named("epoll".to_owned()),
             delay: delay.parse::<Delay>().expect("a delay"),

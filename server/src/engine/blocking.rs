@@ -1,16 +1,18 @@
 //! The textbook server: an accept that blocks, a thread a connection, and in it recv and send that block. What everybody
 //! writes first, and what the other engines are an answer to.
 //!
-//! Nothing interrupts a call that blocks, so calls return now and then to look for a stop: each thread wakes every
-//! `TICK` while nothing happens, and an idle connection is not quite free.
+//! A stop interrupts the calls that block by a signal. The sockets have time limits for that (a call without one would be
+//! restarted by the kernel), and they are so long that an idle connection costs nothing.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use echometer_host::interrupts::Interrupts;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 use rustix::io::{Errno, ioctl_fionbio};
@@ -25,11 +27,18 @@ use crate::engine::{ServeError, Unavailable, Worker, refuse_experiments};
 /// Bytes received at once unless the user says otherwise. Each thread has its own buffer.
 const BUFFER_SIZE_DEFAULT: u32 = 16 * 1024;
 
-/// The longest that a thread blocks before it looks for a stop.
+/// The longest that a thread blocks in a receive: an age, since a stop interrupts it.
+const RECEIVE_LIMIT: Duration = Duration::from_secs(24 * 3600);
+
+/// The longest that a thread blocks in a send, or in anything once it has noticed the stop. Only slow readers and
+/// lingering peers ever wake it that often.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The same for accepting: only one thread a worker, so it may look more often.
+/// The longest that accepting blocks before it looks for a stop: one thread a worker, so it may look often.
 const ACCEPT_TICK: Duration = Duration::from_millis(50);
+
+/// How long to wait between two rounds of interrupting those that have not noticed the stop.
+const INTERRUPT_ROUND: Duration = Duration::from_millis(10);
 
 /// How long accepting rests at a limit if no connection is closed meanwhile.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -49,6 +58,9 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
     ioctl_fionbio(&listener, false)
         .and_then(|()| set_socket_timeout(&listener, Timeout::Recv, Some(ACCEPT_TICK)))
         .map_err(ServeError::system("cannot make the listener wait"))?;
+    let interrupts = Interrupts::install().map_err(ServeError::system(
+        "cannot install the handler that interrupts threads",
+    ))?;
     let mut crew = Crew::new(config, worker);
     worker.ready(vec!["thread-per-connection".into()]);
 
@@ -68,6 +80,7 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
         };
     }
     drop(listener);
+    crew.interrupt_all(interrupts);
     crew.dismiss_all()
 }
 
@@ -76,7 +89,15 @@ struct Crew<'a> {
     config: &'a Config,
     worker: &'a Worker,
     shared: Arc<Shared>,
-    threads: HashMap<u64, (JoinHandle<()>, Arc<Counters>)>,
+    threads: HashMap<u64, Member>,
+}
+
+/// A thread and its connection.
+struct Member {
+    thread: JoinHandle<()>,
+    counters: Arc<Counters>,
+    /// It knows of the stop.
+    noticed: Arc<AtomicBool>,
 }
 
 /// What a worker's threads share. Nothing of it is touched for a message, but for reading whether to stop.
@@ -158,19 +179,27 @@ impl<'a> Crew<'a> {
     fn spawn(&mut self, socket: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
         let id = self.worker.counters.accepted.read();
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&counters));
+        let noticed = Arc::new(AtomicBool::new(false));
+        let notice = Arc::clone(&noticed);
         let thread = thread::Builder::new()
             .name(format!("echo-{id}"))
             .stack_size(STACK_SIZE)
             .spawn(move || {
-                let reason = match echo(&socket, &shared, &own) {
+                let reason = match echo(&socket, &shared, &own, &notice) {
                     Ok(reason) | Err(reason) => reason,
                 };
                 drop(socket);
                 own.close(reason);
+                notice.store(true, Ordering::Relaxed);
                 shared.finished().push(id);
                 shared.some_finished.notify_one();
             })?;
-        self.threads.insert(id, (thread, counters));
+        let member = Member {
+            thread,
+            counters,
+            noticed,
+        };
+        self.threads.insert(id, member);
         Ok(())
     }
 
@@ -196,6 +225,24 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
+    /// Gets everybody out of calls that block. Who is about to begin one misses the signal, so there are rounds.
+    fn interrupt_all(&self, interrupts: Interrupts) {
+        loop {
+            let mut blocked = 0;
+            for member in self.threads.values() {
+                let done = member.noticed.load(Ordering::Relaxed) || member.thread.is_finished();
+                if !done {
+                    interrupts.interrupt(&member.thread);
+                    blocked += 1;
+                }
+            }
+            if blocked == 0 {
+                return;
+            }
+            thread::sleep(INTERRUPT_ROUND);
+        }
+    }
+
     fn dismiss_all(&mut self) -> Result<(), ServeError> {
         for (_, member) in std::mem::take(&mut self.threads) {
             self.dismiss(member)?;
@@ -203,14 +250,12 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    fn dismiss(
-        &self,
-        (thread, counters): (JoinHandle<()>, Arc<Counters>),
-    ) -> Result<(), ServeError> {
-        thread
+    fn dismiss(&self, member: Member) -> Result<(), ServeError> {
+        member
+            .thread
             .join()
             .map_err(|_| ServeError::Panicked(self.worker.index))?;
-        self.worker.counters.take_back(&counters);
+        self.worker.counters.take_back(&member.counters);
         Ok(())
     }
 }
@@ -233,17 +278,19 @@ fn echo(
     socket: &OwnedFd,
     shared: &Shared,
     counters: &Counters,
+    noticed: &AtomicBool,
 ) -> Result<CloseReason, CloseReason> {
-    let tick = shared
-        .idle_timeout
-        .map_or(TICK, |timeout| (timeout / 4).min(TICK));
-    for direction in [Timeout::Recv, Timeout::Send] {
+    let limit = |direction, time| {
         counters.enters.add(1);
-        set_socket_timeout(socket, direction, Some(tick)).map_err(CloseReason::from_errno)?;
-    }
+        set_socket_timeout(socket, direction, Some(time)).map_err(CloseReason::from_errno)
+    };
+    let idle_tick = shared.idle_timeout.map(|timeout| (timeout / 4).min(TICK));
+    limit(Timeout::Recv, idle_tick.unwrap_or(RECEIVE_LIMIT))?;
+    limit(Timeout::Send, idle_tick.unwrap_or(TICK))?;
     let mut patience = Patience {
         shared,
-        tick,
+        noticed,
+        tick: idle_tick.unwrap_or(TICK),
         quiet: Duration::ZERO,
     };
     let mut buffer = vec![0; shared.buffer_size];
@@ -263,6 +310,8 @@ fn echo(
         }
     }
 
+    noticed.store(true, Ordering::Relaxed);
+    limit(Timeout::Recv, TICK)?;
     // What the server owes is sent. A close now would be a reset if the peer is still sending.
     counters.enters.add(1);
     shutdown(socket, Shutdown::Write).map_err(CloseReason::from_errno)?;
@@ -300,7 +349,7 @@ fn send_all(
                 }
             }
             Err(Errno::AGAIN) => patience.use_up()?,
-            Err(Errno::INTR) => {}
+            Err(Errno::INTR) => patience.heed_stop()?,
             Err(errno) => return Err(CloseReason::from_errno(errno)),
         }
     }
@@ -310,6 +359,7 @@ fn send_all(
 /// How long nothing has moved, in ticks: no clock is read for it.
 struct Patience<'a> {
     shared: &'a Shared,
+    noticed: &'a AtomicBool,
     tick: Duration,
     quiet: Duration,
 }
@@ -321,17 +371,26 @@ impl Patience<'_> {
 
     /// A call has blocked for a tick. The error is that this was one too many.
     fn use_up(&mut self) -> Result<(), CloseReason> {
-        if self.shared.stop.requested() {
-            return if self.shared.deadline() <= Instant::now() {
-                Err(CloseReason::DrainExpired)
-            } else {
-                Ok(())
-            };
-        }
         self.quiet += self.tick;
         match self.shared.idle_timeout {
-            Some(timeout) if timeout <= self.quiet => Err(CloseReason::TimedOut),
-            _ => Ok(()),
+            Some(timeout) if timeout <= self.quiet && !self.shared.stop.requested() => {
+                Err(CloseReason::TimedOut)
+            }
+            _ => self.heed_stop(),
+        }
+    }
+
+    /// The error is that the drain time of a stop is over.
+    fn heed_stop(&self) -> Result<(), CloseReason> {
+        if !self.shared.stop.requested() {
+            return Ok(());
+        }
+        // From here on the tick of the sends is enough.
+        self.noticed.store(true, Ordering::Relaxed);
+        if self.shared.deadline() <= Instant::now() {
+            Err(CloseReason::DrainExpired)
+        } else {
+            Ok(())
         }
     }
 }

@@ -85,9 +85,9 @@ struct Server<'a> {
     delayed: DelayQueue<(Turn, Payload)>,
     /// Until when.
     releases: Releases,
-    /// Pool buffers that wait in a queue or for a slow reader: kept below half of the pool, so that nobody's slowness
-    /// leaves the others without.
-    held: usize,
+    /// Small and large buffers that wait in a queue or for a slow reader: kept below half of their pools, so that
+    /// nobody's slowness leaves the others without.
+    held: [usize; 2],
     connections: usize,
     connections_max: usize,
     /// Vacant places below which connections are accepted one by one.
@@ -114,7 +114,7 @@ struct Peer {
     /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
     due_ns: u64,
     /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
-    stalled_on: u16,
+    stalled_on: [u16; 2],
 }
 
 /// A connection that something waits for.
@@ -173,7 +173,7 @@ impl<'a> Server<'a> {
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
             releases: Releases::new(config.delay, worker.index as u64),
-            held: 0,
+            held: [0; 2],
             connections: 0,
             connections_max,
             accept_room,
@@ -457,7 +457,10 @@ impl<'a> Server<'a> {
             idle.active(slot.index());
         }
         let peer = &mut self.peers[slot.index()];
-        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
+        if peer.stalled_on != [0; 2] {
+            self.end_stall(slot);
+        }
+        let peer = &mut self.peers[slot.index()];
         match result {
             Ok(sent) => {
                 peer.connection.sent(sent);
@@ -501,14 +504,18 @@ impl<'a> Server<'a> {
             let Some(payload) = waiting.pop_front() else {
                 return;
             };
-            self.held -= usize::from(matches!(payload, Payload::Buffer(_)));
+            if let Payload::Buffer(buffer) = &payload {
+                self.held[usize::from(self.ring.is_large(buffer))] -= 1;
+            }
             payload
         } else {
             let mut gather = self.gathers.pop().unwrap_or_default();
             while gather.pieces() < Gather::PIECES_MAX
                 && let Some(piece) = waiting.pop_front()
             {
-                self.held -= usize::from(matches!(piece, Payload::Buffer(_)));
+                if let Payload::Buffer(buffer) = &piece {
+                    self.held[usize::from(self.ring.is_large(buffer))] -= 1;
+                }
                 gather.push(piece);
             }
             Payload::Gather(gather)
@@ -543,15 +550,26 @@ impl<'a> Server<'a> {
             }
             other => other,
         };
-        self.peers[slot.index()].stalled_on = (self.held - held_before) as u16;
+        for (size, stalled) in self.peers[slot.index()].stalled_on.iter_mut().enumerate() {
+            *stalled = (self.held[size] - held_before[size]) as u16;
+        }
         self.ring.send(slot, payload);
+    }
+
+    /// The send that waited for the peer is over, or its connection is.
+    fn end_stall(&mut self, slot: Slot) {
+        let stalled_on = std::mem::take(&mut self.peers[slot.index()].stalled_on);
+        for (held, stalled) in self.held.iter_mut().zip(stalled_on) {
+            *held -= usize::from(stalled);
+        }
     }
 
     /// Bytes that can't be sent now stay in their buffer, unless half of the pool is kept that way already: then they
     /// move to the heap, where `owed_max` bounds them for each connection.
     fn keep(&mut self, buffer: Buffer) -> Payload {
-        if self.held < self.ring.buffers() / 2 {
-            self.held += 1;
+        let held = &mut self.held[usize::from(self.ring.is_large(&buffer))];
+        if *held < self.ring.buffers_like(&buffer) / 2 {
+            *held += 1;
             return Payload::Buffer(buffer);
         }
         let bytes = self.ring.bytes(&buffer).to_vec();
@@ -648,10 +666,10 @@ impl<'a> Server<'a> {
         if let Some(idle) = &mut self.idle {
             idle.closed(slot.index());
         }
+        self.end_stall(slot);
         let peer = &mut self.peers[slot.index()];
         peer.slot = None;
         peer.parked = false;
-        self.held -= usize::from(std::mem::take(&mut peer.stalled_on));
         if self.run_slot == Some(slot) {
             self.run_slot = None;
             for buffer in self.run.drain(..) {
@@ -667,7 +685,7 @@ impl<'a> Server<'a> {
 
     fn drop_kept(&mut self, payload: Payload) {
         if let Payload::Buffer(buffer) = payload {
-            self.held -= 1;
+            self.held[usize::from(self.ring.is_large(&buffer))] -= 1;
             self.ring.release(buffer);
         }
     }
@@ -843,7 +861,7 @@ impl Peer {
             slot: None,
             parked: false,
             due_ns: 0,
-            stalled_on: 0,
+            stalled_on: [0; 2],
         }
     }
 

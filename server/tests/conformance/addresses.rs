@@ -6,10 +6,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use echometer_host::address::Address;
 use echometer_host::signals::Stop;
+use echometer_host::sockets::{ConnectOptions, connect_start, listen_queues};
 use echometer_server::config::{Config, EngineChoice};
 use echometer_server::running::{StartError, start};
+use rustix::process::Signal;
 
-use crate::support::{LIMIT, base_engine, close, connect_to, echo, finish, serve, until};
+use crate::support::{LIMIT, Process, base_engine, close, connect_to, echo, finish, serve, until};
 
 pub(crate) fn a_unix_path_is_served(engine: &str) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -84,6 +86,44 @@ pub(crate) fn v4_reaches_a_v6_address_by_choice(engine: &str) {
         }
         finish(server);
     }
+}
+
+pub(crate) fn the_backlog_is_what_the_ready_line_says(engine: &str) {
+    let said = |server: &Process| -> u32 {
+        let word = server
+            .ready_line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("effective_backlog="));
+        word.expect("it is said").parse().expect("a number")
+    };
+    // More than any machine allows: the kernel cuts it.
+    let server = Process::start(engine, &["--threads", "2", "--backlog", "2000000000"]);
+    let queues = listen_queues(server.address.port()).expect("the kernel tells");
+    assert_eq!(queues.len(), 2);
+    assert!(
+        queues.iter().all(|queue| queue.limit == said(&server)),
+        "{queues:?}"
+    );
+    drop(server);
+
+    let server = Process::start(engine, &["--threads", "1", "--backlog", "4"]);
+    assert_eq!(said(&server), 4);
+    // A process that is halted accepts nobody: the queue fills, with one more than its limit, and the rest try again
+    // a second later.
+    server.halt();
+    let address = Address::Tcp(server.address);
+    let options = ConnectOptions::default();
+    let _clients: Vec<_> = (0..8)
+        .map(|_| connect_start(&address, &options).expect("a descriptor"))
+        .collect();
+    let waiting = || {
+        let queues = listen_queues(server.address.port()).expect("the kernel tells");
+        queues.iter().map(|queue| queue.waiting).sum::<u32>()
+    };
+    until("the queue to fill", || waiting() == 5);
+    server.signal(Signal::CONT);
+    until("the queue to be taken in", || waiting() == 0);
+    echo(&mut connect_to(server.address), b"and the next are served");
 }
 
 pub(crate) fn socket_options_are_set_and_read_back(engine: &str) {

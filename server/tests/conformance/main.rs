@@ -74,6 +74,7 @@ macro_rules! suite {
         tests! { addresses:
             a_unix_path_is_served
             v4_reaches_a_v6_address_by_choice
+            the_backlog_is_what_the_ready_line_says
             socket_options_are_set_and_read_back
         }
         tests! { peers:

@@ -285,6 +285,20 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).expect("it runs");
     }
 
+    /// Stops it as a debugger would, until SIGCONT, and waits until it stands. A thread goes on until it has heard of the
+    /// signal, and one that is busy on another cpu could accept several connections until then.
+    pub(crate) fn halt(&self) {
+        self.signal(Signal::STOP);
+        until("all of its threads to stand", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+            tasks.flatten().all(|task| {
+                // A thread that ends meanwhile has no such file any more, and is asked about again.
+                std::fs::read_to_string(task.path().join("stat"))
+                    .is_ok_and(|stat| fields_after_name(&stat)[0] == "T")
+            })
+        });
+    }
+
     /// Waits for its end. Gives its status and what it said on stderr.
     pub(crate) fn wait(mut self) -> (ExitStatus, String) {
         let mut status = None;
@@ -314,13 +328,8 @@ impl Process {
     pub(crate) fn cpu_time(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = std::fs::read_to_string(path).expect("it runs");
-        // After the name, which may hold anything: state is field 3, utime and stime are 14 and 15 (proc(5)).
-        let fields: Vec<&str> = stat
-            .rsplit_once(')')
-            .expect("a name")
-            .1
-            .split_whitespace()
-            .collect();
+        // State, the first after the name, is field 3; utime and stime are 14 and 15 (proc(5)).
+        let fields = fields_after_name(&stat);
         let ticks: u64 = [fields[11], fields[12]]
             .iter()
             .map(|field| field.parse::<u64>().expect("ticks"))
@@ -335,6 +344,12 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The fields of a `stat` file of proc(5) after the program's name, which may hold anything.
+fn fields_after_name(stat: &str) -> Vec<&str> {
+    let (_, after) = stat.rsplit_once(')').expect("a name");
+    after.split_whitespace().collect()
 }
 
 pub(crate) fn read_stats(path: &Path) -> Stats {

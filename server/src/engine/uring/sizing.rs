@@ -9,8 +9,13 @@ use crate::engine::Unavailable;
 /// Bytes a buffer unless `--buffer-size` says otherwise.
 const BUFFER_SIZE: u32 = 4 * 1024;
 
-/// Buffers a worker unless `--buffers` says otherwise: 4 MiB of the default size.
-const BUFFERS: u32 = 1_024;
+/// Buffers a worker unless `--buffers` says otherwise: 2 MiB of the default size.
+const BUFFERS: u32 = 512;
+
+/// Large buffers a worker, and their size, for connections that send more at a time than a small one holds: another
+/// 2 MiB. Whoever sizes the buffers gets those and no others.
+const LARGE_BUFFERS: u16 = 32;
+const LARGE_BUFFER_SIZE: u32 = 64 * 1024;
 
 /// Connections a worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
 const CONNECTIONS: u32 = 65_536;
@@ -35,6 +40,11 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         slots,
         buffers: config.buffers.unwrap_or(BUFFERS).min(1 << 15) as u16,
         buffer_size: config.buffer_size.unwrap_or(BUFFER_SIZE),
+        large_buffers: match (config.buffer_size, config.buffers) {
+            (None, None) => LARGE_BUFFERS,
+            _ => 0,
+        },
+        large_buffer_size: LARGE_BUFFER_SIZE,
         recv_bytes_max: owed_pause(config.owed_max),
         features: features(&config.uring)?,
         ..RingConfig::default()

@@ -1,0 +1,339 @@
+//! `echometer storm`: the backlog laboratory. Many connects at once (or at a rate), each followed by one echo, against
+//! a fresh server for each backlog; what the kernel dropped meanwhile is read from its counters and its accept queue.
+//!
+//! The levels come in random order in each block, and the result is saved after every block. What makes the load, what
+//! serves and what watches the kernel stand behind traits, so that the course of a storm is tested without any.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use anyhow::bail;
+use hdrhistogram::Histogram;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use echometer_host::{limits, machine::Facts, signals::Stop};
+use echometer_loadgen::Plan;
+
+use crate::{
+    arm::Arm, flags::StormSettings, placement::place, progress::Progress, results::ResultFolder,
+    server_process::Launcher, servers::Servers, slices::Arms,
+};
+
+pub mod client;
+pub mod command;
+pub mod file;
+pub mod kernel;
+pub mod text;
+pub mod watch;
+
+use file::{Record, StormFile};
+use watch::{Losses, QueueSeen, Watch};
+
+/// A dying server's connections break a moment before its end can be seen.
+const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Makes one storm: all connects, each followed by one echo.
+pub trait StormLoad {
+    /// Storms a server until every connection has its echo or has failed. Nothing stays open.
+    ///
+    /// # Errors
+    /// There are no figures at all. A connect that fails is counted instead.
+    fn storm(&mut self, address: SocketAddr) -> Result<StormTally, StormError>;
+}
+
+/// Why a storm gave no figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StormError {
+    /// A request to stop ended it.
+    Stopped,
+    /// Something else: a sentence without its subject.
+    Failed(String),
+}
+
+/// What became of one storm's connects, or of several storms' together.
+#[derive(Debug, Clone)]
+pub struct StormTally {
+    /// Connects that were begun.
+    pub connects: u64,
+    /// Those that failed, or had no echo, by kind.
+    pub failed: BTreeMap<String, u64>,
+    /// From before connect(2) until the connection was there, ns. Of those that came about.
+    pub connect: Histogram<u64>,
+    /// From before connect(2) until the echo was there, ns. Of those that had one.
+    pub first_echo: Histogram<u64>,
+    /// How many connections needed so many SYNs to be sent again: 1, 2, 3...; those that needed none are left out.
+    pub syn_retransmits: BTreeMap<u32, u64>,
+}
+
+/// One server to be stormed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StormLevel {
+    /// The arm's name, as typed.
+    pub arm: String,
+    /// The backlog that it is asked for; `None` for a server that has one already.
+    pub backlog: Option<u32>,
+    /// The server with that backlog; its name is unique among the levels, and fit for a file.
+    pub server: Arm,
+}
+
+/// What one storm on one level gave.
+#[derive(Debug, Clone)]
+pub struct Round {
+    /// The client's side.
+    pub tally: StormTally,
+    /// What the kernel counted; `None` where the server is another machine's, or the counters can't be read.
+    pub losses: Option<Losses>,
+    /// What was seen of the accept queue; `None` where it can't be read.
+    pub queue: Option<QueueSeen>,
+}
+
+/// A storm that was carried out.
+#[derive(Debug)]
+pub struct Finished {
+    /// All of it.
+    pub file: StormFile,
+    /// The file to open.
+    pub report: PathBuf,
+}
+
+/// Storms every level. `command_line` is kept in the file.
+///
+/// A request on `stop` ends it after the storm under way; what is whole is kept.
+///
+/// # Errors
+/// A server can't be started, a cpu can't be had, a file can't be written.
+pub fn storm(
+    settings: &StormSettings,
+    command_line: &str,
+    stop: &Stop,
+) -> anyhow::Result<Finished> {
+    let servers: Vec<Arm> = settings
+        .levels
+        .iter()
+        .map(|level| level.server.clone())
+        .collect();
+    let local = servers.iter().any(|arm| arm.spec.is_local());
+    let placement = place(
+        settings.machine.server_cpus.as_ref(),
+        settings.machine.client_cpus.as_ref(),
+        local,
+    )?;
+    let launcher = Launcher::beside_this_program(&servers, &placement.server)?;
+    let load = Plan {
+        workers: placement.client.iter().map(Some).collect(),
+        ..settings.load.clone()
+    };
+    load.validate()?;
+    // The server inherits the limit, and needs a descriptor a connection as the client does.
+    limits::raise_nofile(u64::from(load.connections) + 256)?;
+    let mut client = client::LoadgenStorm::new(load.clone(), stop.clone());
+
+    let machine = Facts::read();
+    let folder = ResultFolder::wanted(
+        settings.output.out.as_deref(),
+        settings.machine.name.as_deref(),
+        &machine,
+        "storm",
+        file::FILE_NAME,
+    )?;
+    let mut record = Record::new(
+        settings,
+        &placement,
+        load,
+        machine,
+        kernel::Sysctls::read(),
+        folder.clone(),
+        command_line,
+    );
+    let mut servers = Servers::new(launcher, servers, folder.clone());
+    let outcome = run_blocks(
+        settings,
+        &mut record,
+        &mut client,
+        &mut servers,
+        &mut watch::KernelWatch::default(),
+        &|| stop.requested(),
+    );
+    if outcome.is_err() && record.is_empty() {
+        servers.discard_logs();
+        folder.discard_if_empty();
+    }
+    outcome?;
+    Ok(Finished {
+        report: folder.join(file::REPORT_NAME),
+        file: record.file,
+    })
+}
+
+impl Finished {
+    /// The exit code: 0, or 3 where a level has no figures.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self.file.faults.is_empty() && self.file.levels.iter().all(|level| 0 < level.connects)
+        {
+            true => 0,
+            false => 3,
+        }
+    }
+}
+
+fn run_blocks(
+    settings: &StormSettings,
+    record: &mut Record,
+    load: &mut impl StormLoad,
+    servers: &mut impl Arms,
+    watch: &mut impl Watch,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<()> {
+    let names = settings
+        .levels
+        .iter()
+        .map(|level| level.server.name.clone())
+        .collect();
+    // A storm takes a moment, or seconds where SYNs are lost: the first block will tell.
+    let guess = Duration::from_secs(1) * settings.levels.len() as u32;
+    let mut progress = Progress::new(names, settings.blocks, guess, settings.output.quiet);
+    let mut random = StdRng::seed_from_u64(settings.load.seed);
+    let mut order: Vec<usize> = (0..settings.levels.len()).collect();
+    'blocks: for index in 1..=settings.blocks {
+        progress.begin_block(index);
+        order.shuffle(&mut random);
+        let mut fault = None;
+        for &level in &order {
+            if stop() {
+                record.file.cut_short = true;
+                record.save()?;
+                break 'blocks;
+            }
+            progress.doing(&settings.levels[level].server.name);
+            match round(index, level, load, servers, watch) {
+                Ok(round) => record.keep(index, level, &round)?,
+                Err(RoundError::NotStarted(reason)) if record.is_empty() => {
+                    progress.finish();
+                    let arm = &settings.levels[level].server;
+                    bail!("arm '{}' ({}) {reason}", arm.name, arm.spec);
+                }
+                Err(RoundError::Stopped) => {
+                    record.file.cut_short = true;
+                    record.save()?;
+                    break 'blocks;
+                }
+                Err(RoundError::NotStarted(reason) | RoundError::Spoilt(reason)) => {
+                    let text = format!("{} {reason}", settings.levels[level].server.name);
+                    record.fault(index, &text);
+                    fault = Some(text);
+                }
+            }
+            record.started(level, servers.started(level));
+        }
+        record.file.blocks_done = index;
+        record.save()?;
+        progress.end_block(fault.as_deref(), None);
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Why a level has no figures in a block. Each is a sentence without its subject.
+#[derive(Debug)]
+enum RoundError {
+    NotStarted(String),
+    Spoilt(String),
+    Stopped,
+}
+
+/// One storm on a fresh server. Whatever happens, the server is stopped on return.
+fn round(
+    block: usize,
+    level: usize,
+    load: &mut impl StormLoad,
+    servers: &mut impl Arms,
+    watch: &mut impl Watch,
+) -> Result<Round, RoundError> {
+    let outcome = stormed(block, level, load, servers, watch);
+    servers.stop(level);
+    outcome
+}
+
+fn stormed(
+    block: usize,
+    level: usize,
+    load: &mut impl StormLoad,
+    servers: &mut impl Arms,
+    watch: &mut impl Watch,
+) -> Result<Round, RoundError> {
+    let address = servers
+        .start(block, level)
+        .map_err(RoundError::NotStarted)?;
+    // Our kernel's counters say nothing of another machine's queues.
+    let watched = address.ip().is_loopback();
+    if watched {
+        watch.begin(address.port());
+    }
+    let outcome = load.storm(address);
+    let (losses, queue) = if watched { watch.end() } else { (None, None) };
+    let patience = match &outcome {
+        Ok(tally) if tally.failed.is_empty() => Duration::ZERO,
+        Err(StormError::Stopped) => Duration::ZERO,
+        _ => DEATH_PATIENCE,
+    };
+    if let Some(ended) = servers.ended(level, patience) {
+        return Err(RoundError::Spoilt(ended));
+    }
+    let tally = outcome.map_err(|error| match error {
+        StormError::Stopped => RoundError::Stopped,
+        StormError::Failed(reason) => RoundError::Spoilt(reason),
+    })?;
+    Ok(Round {
+        tally,
+        losses,
+        queue,
+    })
+}
+
+impl StormTally {
+    /// Nothing yet.
+    #[must_use]
+    pub fn empty() -> Self {
+        let histogram = || Histogram::new(3).expect("three significant digits are allowed");
+        Self {
+            connects: 0,
+            failed: BTreeMap::new(),
+            connect: histogram(),
+            first_echo: histogram(),
+            syn_retransmits: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in another storm's figures.
+    pub fn add(&mut self, other: &StormTally) {
+        self.connects += other.connects;
+        for (kind, count) in &other.failed {
+            *self.failed.entry(kind.clone()).or_default() += count;
+        }
+        for (times, count) in &other.syn_retransmits {
+            *self.syn_retransmits.entry(*times).or_default() += count;
+        }
+        // They grow as needed, so that adding can't fail.
+        self.connect
+            .add(&other.connect)
+            .expect("histograms that grow can be added");
+        self.first_echo
+            .add(&other.first_echo)
+            .expect("histograms that grow can be added");
+    }
+
+    /// Connects that failed.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// Connections of which a SYN was sent again.
+    #[must_use]
+    pub fn resent(&self) -> u64 {
+        self.syn_retransmits.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests;

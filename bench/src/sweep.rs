@@ -1,0 +1,367 @@
+//! `echometer sweep`: one or two keys over their levels, with one arm or more, in randomised complete blocks.
+//!
+//! [`grid`] plans the cells, [`block`] measures each of them once a block on a [`stage`], [`findings`] draws the
+//! conclusions, [`mod@file`] is saved after every block, [`text`] is a rendering of it, and a [`job`] repeats it.
+
+use std::{ffi::OsString, fmt::Write as _, path::PathBuf, time::Duration};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use rand::{SeedableRng, rngs::StdRng};
+
+use echometer_host::{
+    cpus::{self, CpuList},
+    limits,
+    machine::Facts,
+    signals::Stop,
+    topology::Topology,
+    units::{show_duration, show_size},
+};
+use echometer_loadgen::{
+    Plan,
+    plan::{Load, Wait},
+};
+
+use crate::{
+    analysis::Status,
+    arm::{Arm, Spec},
+    flags::SweepSettings,
+    layouts::{Layout, layouts},
+    levels::Key,
+    placement::{Placement, place},
+    progress::Progress,
+    results::ResultFolder,
+    server_process::Launcher,
+    statistics::Verdict,
+};
+
+pub mod block;
+pub mod command;
+pub mod file;
+pub mod findings;
+pub mod grid;
+pub mod job;
+pub mod stage;
+pub mod text;
+
+use block::Terms;
+use file::{JOB_NAME, REPORT_NAME, Record, SweepFile};
+use grid::{Base, Grid};
+use stage::{Machine, Stage};
+
+/// What a cell takes besides load: starting and stopping a server, connecting.
+const START_AND_STOP: Duration = Duration::from_millis(100);
+/// Without `--blocks` there are at least so many, and more where more questions are asked.
+const BLOCKS_DEFAULT: usize = 8;
+/// But no more than these.
+const BLOCKS_DEFAULT_MAX: usize = 16;
+
+/// What became of the wish for a sweep.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It was only shown what would be done.
+    Shown(String),
+    /// It was carried out, valid or not.
+    Finished(Box<Finished>),
+}
+
+/// A sweep that was carried out.
+#[derive(Debug)]
+pub struct Finished {
+    /// All of it.
+    pub file: SweepFile,
+    /// The file to open.
+    pub report: PathBuf,
+}
+
+/// Carries out a sweep, or shows what it would do. `command_line` is kept in its file; `words` are the same for its job.
+///
+/// A request on `stop` ends it after the slice; what is whole is analysed.
+///
+/// # Errors
+/// What was asked is not to be had on this machine, a server can't be started, a file can't be written.
+pub fn sweep(
+    settings: &SweepSettings,
+    command_line: &str,
+    words: &[OsString],
+    stop: &Stop,
+) -> anyhow::Result<Outcome> {
+    let (grid, placement) = planned(settings)?;
+    let mut settings = settings.clone();
+    let advised = findings::blocks_advised(&grid);
+    if !settings.blocks_typed {
+        settings.blocks = BLOCKS_DEFAULT.max(advised).min(BLOCKS_DEFAULT_MAX);
+    }
+    let servers: Vec<Arm> = grid.cells.iter().map(|cell| cell.server.clone()).collect();
+    let launcher = Launcher::beside_this_program(&servers, &placement.server)?;
+    if settings.dry_run {
+        return Ok(Outcome::Shown(dry_run(&settings, &grid, &launcher)));
+    }
+    // Servers inherit the limit, and each needs a descriptor a connection as the client does.
+    limits::raise_nofile(grid.connections_max() + 256)?;
+    let machine = Facts::read();
+    let folder = ResultFolder::wanted(
+        settings.output.out.as_deref(),
+        settings.machine.name.as_deref(),
+        &machine,
+        "sweep",
+        file::FILE_NAME,
+    )?;
+    let mut record = Record::new(
+        &settings,
+        &grid,
+        &placement,
+        machine,
+        folder.clone(),
+        command_line,
+    );
+    note_shared_cpus(&grid, &mut record);
+    let job = job::write(words, settings.load.seed)?;
+    folder
+        .write(JOB_NAME, job.as_bytes())
+        .with_context(|| format!("cannot write {}", folder.join(JOB_NAME).display()))?;
+    let mut stage = Machine::new(launcher, folder.clone(), stop.clone());
+    let outcome = run_blocks(&settings, &grid, &mut record, &mut stage, &|| {
+        stop.requested()
+    });
+    if outcome.is_err() && record.is_empty() {
+        folder.discard(JOB_NAME);
+        folder.discard_if_empty();
+    }
+    outcome?;
+    Ok(Outcome::Finished(Box::new(Finished {
+        file: record.file,
+        report: folder.join(REPORT_NAME),
+    })))
+}
+
+impl Finished {
+    /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
+    #[must_use]
+    pub fn exit_code(&self, decide: bool) -> u8 {
+        let mut primary = self
+            .file
+            .points
+            .iter()
+            .flat_map(|point| &point.metrics)
+            .filter(|metric| metric.primary)
+            .filter_map(|metric| match self.file.arms.len() {
+                1 => metric.against_point.as_ref(),
+                _ => metric.against_arm.as_ref(),
+            });
+        match self.file.verdict.status {
+            Status::Invalid => 3,
+            Status::Valid
+                if decide && primary.any(|contrast| contrast.verdict == Verdict::Undecided) =>
+            {
+                4
+            }
+            Status::Valid => 0,
+        }
+    }
+}
+
+/// The cells, and where both sides run unless a level says otherwise.
+fn planned(settings: &SweepSettings) -> anyhow::Result<(Grid, Placement)> {
+    let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
+    let pinning = settings.axes.iter().any(|axis| axis.key == Key::Pinning);
+    let topology = || Topology::read().context("cannot read the machine's topology");
+    let found: Vec<Layout> = match pinning {
+        true => layouts(&topology()?, &allowed)?,
+        false => Vec::new(),
+    };
+    let local = settings.arms.iter().any(|arm| arm.spec.is_local());
+    let placement = place(
+        settings.machine.server_cpus.as_ref(),
+        settings.machine.client_cpus.as_ref(),
+        local,
+    )?;
+    let base = Base {
+        arms: settings.arms.clone(),
+        load: settings.load.clone(),
+        placement: placement.clone(),
+        layouts: found,
+    };
+    let grid = Grid::plan(&settings.axes, &base).map_err(|text| anyhow!(text))?;
+    for group in &grid.groups {
+        let outside = group.placement.server.difference(&allowed);
+        ensure!(
+            outside.is_empty(),
+            "--over cpus: cpu {outside} is offline or outside this process's mask; it may use {allowed}"
+        );
+    }
+    Ok((grid, placement))
+}
+
+/// Runs all blocks, and saves after each.
+fn run_blocks<S: Stage>(
+    settings: &SweepSettings,
+    grid: &Grid,
+    record: &mut Record,
+    stage: &mut S,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<()> {
+    let names = grid
+        .cells
+        .iter()
+        .map(|cell| cell.server.name.clone())
+        .collect();
+    let mut progress = Progress::new(
+        names,
+        settings.blocks,
+        grid.block_time(START_AND_STOP),
+        settings.output.quiet,
+    );
+    let mut random = StdRng::seed_from_u64(settings.load.seed);
+    let terms = Terms {
+        grid,
+        slice: settings.slice,
+    };
+    for index in 1..=settings.blocks {
+        progress.begin_block(index);
+        let order = block::order(grid, &mut random);
+        record.begin_block(index, order.clone());
+        let mut stopped = false;
+        for group in order {
+            if stop() {
+                stopped = true;
+                break;
+            }
+            let watch = &mut |cell: usize| {
+                let cell = &grid.cells[cell];
+                let (point, arm) = (&grid.points[cell.point].label, &grid.arms[cell.arm]);
+                progress.doing(&format!("{arm} {point}"));
+            };
+            match block::measure(index, group, terms, stage, &mut random, stop, watch) {
+                Ok(measured) => {
+                    stopped |= measured.cut_short;
+                    record.keep(measured)?;
+                }
+                // What fails later is a finding; what does not even start once is told at once.
+                Err((cell, reason)) if index == 1 => {
+                    progress.finish();
+                    let cell = &grid.cells[cell];
+                    bail!(
+                        "arm '{}' at {} ({}) {reason}",
+                        grid.arms[cell.arm],
+                        grid.points[cell.point].label,
+                        cell.server.spec,
+                    );
+                }
+                Err((cell, reason)) => record.keep_failure(group, cell, &reason),
+            }
+        }
+        stopped |= stop();
+        record.file.cut_short |= stopped && (index < settings.blocks || record.last_is_partial());
+        record.save()?;
+        progress.end_block(record.last_fault().as_deref(), record.estimate().as_deref());
+        if stopped {
+            break;
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Both sides on one cpu wait for each other; where that is not what is varied, it should be known.
+fn note_shared_cpus(grid: &Grid, record: &mut Record) {
+    let shared: CpuList = grid
+        .groups
+        .iter()
+        .filter(|group| group.load.workers.iter().all(Option::is_some))
+        .flat_map(|group| {
+            let shared = group.placement.server.intersection(&group.placement.client);
+            shared.iter().collect::<Vec<_>>()
+        })
+        .collect();
+    let pinning = grid.points.iter().any(|point| point.layout.is_some());
+    if !shared.is_empty() && !pinning {
+        record.note(format!(
+            "server and client share cpu {shared} at some points: each waits for the other, and rates say little"
+        ));
+    }
+    if pinning {
+        record.note(
+            "pinning: one server thread and one client thread in every layout; the client blocks while it waits, so \
+             that it leaves a shared cpu to the server"
+                .to_owned(),
+        );
+    }
+}
+
+/// Every command, and the time that they take.
+fn dry_run(settings: &SweepSettings, grid: &Grid, launcher: &Launcher) -> String {
+    let mut text = String::new();
+    let (cells, groups) = (grid.cells.len(), grid.groups.len());
+    let total = grid.block_time(START_AND_STOP) * settings.blocks as u32;
+    let _ = writeln!(
+        text,
+        "{} blocks; each measures {cells} cells in {groups} groups, groups in random order (seed {}):",
+        settings.blocks, settings.load.seed,
+    );
+    for (index, group) in grid.groups.iter().enumerate() {
+        let design = match group.load.load {
+            Load::Closed if 1 < group.cells.len() => "in turns, in slices",
+            Load::Closed => "in slices",
+            Load::Open { .. } => "one run",
+        };
+        let _ = writeln!(text, "\ngroup {}, {design}:", index + 1);
+        let launcher = Launcher {
+            server_cpus: group.placement.server.clone(),
+            ..launcher.clone()
+        };
+        for &cell in &group.cells {
+            let cell = &grid.cells[cell];
+            let command = match &cell.server.spec {
+                Spec::Engine { engine, flags } => {
+                    let mut words = launcher.engine_command(engine, flags);
+                    // Where this machine keeps its binaries is no part of the plan.
+                    words[0] = "echometer-server".to_owned();
+                    shell_words::join(words)
+                }
+                Spec::Command { words } => {
+                    shell_words::join(words).replace("{cpus}", &group.placement.server.to_string())
+                }
+                Spec::Remote { .. } => format!("({} is running already)", cell.server.spec),
+            };
+            let _ = writeln!(text, "  {}: {command}", grid.points[cell.point].label);
+        }
+        let _ = writeln!(text, "  load: {}", load_command(&group.load));
+    }
+    let seconds = Duration::from_secs(total.as_secs().max(1));
+    let _ = writeln!(text, "\nIt would take about {}.", show_duration(seconds));
+    text
+}
+
+/// The load as the load generator would be asked for it alone.
+fn load_command(load: &Plan) -> String {
+    let mut text = format!(
+        "echometer-loadgen 127.0.0.1:PORT -c {} -s {} -d {} -w {} --pipeline {} --seed {}",
+        load.connections,
+        show_size(u64::from(load.message_size)).replace(' ', ""),
+        show_duration(load.duration),
+        show_duration(load.warmup),
+        load.pipeline,
+        load.seed,
+    );
+    if let Some(rate) = load.rate_per_s() {
+        let _ = write!(text, " -R {rate}");
+    }
+    let wait = match load.wait {
+        Wait::Spin => "spin",
+        Wait::Block => "block",
+    };
+    let _ = write!(text, " --wait {wait}");
+    let cpus: Option<CpuList> = load.workers.iter().copied().collect();
+    match cpus {
+        Some(cpus) => {
+            let _ = write!(text, " --cpus {cpus}");
+        }
+        None => {
+            let _ = write!(text, " --threads {}", load.workers.len());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

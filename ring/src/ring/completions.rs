@@ -1,0 +1,411 @@
+//! Events out: a turn hands over what was asked for, then settles completion by completion.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use io_uring::cqueue;
+use io_uring::types::{SubmitArgs, Timespec};
+use rustix::io::Errno;
+
+use super::Ring;
+use crate::buffers::Buffer;
+use crate::event::{Event, Payload};
+use crate::features::Feature;
+use crate::pools::Group;
+use crate::slots::{Life, Slot};
+use crate::token::{Op, Token};
+
+impl Ring {
+    /// Hands over what was asked for, and doesn't wait.
+    ///
+    /// # Errors
+    /// What `io_uring_enter` said, interruptions and time-outs left out: the ring is not usable then.
+    #[inline]
+    pub fn submit(&mut self) -> io::Result<()> {
+        self.enter(0, None)
+    }
+
+    /// As [`Ring::submit`], without a call into the kernel where there is nothing to hand over and nothing to fetch: for
+    /// a loop that spins.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`].
+    #[inline]
+    pub fn submit_if_due(&mut self) -> io::Result<()> {
+        self.completions.sync();
+        self.submissions.sync();
+        let due = !self.submissions.is_empty()
+            || !self.completions.is_empty()
+            || self.submissions.taskrun()
+            || self.submissions.cq_overflow()
+            || 0 < self.confirmable;
+        if due {
+            return self.enter(0, None);
+        }
+        std::hint::spin_loop();
+        Ok(())
+    }
+
+    /// Hands over what was asked for and waits for an event, or for `limit` at most.
+    ///
+    /// # Errors
+    /// As [`Ring::submit`]. That the time is up is not an error.
+    #[inline]
+    pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        // Events that are here already are reason enough not to wait.
+        self.completions.sync();
+        let want = usize::from(self.completions.is_empty() && self.stash.is_empty());
+        self.enter(want, limit)
+    }
+
+    /// The next event of those that the last submit brought. They are to be drained before the next wait.
+    #[inline]
+    pub fn next_event(&mut self) -> Option<Event> {
+        if let Some(buffer) = self.bundle.buffers.pop_front() {
+            return Some(Event::Recv {
+                slot: self.bundle.slot,
+                result: Ok(Some(buffer)),
+                more: self.bundle.more || !self.bundle.buffers.is_empty(),
+            });
+        }
+        loop {
+            let Some(entry) = self.next_completion() else {
+                if self.confirmable == 0 {
+                    return None;
+                }
+                match self.confirm() {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
+            };
+            self.counts.cqes += 1;
+            if let Some(event) = self.settle(&entry) {
+                return Some(event);
+            }
+        }
+    }
+
+    #[inline]
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        match self.stash.pop_front() {
+            Some(entry) => Some(entry),
+            None => self.completions.next(),
+        }
+    }
+
+    /// The silent sends that were handed over and have not failed have succeeded: failures and short sends write a
+    /// completion before the submit returns, and all completions were read by now.
+    fn confirm(&mut self) -> Option<Event> {
+        if self.submissions.cq_overflow() {
+            // Some may be in the overflow list: they come first.
+            if self.enter(0, None).is_err() {
+                self.confirmable = 0;
+                return None;
+            }
+            if !self.completions.is_empty() {
+                return None;
+            }
+        }
+        while 0 < self.confirmable {
+            self.confirmable -= 1;
+            let Some((slot, ticket)) = self.unconfirmed.pop_front() else {
+                self.confirmable = 0;
+                break;
+            };
+            let state = self.slots.state(slot);
+            // It said something after all, and was settled then.
+            if state.ticket != ticket {
+                continue;
+            }
+            state.ticket = 0;
+            state.in_flight -= 1;
+            self.in_flight -= 1;
+            let payload = state
+                .sending
+                .take()
+                .expect("an unconfirmed send has its payload");
+            if state.life == Life::Closing {
+                let quiet = state.in_flight == 0;
+                self.take_back(payload);
+                if quiet {
+                    self.push_close(slot);
+                }
+                continue;
+            }
+            return Some(Event::Send {
+                slot,
+                result: Ok(payload.len()),
+                payload,
+            });
+        }
+        None
+    }
+
+    /// Puts the buffers of a payload that nobody waits for back into the pool.
+    fn take_back(&mut self, payload: Payload) {
+        match payload {
+            Payload::Buffer(buffer) => self.pools.release(buffer),
+            Payload::Gather(mut gather) => {
+                while let Some(piece) = gather.pop() {
+                    self.take_back(piece);
+                }
+            }
+            Payload::Heap { .. } | Payload::Shared(_) => {}
+        }
+    }
+
+    /// Takes the buffers of a receive out of the kernel's hands: the first is returned, and where the bytes fill more
+    /// than one the others wait for their events. They are all taken now, because the order of the ring says which they
+    /// are, and what is given back from now on changes it.
+    #[inline]
+    fn lease(&mut self, slot: Slot, id: u16, len: u32, more: bool) -> Option<Buffer> {
+        let group = self.slots.state(slot).group;
+        let pool = self.pools.of(group);
+        let size = pool.size();
+        if len <= size {
+            return pool.lease(id, len);
+        }
+        self.bundle.slot = slot;
+        self.bundle.more = more;
+        let (mut next, mut left) = (id, len);
+        while 0 < left {
+            let piece = left.min(size);
+            left -= piece;
+            let buffer = pool.lease(next, piece)?;
+            self.bundle.buffers.push_back(buffer);
+            next = pool.after(next);
+        }
+        self.bundle.buffers.pop_front()
+    }
+
+    pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        if std::mem::take(&mut self.disabled) {
+            self.submitter.register_enable_rings()?;
+        }
+        self.pools.publish();
+        self.submissions.sync();
+        self.counts.enters += 1;
+        let entered = match limit {
+            Some(limit) if 0 < want => {
+                let limit = Timespec::from(limit);
+                let args = SubmitArgs::new().timespec(&limit);
+                self.submitter.submit_with_args(want, &args)
+            }
+            _ => self.submitter.submit_and_wait(want),
+        };
+        self.submissions.sync();
+        if self.submissions.is_empty() {
+            self.addresses.clear();
+            self.confirmable = self.unconfirmed.len();
+        }
+        if self.submissions.cq_overflow() {
+            self.counts.cq_overflows += 1;
+        }
+        self.completions.sync();
+        match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
+            Ok(_) => Ok(()),
+            // The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of
+            // memory for the moment: all of these are for the next turn.
+            Err(Ok(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => Ok(()),
+            Err(Ok(errno)) => Err(errno.into()),
+            Err(Err(error)) => Err(error),
+        }
+    }
+
+    /// Turns a completion into an event, or swallows it: a stranger's, a cancel's, a closing connection's.
+    #[inline]
+    fn settle(&mut self, entry: &cqueue::Entry) -> Option<Event> {
+        let Some(token) = Token::unpack(entry.user_data()) else {
+            debug_assert!(false, "a completion that nobody asked for");
+            return None;
+        };
+        let flags = entry.flags();
+        let more = cqueue::more(flags);
+        let result = entry.result();
+        if !more {
+            self.in_flight -= 1;
+        }
+        let slot = token.slot;
+        if token.op == Op::Accept && !more {
+            self.accepts -= 1;
+        }
+        let state = self.slots.try_state(slot)?;
+        if token.generation != state.generation {
+            self.discard_received(slot, result, flags);
+            if token.op == Op::Close {
+                self.slots.closed(slot);
+                return Some(Event::Close { slot });
+            }
+            return None;
+        }
+        if !more {
+            state.in_flight -= 1;
+            match token.op {
+                Op::Accept | Op::Recv | Op::Poll => {
+                    state.armed = None;
+                    state.cancelling = false;
+                }
+                Op::Connect => state.connecting = false,
+                _ => {}
+            }
+        }
+        let mut result = result;
+        if token.op == Op::Send {
+            if more {
+                // Zero-copy: it was sent, or failed, and the buffer is still the kernel's until the notification.
+                state.outcome = result;
+                return None;
+            }
+            if cqueue::notif(flags) {
+                result = state.outcome;
+            }
+        }
+        if state.life == Life::Closing {
+            let sent = if token.op == Op::Send {
+                state.ticket = 0;
+                state.sending.take()
+            } else {
+                None
+            };
+            let quiet = state.in_flight == 0;
+            self.discard_received(slot, result, flags);
+            if let Some(payload) = sent {
+                self.take_back(payload);
+            }
+            if quiet {
+                self.push_close(slot);
+            }
+            return None;
+        }
+        match token.op {
+            Op::Recv => {
+                let result = self.received(slot, result, flags, more);
+                let more = more || !self.bundle.buffers.is_empty();
+                Some(Event::Recv { slot, result, more })
+            }
+            Op::Send => {
+                state.ticket = 0;
+                let payload = state
+                    .sending
+                    .take()
+                    .expect("a send's payload is kept until its completion");
+                Some(Event::Send {
+                    slot,
+                    result: outcome(result).map(|sent| sent as usize),
+                    payload,
+                })
+            }
+            Op::Accept => Some(Event::Accept {
+                listener: slot,
+                result: self.accepted(result),
+                more,
+            }),
+            Op::Connect => Some(Event::Connect {
+                slot,
+                result: outcome(result).map(|_| ()),
+            }),
+            Op::Shutdown => Some(Event::Shutdown {
+                slot,
+                result: outcome(result).map(|_| ()),
+            }),
+            Op::Poll => (0 <= result).then_some(Event::Poll { slot }),
+            // A close carries the generation that it ended, so it is never met here.
+            Op::Close | Op::Cancel => None,
+        }
+    }
+
+    #[inline]
+    fn received(
+        &mut self,
+        slot: Slot,
+        result: i32,
+        flags: u32,
+        more: bool,
+    ) -> Result<Option<Buffer>, Errno> {
+        match (outcome(result), cqueue::buffer_select(flags)) {
+            (Ok(0), None) => Ok(None),
+            (Ok(len), Some(id)) if 0 < len => {
+                let buffer = self.lease(slot, id, len, more);
+                if self.pools.small().size() <= len {
+                    self.expect_much(slot, len, flags);
+                }
+                debug_assert!(buffer.is_some(), "bytes in a buffer that the pool hasn't");
+                buffer.map(Some).ok_or(Errno::IO)
+            }
+            (Ok(0), Some(_)) => {
+                self.discard_received(slot, result, flags);
+                Ok(None)
+            }
+            (Ok(_), _) => {
+                debug_assert!(false, "bytes that came in no buffer");
+                Err(Errno::IO)
+            }
+            (Err(errno), _) => {
+                self.discard_received(slot, result, flags);
+                if errno == Errno::NOBUFS {
+                    // Those in use ran out: open more of the pool, for the receive that is armed next.
+                    let state = self.slots.state(slot);
+                    state.much |= state.group == Group::Large;
+                    self.pools.of(state.group).open();
+                }
+                Err(errno)
+            }
+        }
+    }
+
+    /// A piece filled a small buffer, or more: if there is more where it came from, or it was more than that, the next
+    /// receive is armed for much. One that picks from the small buffers and goes on by itself is ended for that.
+    #[cold]
+    fn expect_much(&mut self, slot: Slot, len: u32, flags: u32) {
+        let more_waits = cqueue::sock_nonempty(flags);
+        let group = self.slots.state(slot).group;
+        if len <= self.pools.small().size() && !(more_waits && group == Group::Small) {
+            return;
+        }
+        self.slots.state(slot).much = true;
+        let armed = cqueue::more(flags);
+        if armed && group == Group::Small && self.pools.group_for_much() == Group::Large {
+            self.cancel(slot);
+        }
+    }
+
+    /// Puts the buffers of a completion that nobody wants back into the pool: whatever becomes of the event, they must
+    /// come back.
+    fn discard_received(&mut self, slot: Slot, result: i32, flags: u32) {
+        let Some(id) = cqueue::buffer_select(flags) else {
+            return;
+        };
+        if let Some(buffer) = self.lease(slot, id, result.max(0) as u32, false) {
+            self.pools.release(buffer);
+        }
+        self.discard_bundle();
+    }
+
+    pub(super) fn discard_bundle(&mut self) {
+        while let Some(buffer) = self.bundle.buffers.pop_front() {
+            self.pools.release(buffer);
+        }
+    }
+
+    fn accepted(&mut self, result: i32) -> Result<Slot, Errno> {
+        let number = outcome(result)?;
+        if self.features.has(Feature::Direct) {
+            let slot = Slot(number);
+            self.slots.occupy(slot, None);
+            return Ok(slot);
+        }
+        // SAFETY: the kernel made this descriptor for this accept and told nobody else.
+        let file = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
+        self.slots.take(Some(file)).ok_or(Errno::NFILE)
+    }
+}
+
+#[inline]
+fn outcome(result: i32) -> Result<u32, Errno> {
+    if 0 <= result {
+        Ok(result as u32)
+    } else {
+        Err(Errno::from_raw_os_error(-result))
+    }
+}

@@ -1,0 +1,377 @@
+//! Operations in: what is asked of the kernel, written into the submission queue with all that it points to kept.
+
+use std::os::fd::{AsRawFd, IntoRawFd};
+
+use io_uring::types::{Fd, Fixed};
+use io_uring::{opcode, squeue};
+use rustix::net::SocketAddrAny;
+
+use super::Ring;
+use crate::event::Payload;
+use crate::features::Feature;
+use crate::gather::Gather;
+use crate::pools::Group;
+use crate::slots::Slot;
+use crate::token::{Op, Token};
+
+impl Ring {
+    /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
+    /// connections take slots of the kernel's choice (direct) or ours.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept(&mut self, listener: Slot) {
+        let multishot = self.features.has(Feature::MultishotAccept);
+        self.push_accept(listener, multishot);
+    }
+
+    /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept_one(&mut self, listener: Slot) {
+        self.push_accept(listener, false);
+    }
+
+    fn push_accept(&mut self, listener: Slot, multishot: bool) {
+        let direct = self.features.has(Feature::Direct);
+        self.arm(listener, Op::Accept);
+        self.accepts += 1;
+        // A direct descriptor has no close-on-exec flag: it is in no process' table.
+        let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
+        let entry = match (self.target(listener), multishot) {
+            (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
+                .allocate_file_index(true)
+                .flags(flags)
+                .build(),
+            (Target::Direct(fixed), false) => {
+                opcode::Accept::new(fixed, std::ptr::null_mut(), std::ptr::null_mut())
+                    .file_index(Some(io_uring::types::DestinationSlot::auto_target()))
+                    .flags(flags)
+                    .build()
+            }
+            (Target::Plain(fd), true) => opcode::AcceptMulti::new(fd).flags(flags).build(),
+            (Target::Plain(fd), false) => {
+                opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
+                    .flags(flags)
+                    .build()
+            }
+        };
+        self.push(entry, Op::Accept, listener);
+    }
+
+    /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one.
+    ///
+    /// # Panics
+    /// When one is armed already.
+    #[inline]
+    pub fn recv(&mut self, slot: Slot) {
+        self.arm(slot, Op::Recv);
+        let multishot = self.features.has(Feature::MultishotRecv);
+        // Large buffers and bundles are detours for what fits one small buffer (a bundle takes 1 % of a 64 B message's
+        // CPU): so the first receive is a plain one, and each next is what the last one's pieces ask for.
+        let much = std::mem::take(&mut self.slots.state(slot).much);
+        let group = if much {
+            self.pools.group_for_much()
+        } else {
+            Group::Small
+        };
+        let bundle = much && group == Group::Small && self.features.has(Feature::Bundle);
+        self.slots.state(slot).group = group;
+        let size = self.pools.of(group).size();
+        let group = group as u16;
+        let limit = self.recv_bytes_max;
+        let entry = match (self.target(slot), multishot) {
+            (Target::Direct(fixed), true) if bundle => {
+                limited(opcode::RecvMultiBundle::new(fixed, group).build(), limit)
+            }
+            (Target::Plain(fd), true) if bundle => {
+                limited(opcode::RecvMultiBundle::new(fd, group).build(), limit)
+            }
+            (Target::Direct(fixed), true) => {
+                limited(opcode::RecvMulti::new(fixed, group).build(), limit)
+            }
+            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, group).build(), limit),
+            (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
+                .buf_group(group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+            (Target::Plain(fd), false) => opcode::Recv::new(fd, std::ptr::null_mut(), size)
+                .buf_group(group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        self.push(entry, Op::Recv, slot);
+    }
+
+    /// Whether an accept, a receive or a poll is armed on the slot.
+    #[inline]
+    pub fn is_armed(&mut self, slot: Slot) -> bool {
+        self.slots.state(slot).armed.is_some()
+    }
+
+    /// Sends a payload, all of it (`MSG_WAITALL`), however long the peer takes to make room, and without a signal to the
+    /// process where the peer is gone.
+    ///
+    /// # Panics
+    /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
+    #[inline]
+    pub fn send(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, 0);
+    }
+
+    /// Sends as much of a payload as the socket takes at once: the event then says how much, or `EAGAIN`. Nothing waits
+    /// in the kernel, so a buffer that is sent this way is back after the next submit, whatever the peer does.
+    ///
+    /// # Panics
+    /// As [`Ring::send`].
+    #[inline]
+    pub fn send_now(&mut self, slot: Slot, payload: Payload) {
+        self.push_send(slot, payload, libc::MSG_DONTWAIT);
+    }
+
+    #[inline]
+    fn push_send(&mut self, slot: Slot, mut payload: Payload, flags: i32) {
+        assert!(!payload.is_empty(), "an empty send");
+        let flags = flags | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let target = self.target(slot);
+        let entry = if let Payload::Gather(gather) = &mut payload {
+            let header = self.lay_out(gather);
+            let flags = flags as u32;
+            match target {
+                Target::Direct(fixed) => opcode::SendMsg::new(fixed, header).flags(flags).build(),
+                Target::Plain(fd) => opcode::SendMsg::new(fd, header).flags(flags).build(),
+            }
+        } else {
+            let (start, len) = self.piece(&payload);
+            // A length that doesn't fit 32 bits goes out in part, as a short send, and the caller sends the rest.
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            let zero_copy = self.features.has(Feature::SendZc);
+            match (target, zero_copy) {
+                (Target::Direct(fixed), false) => {
+                    opcode::Send::new(fixed, start, len).flags(flags).build()
+                }
+                (Target::Plain(fd), false) => {
+                    opcode::Send::new(fd, start, len).flags(flags).build()
+                }
+                (Target::Direct(fixed), true) => {
+                    opcode::SendZc::new(fixed, start, len).flags(flags).build()
+                }
+                (Target::Plain(fd), true) => {
+                    opcode::SendZc::new(fd, start, len).flags(flags).build()
+                }
+            }
+        };
+        // Only a send that can't wait is known to have ended when the submit returns.
+        let skip = self.features.has(Feature::SkipSuccess) && flags & libc::MSG_DONTWAIT != 0;
+        let state = self.slots.state(slot);
+        assert!(
+            state.sending.is_none(),
+            "two sends in flight on one socket corrupt its stream"
+        );
+        state.sending = Some(payload);
+        if skip {
+            self.ticket = self.ticket.checked_add(1).unwrap_or(1);
+            state.ticket = self.ticket;
+            self.unconfirmed.push_back((slot, self.ticket));
+            self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Op::Send, slot);
+        } else {
+            state.ticket = 0;
+            self.push(entry, Op::Send, slot);
+        }
+    }
+
+    /// Where a piece is, and how long.
+    #[inline]
+    fn piece(&self, payload: &Payload) -> (*const u8, usize) {
+        match payload {
+            Payload::Buffer(buffer) => (self.pools.home(buffer).address(buffer), buffer.len()),
+            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
+            Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
+            Payload::Gather(_) => unreachable!("a gather holds no gather: `push` sees to it"),
+        }
+    }
+
+    /// Writes down for the kernel where the pieces are. The header stays valid as long as the gather is kept, which is
+    /// until the send's completion: it is boxed, and its vector isn't touched meanwhile.
+    fn lay_out(&self, gather: &mut Gather) -> *const libc::msghdr {
+        let mut vectors = std::mem::take(&mut gather.vectors);
+        vectors.clear();
+        vectors.extend(
+            gather
+                .iter()
+                .filter(|piece| !piece.is_empty())
+                .take(Gather::PIECES_MAX)
+                .map(|piece| {
+                    let (start, len) = self.piece(piece);
+                    libc::iovec {
+                        iov_base: start.cast_mut().cast(),
+                        iov_len: len,
+                    }
+                }),
+        );
+        gather.header.msg_iov = vectors.as_mut_ptr();
+        gather.header.msg_iovlen = vectors.len() as _;
+        gather.vectors = vectors;
+        &raw const gather.header
+    }
+
+    /// Sends that say nothing when they succeed and whose success is not known yet.
+    #[inline]
+    pub fn sends_unconfirmed(&self) -> usize {
+        self.unconfirmed.len()
+    }
+
+    /// Whether a send is in flight on the slot.
+    #[inline]
+    pub fn is_sending(&mut self, slot: Slot) -> bool {
+        self.slots.state(slot).sending.is_some()
+    }
+
+    /// Connects a socket that was installed.
+    pub fn connect(&mut self, slot: Slot, address: &SocketAddrAny) {
+        // Boxed, so that the vector may grow without moving what a queued request points to.
+        let address = Box::new(address.clone());
+        let start = address.as_ptr().cast::<libc::sockaddr>();
+        let len = address.addr_len();
+        self.addresses.push(address);
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
+            Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
+        };
+        self.slots.state(slot).connecting = true;
+        self.push(entry, Op::Connect, slot);
+    }
+
+    /// Ends our side of the stream: the peer reads to the end of what was sent, then sees EOF.
+    pub fn shutdown_write(&mut self, slot: Slot) {
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Shutdown::new(fixed, libc::SHUT_WR).build(),
+            Target::Plain(fd) => opcode::Shutdown::new(fd, libc::SHUT_WR).build(),
+        };
+        self.push(entry, Op::Shutdown, slot);
+    }
+
+    /// Waits for the file to become readable, once.
+    ///
+    /// # Panics
+    /// When something is armed on the slot already.
+    pub fn poll(&mut self, slot: Slot) {
+        self.arm(slot, Op::Poll);
+        let events = u32::from(rustix::event::PollFlags::IN.bits());
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).build(),
+            Target::Plain(fd) => opcode::PollAdd::new(fd, events).build(),
+        };
+        self.push(entry, Op::Poll, slot);
+    }
+
+    /// Ends the armed accept, receive or poll of a slot. Its last event still comes: `ECANCELED`, or what it had just
+    /// then. Without effect where none is armed.
+    pub fn cancel(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        if let Some(op) = state.armed
+            && !state.cancelling
+        {
+            state.cancelling = true;
+            self.push_cancel_of(slot, op);
+        }
+    }
+
+    #[inline]
+    fn arm(&mut self, slot: Slot, op: Op) {
+        let state = self.slots.state(slot);
+        assert!(state.armed.is_none(), "armed twice on one slot");
+        state.armed = Some(op);
+    }
+
+    #[inline]
+    fn target(&mut self, slot: Slot) -> Target {
+        if self.features.has(Feature::Direct) {
+            return Target::Direct(Fixed(slot.0));
+        }
+        let file = self.slots.state(slot).file.as_ref();
+        Target::Plain(Fd(file.map_or(-1, AsRawFd::as_raw_fd)))
+    }
+
+    pub(super) fn push_cancel_of(&mut self, slot: Slot, op: Op) {
+        let generation = self.slots.state(slot).generation;
+        let target = Token::new(op, slot, generation).pack();
+        let entry = opcode::AsyncCancel::new(target).build();
+        self.push(entry, Op::Cancel, slot);
+    }
+
+    /// Tells the kernel to close the file. The generation moves on now: the kernel may give the slot to a new
+    /// connection before the completion of this close is read.
+    pub(super) fn push_close(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        debug_assert_eq!(state.in_flight, 0, "a close under something in flight");
+        let generation = state.generation;
+        let file = state.file.take();
+        let entry = match file {
+            Some(file) => opcode::Close::new(Fd(file.into_raw_fd())).build(),
+            None => opcode::Close::new(Fixed(slot.0)).build(),
+        };
+        let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
+        self.slots.vacate(slot);
+        self.push_raw(&entry);
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, entry: squeue::Entry, op: Op, slot: Slot) {
+        let state = self.slots.state(slot);
+        state.in_flight += 1;
+        let token = Token::new(op, slot, state.generation);
+        self.push_raw(&entry.user_data(token.pack()));
+    }
+
+    #[inline]
+    pub(super) fn push_raw(&mut self, entry: &squeue::Entry) {
+        self.in_flight += 1;
+        loop {
+            // SAFETY: every entry is built in this file from memory that the ring owns until the completion: a pool
+            // buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
+            if unsafe { self.submissions.push(entry) }.is_ok() {
+                return;
+            }
+            self.make_room();
+        }
+    }
+
+    /// The submission queue is full: submit early. Where the kernel wants completions taken off first, they wait in the
+    /// stash.
+    #[cold]
+    fn make_room(&mut self) {
+        for entry in self.completions.by_ref() {
+            self.stash.push_back(entry);
+        }
+        self.completions.sync();
+        // An error here is seen again, and reported, by the submit at the end of the turn.
+        let _ = self.enter(0, None);
+    }
+}
+
+/// Bounds what a multishot receive takes until it is armed again, in bytes (6.17, `optlen`); 0 is no bound. Without it
+/// one connection whose socket is full of data takes all buffers of the pool at once: bundles fill as many as there are
+/// bytes for.
+fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` of the kernel's ABI has its `optlen`.
+    const OPTLEN: usize = 44;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    // SAFETY: an entry is `repr(C)` and nothing but the kernel's 64-byte `io_uring_sqe`, in which 4 bytes at 44, aligned,
+    // are a plain integer.
+    unsafe {
+        (&raw mut entry)
+            .cast::<u8>()
+            .add(OPTLEN)
+            .cast::<u32>()
+            .write(bytes);
+    }
+    entry
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Direct(Fixed),
+    Plain(Fd),
+}
