@@ -3,19 +3,21 @@
 
 pub mod compare;
 pub mod doctor;
+pub mod find_rate;
 pub mod floor;
 pub mod groups;
 pub mod report;
 pub mod storm;
 pub mod sweep;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 
 use echometer_loadgen::flags::with_default_help;
 
 use crate::manual::grouped;
 
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use find_rate::{FindRateFlags, FindRateSettings};
 pub use floor::{FloorFlags, FloorSettings};
 pub use storm::{StormFlags, StormSettings};
 pub use sweep::{SweepFlags, SweepSettings};
@@ -58,6 +60,20 @@ impl Cli {
                     });
                 with_default_help(compare, &load_defaults(false))
             })
+            .mut_subcommand("find-rate", |find_rate| {
+                let find_rate = find_rate
+                    .mut_arg("rate", |flag| flag.hide(true))
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long a run lasts at the least; its quantile may need more")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load before that, on the same connections, in every run")
+                    });
+                with_default_help(find_rate, &find_rate::load_defaults())
+            })
             .mut_subcommand("storm", |storm| {
                 storm::MEANINGLESS
                     .into_iter()
@@ -74,6 +90,10 @@ impl Cli {
             .mut_subcommand("sweep", |sweep| {
                 let sweep = sweep
                     .args_override_self(true)
+                    // The rate may come from --over.
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
                     .mut_arg("duration", |flag| {
                         flag.help("How long each cell is measured in a block: 3s, 500ms")
                     })
@@ -136,6 +156,12 @@ pub enum Command {
     /// Print the manual as man pages
     #[command(after_help = report::MAN_EXAMPLES)]
     Man(report::ManFlags),
+    /// The highest rate at which an objective such as p99<200us holds, with its interval
+    ///
+    /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,
+    /// on a fresh server. The median of the blocks is the answer, their range its interval.
+    #[command(after_help = find_rate::EXAMPLES)]
+    FindRate(Box<FindRateFlags>),
     /// The backlog laboratory: many connects at once against servers with different listen backlogs
     ///
     /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how

@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod export;
 pub mod figures;
 pub mod file;
+pub mod find_rate;
 pub mod flags;
 pub mod fleet_client;
 pub mod floor;

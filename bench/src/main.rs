@@ -15,6 +15,7 @@ use echometer::{
     compare::{Finished, compare},
     doctor,
     export::export,
+    find_rate,
     flags::{
         Cli, Colour, Command, CompareSettings,
         doctor::DoctorFlags,
@@ -70,6 +71,12 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::FindRate(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "find-rate", text));
+            find_rate::command::run(&settings, &command_line())
         }
         Command::Storm(flags) => {
             let settings = flags
