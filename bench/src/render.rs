@@ -12,6 +12,7 @@ use serde_json::{Map, json};
 use echometer_loadgen::{file::Summary, report as run_report};
 
 use crate::{
+    find_rate,
     page::{Page, csv, html, markdown, svg, text},
     report,
     saved::{Kind, Saved},
@@ -92,6 +93,7 @@ fn plain(saved: &Saved) -> String {
         Kind::Run(run, _) => run_report::text(run),
         Kind::Compare(comparison, _) => report::text(comparison),
         Kind::Sweep(sweep) => sweep::text::text(sweep),
+        Kind::FindRate(search) => find_rate::text::text(search),
         Kind::Storm(storm, _) => storm::text::text(storm),
         Kind::Doctor(examination) => examination.text(),
         _ => text::text(&Page::of(saved)),

@@ -19,6 +19,7 @@ use echometer_loadgen::file::{self as run_file, RunFile};
 use crate::{
     doctor::{self, Examination},
     file::{self as compare_file, Comparison},
+    find_rate::file::{self as find_rate_file, FindRateFile},
     results::BLOCKS,
     storm::file::{self as storm_file, StormFile},
     sweep::file::{self as sweep_file, SweepFile},
@@ -61,7 +62,7 @@ pub enum Kind {
     /// A sweep.
     Sweep(Box<SweepFile>),
     /// A search for the highest rate.
-    FindRate(Value),
+    FindRate(Box<FindRateFile>),
     /// Connection storms, with the histograms of each level.
     Storm(Box<StormFile>, BTreeMap<String, Log>),
     /// The doctor's findings.
@@ -116,7 +117,7 @@ enum Bare {
     Run(Box<RunFile>),
     Compare(Box<Comparison>),
     Sweep(Box<SweepFile>),
-    FindRate(Value),
+    FindRate(Box<FindRateFile>),
     Storm(Box<StormFile>),
     Doctor(Box<Examination>),
 }
@@ -185,10 +186,10 @@ fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
     if known(storm_file::SCHEMA) {
         return Ok(Bare::Storm(typed(value, file)?));
     }
-    match schema {
-        "echometer.find-rate/1" => Ok(Bare::FindRate(value)),
-        other => Err(unknown_schema(other).of(file)),
+    if known(find_rate_file::SCHEMA) {
+        return Ok(Bare::FindRate(typed(value, file)?));
     }
+    Err(unknown_schema(schema).of(file))
 }
 
 fn typed<T: DeserializeOwned>(value: Value, file: &Path) -> Result<T, FileError> {

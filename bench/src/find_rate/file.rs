@@ -6,11 +6,17 @@ use anyhow::Context;
 use hdrhistogram::{Histogram, serialization::V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{clock, cpus::CpuList, machine::Facts};
+use echometer_host::{
+    clock,
+    cpus::CpuList,
+    fitness::{self, Finding},
+    machine::Facts,
+};
 use echometer_loadgen::{Plan, file::Summary, histogram_log, verdict};
 
 use crate::{
     analysis::{Status, Trust},
+    doctor,
     file::{ArmEntry, CommandEntry},
     find_rate::{
         Found, Tried,
@@ -66,6 +72,9 @@ pub struct FindRateFile {
     pub seed: u64,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then the server as it was started last.
     pub commands: Vec<CommandEntry>,
     /// Latency against throughput: all runs that can be believed, those at one rate together.
@@ -222,6 +231,7 @@ impl Record {
                 client_cpus: placement.client.clone(),
                 load,
             },
+            doctor: doctor::findings([&settings.arm], placement, &machine),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),
@@ -439,6 +449,9 @@ impl Record {
             reasons,
             warnings,
         };
+        self.file
+            .verdict
+            .object(fitness::objections(&self.file.doctor));
     }
 }
 

@@ -62,6 +62,11 @@ pub(super) fn page(run: &RunFile, log: Option<&Log>) -> Page {
         facts: asked(run),
         machine: machine_rows(&run.machine),
         findings: run.doctor.clone(),
+        commands: Some(run.command.clone())
+            .filter(|command| !command.is_empty())
+            .map(|command| (String::new(), command))
+            .into_iter()
+            .collect(),
         ..Page::default()
     }
 }
