@@ -6,18 +6,25 @@ pub mod doctor;
 pub mod find_rate;
 pub mod floor;
 pub mod groups;
+pub mod report;
+pub mod selftest;
 pub mod storm;
 pub mod sweep;
+pub mod trace;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 
 use echometer_loadgen::flags::with_default_help;
 
+use crate::manual::grouped;
+
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 pub use find_rate::{FindRateFlags, FindRateSettings};
 pub use floor::{FloorFlags, FloorSettings};
+pub use selftest::{SelftestFlags, SelftestSettings};
 pub use storm::{StormFlags, StormSettings};
 pub use sweep::{SweepFlags, SweepSettings};
+pub use trace::{TraceFlags, TraceSettings, TraceTarget};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -43,7 +50,7 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command()
+        let command = Self::command()
             .mut_subcommand("compare", |compare| {
                 let compare = compare
                     .mut_arg("duration", |flag| {
@@ -101,7 +108,8 @@ impl Cli {
                         flag.help("Makes the orders, schedule and payload repeatable")
                     });
                 with_default_help(sweep, &sweep::load_defaults(false, false))
-            })
+            });
+        grouped(command)
     }
 }
 
@@ -143,6 +151,21 @@ pub enum Command {
     /// on a fresh server. The median of the blocks is the answer, their range its interval.
     #[command(after_help = find_rate::EXAMPLES)]
     FindRate(Box<FindRateFlags>),
+    /// Show a saved result: a page in one file, text, data or figures
+    #[command(after_help = report::REPORT_EXAMPLES)]
+    Report(report::ReportFlags),
+    /// Make one histogram log of several, every count kept
+    #[command(after_help = report::MERGE_EXAMPLES)]
+    Merge(report::MergeFlags),
+    /// Write a result's histograms and tables for other tools: .hgrm and CSV
+    #[command(after_help = report::EXPORT_EXAMPLES)]
+    Export(report::ExportFlags),
+    /// Print the completions for a shell
+    #[command(after_help = report::COMPLETIONS_EXAMPLES)]
+    Completions(report::CompletionsFlags),
+    /// Print the manual as man pages
+    #[command(after_help = report::MAN_EXAMPLES)]
+    Man(report::ManFlags),
     /// The backlog laboratory: many connects at once against servers with different listen backlogs
     ///
     /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
@@ -156,6 +179,18 @@ pub enum Command {
     /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(Box<SweepFlags>),
+    /// Prove on this machine that the instrument tells the truth
+    ///
+    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
+    /// against what is known: medians, tails, ratios and their intervals.
+    #[command(after_help = selftest::EXAMPLES)]
+    Selftest(Box<SelftestFlags>),
+    /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
+    ///
+    /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
+    /// would have said on failure. --explain is for who sees it for the first time.
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Box<TraceFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,
