@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does what CI does, in its order, and stops at the first fault.
 #
-#     scripts/check.sh                 everything: fmt clippy doc licences shell test bench
+#     scripts/check.sh                 everything: fmt clippy doc licences shell test bench figures
 #     scripts/check.sh clippy test     these only
 #
 # Needs Rust with rustfmt and clippy; shellcheck is used where it is installed. The last step makes a
@@ -92,6 +92,11 @@ check_comparison() {
   done
 }
 
+# What README.md shows of results/ must be what they give.
+step_figures() {
+  scripts/figures.sh --check
+}
+
 contains() {
   [[ $1 == *"$2"* ]] || fail "compare.json lacks $2"
 }
@@ -102,7 +107,7 @@ fail() {
 }
 
 if (($# == 0)); then
-  set -- fmt clippy doc licences shell test bench
+  set -- fmt clippy doc licences shell test bench figures
 fi
 for step in "$@"; do
   declare -F "step_$step" > /dev/null || fail "there is no step '$step': see the head of $0"

@@ -420,6 +420,19 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_is_not_fit_makes_a_comparison_invalid() {
+        let mut trust = Trust {
+            status: Status::Valid,
+            reasons: Vec::new(),
+            warnings: Vec::new(),
+        };
+        trust.object(Vec::new());
+        assert_eq!(trust.status, Status::Valid);
+        trust.object(vec!["the machine is not fit (clocksource: hpet)".into()]);
+        assert_eq!((trust.status, trust.reasons.len()), (Status::Invalid, 1));
+    }
     use echometer_loadgen::file::Summary;
 
     use crate::figures::CpuShares;

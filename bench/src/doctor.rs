@@ -12,7 +12,11 @@ use echometer_host::{
     units::show_count,
 };
 
-use crate::{arm::Spec, flags::CompareSettings, placement::Placement, report::paragraph};
+use crate::{
+    arm::{Arm, Spec},
+    placement::Placement,
+    report::paragraph,
+};
 
 /// What the file says of its form.
 pub const SCHEMA: &str = "echometer.doctor/1";
@@ -54,17 +58,16 @@ pub fn examine(purpose: Purpose) -> Examination {
     Examination::of(seen)
 }
 
-/// What a comparison's file keeps of this: the findings for its cpus and its load, without those that need watching.
-/// Which cpus the two sides share is said elsewhere, and remote arms' machines can't be looked at.
+/// What a result file keeps of this: the findings for its cpus and its servers, without those that need watching.
+/// Which cpus the two sides share is said elsewhere, and remote servers' machines can't be looked at.
 #[must_use]
-pub fn for_comparison(
-    settings: &CompareSettings,
+pub fn findings<'a>(
+    servers: impl IntoIterator<Item = &'a Arm>,
     placement: &Placement,
     machine: &Facts,
 ) -> Vec<Finding> {
-    let rings = settings
-        .arms
-        .iter()
+    let rings = servers
+        .into_iter()
         .any(|arm| matches!(&arm.spec, Spec::Engine { engine, .. } if engine == "uring"));
     let purpose = Purpose {
         cpus: placement

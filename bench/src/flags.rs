@@ -3,18 +3,23 @@
 
 pub mod compare;
 pub mod doctor;
+pub mod find_rate;
 pub mod floor;
 pub mod groups;
+pub mod report;
 pub mod selftest;
 pub mod storm;
 pub mod sweep;
 pub mod trace;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 
 use echometer_loadgen::flags::with_default_help;
 
+use crate::manual::grouped;
+
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
+pub use find_rate::{FindRateFlags, FindRateSettings};
 pub use floor::{FloorFlags, FloorSettings};
 pub use selftest::{SelftestFlags, SelftestSettings};
 pub use storm::{StormFlags, StormSettings};
@@ -45,7 +50,7 @@ impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
     pub fn parser() -> clap::Command {
-        Self::command()
+        let command = Self::command()
             .mut_subcommand("compare", |compare| {
                 let compare = compare
                     .mut_arg("duration", |flag| {
@@ -58,6 +63,20 @@ impl Cli {
                         flag.help("Makes the arms' order, schedule and payload repeatable")
                     });
                 with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("find-rate", |find_rate| {
+                let find_rate = find_rate
+                    .mut_arg("rate", |flag| flag.hide(true))
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long a run lasts at the least; its quantile may need more")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load before that, on the same connections, in every run")
+                    });
+                with_default_help(find_rate, &find_rate::load_defaults())
             })
             .mut_subcommand("storm", |storm| {
                 storm::MEANINGLESS
@@ -75,6 +94,10 @@ impl Cli {
             .mut_subcommand("sweep", |sweep| {
                 let sweep = sweep
                     .args_override_self(true)
+                    // The rate may come from --over.
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
                     .mut_arg("duration", |flag| {
                         flag.help("How long each cell is measured in a block: 3s, 500ms")
                     })
@@ -85,7 +108,8 @@ impl Cli {
                         flag.help("Makes the orders, schedule and payload repeatable")
                     });
                 with_default_help(sweep, &sweep::load_defaults(false, false))
-            })
+            });
+        grouped(command)
     }
 }
 
@@ -121,6 +145,27 @@ pub enum Command {
     /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorFlags),
+    /// Show a saved result: a page in one file, text, data or figures
+    #[command(after_help = report::REPORT_EXAMPLES)]
+    Report(report::ReportFlags),
+    /// Make one histogram log of several, every count kept
+    #[command(after_help = report::MERGE_EXAMPLES)]
+    Merge(report::MergeFlags),
+    /// Write a result's histograms and tables for other tools: .hgrm and CSV
+    #[command(after_help = report::EXPORT_EXAMPLES)]
+    Export(report::ExportFlags),
+    /// Print the completions for a shell
+    #[command(after_help = report::COMPLETIONS_EXAMPLES)]
+    Completions(report::CompletionsFlags),
+    /// Print the manual as man pages
+    #[command(after_help = report::MAN_EXAMPLES)]
+    Man(report::ManFlags),
+    /// The highest rate at which an objective such as p99<200us holds, with its interval
+    ///
+    /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,
+    /// on a fresh server. The median of the blocks is the answer, their range its interval.
+    #[command(after_help = find_rate::EXAMPLES)]
+    FindRate(Box<FindRateFlags>),
     /// The backlog laboratory: many connects at once against servers with different listen backlogs
     ///
     /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how

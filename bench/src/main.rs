@@ -2,9 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::{
-    env,
+    env, fs,
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -14,8 +14,19 @@ use clap::{FromArgMatches, error::ErrorKind};
 use echometer::{
     compare::{Finished, compare},
     doctor,
-    flags::{Cli, Colour, Command, CompareSettings, doctor::DoctorFlags},
-    floor, guard, report, selftest, storm, sweep, trace,
+    export::export,
+    find_rate,
+    flags::{
+        Cli, Colour, Command, CompareSettings,
+        doctor::DoctorFlags,
+        report::{ExportFlags, ManFlags, ReportFlags},
+    },
+    floor, guard, manual,
+    merge::merge_files,
+    render::{self, Format},
+    report,
+    saved::Saved,
+    selftest, storm, sweep, trace,
 };
 use echometer_host::signals::Stop;
 
@@ -38,6 +49,13 @@ fn main() -> ExitCode {
     }
     let outcome = match cli.command {
         Command::Doctor(flags) => run_doctor(&flags),
+        Command::Report(flags) => run_report(&flags),
+        Command::Merge(flags) => {
+            merge_files(&flags.logs, &flags.out).and_then(|said| printed(&said))
+        }
+        Command::Export(flags) => run_export(&flags),
+        Command::Completions(flags) => printed(&manual::completions(command, flags.shell)),
+        Command::Man(flags) => run_man(&command, &flags),
         Command::Guard => {
             guard::stand(io::stdin().lock());
             return ExitCode::SUCCESS;
@@ -53,6 +71,12 @@ fn main() -> ExitCode {
                 .settings()
                 .unwrap_or_else(|text| usage(&mut command, "floor", text));
             floor::command::run(&settings, &command_line())
+        }
+        Command::FindRate(flags) => {
+            let settings = flags
+                .settings()
+                .unwrap_or_else(|text| usage(&mut command, "find-rate", text));
+            find_rate::command::run(&settings, &command_line())
         }
         Command::Storm(flags) => {
             let settings = flags
@@ -116,6 +140,51 @@ fn run_doctor(flags: &DoctorFlags) -> anyhow::Result<ExitCode> {
         false => report::coloured(&examination.text()),
     })?;
     Ok(ExitCode::from(if examination.failed() { 3 } else { 0 }))
+}
+
+fn run_report(flags: &ReportFlags) -> anyhow::Result<ExitCode> {
+    let saved = Saved::open(&flags.result)?;
+    if let Some(folder) = &flags.svg {
+        return list(&render::figures(&saved, folder)?);
+    }
+    let by_name = flags.out.as_deref().and_then(Format::of_file);
+    let format = flags.format.or(by_name).unwrap_or(Format::Html);
+    let text = render::render(&saved, format)?;
+    let beside = || saved.folder.join("report.html");
+    let out = match (&flags.out, format) {
+        (Some(out), _) => out.clone(),
+        (None, Format::Html) => beside(),
+        (None, Format::Text) => return printed(&report::coloured(&text)),
+        (None, _) => return printed(&text),
+    };
+    fs::write(&out, text).with_context(|| format!("cannot write {}", out.display()))?;
+    printed(&format!("open: {}\n", out.display()))
+}
+
+fn run_export(flags: &ExportFlags) -> anyhow::Result<ExitCode> {
+    let saved = Saved::open(&flags.result)?;
+    let beside = || saved.folder.join("export");
+    list(&export(&saved, &flags.out.clone().unwrap_or_else(beside))?)
+}
+
+fn run_man(command: &clap::Command, flags: &ManFlags) -> anyhow::Result<ExitCode> {
+    printed(&match &flags.out {
+        Some(folder) => manual::write_man(command, folder)?,
+        None => manual::man(command, flags.command.as_deref())?,
+    })
+}
+
+/// What was written, a line each.
+fn list(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let lines: Vec<String> = paths
+        .iter()
+        .map(|path| format!("{}\n", path.display()))
+        .collect();
+    printed(&lines.concat())
+}
+
+fn printed(text: &str) -> anyhow::Result<ExitCode> {
+    print(text).map(|()| ExitCode::SUCCESS)
 }
 
 /// Prints in colour where that is wanted. Who closes our output early (`| head`) has seen enough: that is no failure.

@@ -91,7 +91,7 @@ impl Record {
                 load,
             },
             seed: settings.load.seed,
-            doctor: doctor::for_comparison(settings, placement, &machine),
+            doctor: doctor::findings(&settings.arms, placement, &machine),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),

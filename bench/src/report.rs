@@ -72,7 +72,7 @@ pub fn text(comparison: &Comparison) -> String {
 }
 
 /// What to know before the figures, the gravest first, each once.
-fn remarks(comparison: &Comparison) -> Vec<String> {
+pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     let trust = &comparison.verdict;
     let mut remarks = Vec::new();
     if trust.status == Status::Invalid {

@@ -19,6 +19,10 @@ use echometer_loadgen::file::{self as run_file, RunFile};
 use crate::{
     doctor::{self, Examination},
     file::{self as compare_file, Comparison},
+    find_rate::file::{self as find_rate_file, FindRateFile},
+    results::BLOCKS,
+    storm::file::{self as storm_file, StormFile},
+    sweep::file::{self as sweep_file, SweepFile},
 };
 use error::{FileError, Reason};
 use hlog::Log;
@@ -55,12 +59,12 @@ pub enum Kind {
     Run(Box<RunFile>, Option<Log>),
     /// A comparison, with each arm's latencies over all valid blocks.
     Compare(Box<Comparison>, BTreeMap<String, Histogram<u64>>),
-    /// A sweep; its points are read as they come.
-    Sweep(Value),
+    /// A sweep.
+    Sweep(Box<SweepFile>),
     /// A search for the highest rate.
-    FindRate(Value),
-    /// Connection storms, with the histograms that its levels name.
-    Storm(Value, BTreeMap<String, Log>),
+    FindRate(Box<FindRateFile>),
+    /// Connection storms, with the histograms of each level.
+    Storm(Box<StormFile>, BTreeMap<String, Log>),
     /// The doctor's findings.
     Doctor(Box<Examination>),
     /// A histogram log without a run file.
@@ -112,9 +116,9 @@ impl Saved {
 enum Bare {
     Run(Box<RunFile>),
     Compare(Box<Comparison>),
-    Sweep(Value),
-    FindRate(Value),
-    Storm(Value),
+    Sweep(Box<SweepFile>),
+    FindRate(Box<FindRateFile>),
+    Storm(Box<StormFile>),
     Doctor(Box<Examination>),
 }
 
@@ -142,13 +146,7 @@ impl Bare {
             Self::Sweep(sweep) => Kind::Sweep(sweep),
             Self::FindRate(search) => Kind::FindRate(search),
             Self::Storm(storm) => {
-                let mut logs = BTreeMap::new();
-                let levels = storm["levels"].as_array().cloned().unwrap_or_default();
-                for name in levels.iter().filter_map(|level| level["hlog"].as_str()) {
-                    if let Some(log) = log_at(folder, name, missing)? {
-                        logs.insert(name.to_owned(), log);
-                    }
-                }
+                let logs = logs_by_level(folder)?;
                 Kind::Storm(storm, logs)
             }
             Self::Doctor(examination) => Kind::Doctor(examination),
@@ -182,16 +180,16 @@ fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
     if known(doctor::SCHEMA) {
         return Ok(Bare::Doctor(typed(value, file)?));
     }
-    let listed = |key: &str| match value[key].is_array() {
-        true => Ok(()),
-        false => Err(Reason::Damaged(format!("it has no {key}")).of(file)),
-    };
-    match schema {
-        "echometer.sweep/1" => listed("points").map(|()| Bare::Sweep(value)),
-        "echometer.find-rate/1" => Ok(Bare::FindRate(value)),
-        "echometer.storm/1" => listed("levels").map(|()| Bare::Storm(value)),
-        other => Err(unknown_schema(other).of(file)),
+    if known(sweep_file::SCHEMA) {
+        return Ok(Bare::Sweep(typed(value, file)?));
     }
+    if known(storm_file::SCHEMA) {
+        return Ok(Bare::Storm(typed(value, file)?));
+    }
+    if known(find_rate_file::SCHEMA) {
+        return Ok(Bare::FindRate(typed(value, file)?));
+    }
+    Err(unknown_schema(schema).of(file))
 }
 
 fn typed<T: DeserializeOwned>(value: Value, file: &Path) -> Result<T, FileError> {
@@ -211,6 +209,31 @@ fn unknown_schema(schema: &str) -> Reason {
         },
         _ => Reason::Foreign(format!("there is no report for the schema '{schema}'")),
     }
+}
+
+/// The logs in `blocks/` by what they are of: those of `001-NAME.hlog` and `002-NAME.hlog` together.
+fn logs_by_level(folder: &Path) -> Result<BTreeMap<String, Log>, FileError> {
+    let mut logs: BTreeMap<String, Log> = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(folder.join(BLOCKS)) else {
+        return Ok(logs);
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    for path in paths {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let level = name
+            .and_then(|name| name.strip_suffix(".hlog")?.split_once('-'))
+            .map(|(_, level)| level.to_owned());
+        let Some(level) = level else { continue };
+        let Log { intervals } = Log::read(&path)?;
+        match logs.get_mut(&level) {
+            Some(log) => log.intervals.extend(intervals),
+            None => {
+                logs.insert(level, Log { intervals });
+            }
+        }
+    }
+    Ok(logs)
 }
 
 /// A log beside the result; one that is not there is noted, one that can't be read is an error.
@@ -263,7 +286,7 @@ mod tests {
             ),
             (
                 "{\"schema\": \"echometer.sweep/1\"}",
-                "damaged: it has no points",
+                "damaged: missing field",
             ),
             (
                 "{\"schema\": \"vegeta/1\"}",

@@ -279,13 +279,6 @@ fn note_shared_cpus(grid: &Grid, record: &mut Record) {
             "server and client share cpu {shared} at some points: each waits for the other, and rates say little"
         ));
     }
-    if pinning {
-        record.note(
-            "pinning: one server thread and one client thread in every layout; the client blocks while it waits, so \
-             that it leaves a shared cpu to the server"
-                .to_owned(),
-        );
-    }
 }
 
 /// Every command, and the time that they take.

@@ -47,15 +47,16 @@ fn normalised(text: &str) -> String {
             let unit = words.peek().is_some_and(|next| {
                 ["ns", "us", "ms", "s"].contains(&next.trim_end_matches(['.', ',']))
             });
+            let after_name = said
+                .last()
+                .is_some_and(|last| last == "fd" || last == "limit");
+            let before_name = words.peek().is_some_and(|next| **next == "effective");
             if number(word) && unit {
                 words.next();
                 said.push("TIME".to_owned());
             } else if word.starts_with("127.0.0.1:") {
                 said.push("ADDRESS".to_owned());
-            } else if number(word)
-                && (matches!(said.last().map(String::as_str), Some("fd" | "limit"))
-                    || words.peek().is_some_and(|next| **next == "effective"))
-            {
+            } else if number(word) && (after_name || before_name) {
                 said.push("N".to_owned());
             } else {
                 said.push((*word).to_owned());

@@ -1,4 +1,4 @@
-//! Is this machine fit to measure latency on? What was [`seen`](Seen) of it goes through a table of pure [`checks`], and
+//! Is this machine fit to measure latency on? What was [`seen`](Seen) of it goes through a table of pure `checks`, and
 //! each gives one [`Finding`]: a grade, the value, why it matters, and the command that mends it.
 //!
 //! A finding is about the machine and not about a result: a result says by itself where its client was late or its cpus

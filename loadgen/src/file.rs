@@ -21,6 +21,10 @@ pub struct RunFile {
     pub schema: String,
     /// When the recorded window began: RFC 3339, UTC, to the second.
     pub started_at: String,
+    /// How the program that made it was called, as a shell would take it, the program by its name alone; empty in files of
+    /// older versions.
+    #[serde(default)]
+    pub command: String,
     /// What load was asked for.
     pub plan: Plan,
     /// On what machine the client ran.

@@ -354,6 +354,7 @@ mod tests {
             },
             machine: Facts::default(),
             doctor: Vec::new(),
+            command: String::new(),
             server: Server { target: "127.0.0.1:7777".to_owned() },
             intervals: Vec::new(),
             end: End {

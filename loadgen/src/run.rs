@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    env,
     fs::{self, File},
     io::{self, LineWriter},
     path::{Path, PathBuf},
@@ -153,6 +154,7 @@ pub fn run(
     let file = RunFile {
         schema: SCHEMA.to_owned(),
         started_at: rfc3339(window_at),
+        command: command_line(),
         plan: plan.clone(),
         machine,
         doctor,
@@ -218,6 +220,18 @@ fn thresholds(plan: &Plan, tally: &Tally, connects: &Connects) -> Vec<Held> {
         .iter()
         .map(|threshold| threshold.judge(&figures))
         .collect()
+}
+
+/// As a shell would take it, the program by its name alone: where it lies is its user's business.
+fn command_line() -> String {
+    let mut words: Vec<String> = env::args_os()
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    if let Some(program) = words.first_mut() {
+        let name = Path::new(program.as_str()).file_name();
+        *program = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    }
+    shell_words::join(words)
 }
 
 /// What the client's side of the machine must be fit for. The server may be elsewhere, so that one cpu is enough.

@@ -350,6 +350,23 @@ fn counted(count: u64, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_that_is_not_fit_makes_a_valid_run_noisy_and_a_failed_one_no_better() {
+        let verdict = |status| Verdict {
+            status,
+            reasons: Vec::new(),
+            warnings: Vec::new(),
+        };
+        let mut run = verdict(Status::Valid);
+        run.object(Vec::new());
+        assert_eq!(run.status, Status::Valid);
+        run.object(vec!["the machine is not fit (clocksource: hpet)".into()]);
+        assert_eq!((run.status, run.reasons.len()), (Status::Noisy, 1));
+        let mut run = verdict(Status::Errors);
+        run.object(vec!["x".into()]);
+        assert_eq!(run.status, Status::Errors);
+    }
     use crate::{
         failure::Failures,
         payload::Difference,

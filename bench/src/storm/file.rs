@@ -6,11 +6,12 @@ use anyhow::Context;
 use hdrhistogram::serialization::V2DeflateSerializer;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{clock, cpus::CpuList, machine::Facts};
+use echometer_host::{clock, cpus::CpuList, fitness::Finding, machine::Facts};
 use echometer_loadgen::{Plan, file::Summary, histogram_log};
 
 use crate::{
     arm::Spec,
+    doctor,
     file::CommandEntry,
     flags::StormSettings,
     placement::Placement,
@@ -66,6 +67,9 @@ pub struct StormFile {
     pub syn_steps_ns: Vec<u64>,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each level's server as it was started last.
     pub commands: Vec<CommandEntry>,
     /// One entry a level, in the order of the command line.
@@ -187,6 +191,11 @@ impl Record {
             load,
             syn_steps_ns: steps.iter().map(|step| step.as_nanos() as u64).collect(),
             sysctls,
+            doctor: doctor::findings(
+                settings.levels.iter().map(|level| &level.server),
+                placement,
+                &machine,
+            ),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),

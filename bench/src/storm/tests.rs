@@ -187,7 +187,7 @@ fn the_smallest_backlog_that_lost_none_is_named() {
     for words in [
         "1, 2, 3, 4, 5, 7 s",
         "tcp_abort_on_overflow is 0",
-        "2,952 1x",
+        "2,952 once",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }

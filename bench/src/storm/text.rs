@@ -323,12 +323,17 @@ fn losses_table(file: &StormFile) -> String {
         } else if level.syn_retransmits.is_empty() {
             "0".to_owned()
         } else {
-            // "382 once, 12 twice": so many connections needed so many more SYNs.
+            // "382 once, 12 twice": so many connections needed so many SYNs more.
             times
                 .iter()
                 .filter_map(|times| {
                     let count = level.syn_retransmits.get(times)?;
-                    Some(format!("{} {times}x", show_count(*count)))
+                    let times = match times {
+                        1 => "once".to_owned(),
+                        2 => "twice".to_owned(),
+                        more => format!("{more} times"),
+                    };
+                    Some(format!("{} {times}", show_count(*count)))
                 })
                 .collect::<Vec<_>>()
                 .join(", ")

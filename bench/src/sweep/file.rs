@@ -6,12 +6,16 @@ use std::{collections::BTreeMap, time::Instant};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{clock, machine::Facts};
+use echometer_host::{
+    clock,
+    fitness::{self, Finding},
+    machine::Facts,
+};
 use echometer_loadgen::{Plan, plan::Load};
 
 use crate::{
     analysis::{Status, Trust},
-    block_files,
+    block_files, doctor,
     figures::ArmFigures,
     file::{ArmEntry, CommandEntry},
     flags::SweepSettings,
@@ -63,6 +67,9 @@ pub struct SweepFile {
     pub seed: u64,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each cell's server as it was started last.
     pub commands: Vec<CommandEntry>,
     /// Every combination of levels, the last key changing fastest.
@@ -225,6 +232,7 @@ impl Record {
                 cpus: [placement.server.to_string(), placement.client.to_string()],
             },
             seed: settings.load.seed,
+            doctor: doctor::findings(&settings.arms, placement, &machine),
             machine,
             commands: vec![CommandEntry {
                 of: "echometer".to_owned(),
@@ -362,6 +370,7 @@ impl Record {
             mut verdict,
         } = find(self.terms, &self.grid, &self.blocks);
         verdict.warnings.extend(self.notes.iter().cloned());
+        verdict.object(fitness::objections(&self.file.doctor));
         self.file.verdict = verdict;
         self.file.rankings = rankings;
         for (number, metrics) in cells.into_iter().enumerate() {

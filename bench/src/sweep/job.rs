@@ -14,7 +14,7 @@ const SWEEP: &str = "sweep";
 /// The list of arms.
 const ARMS: &str = "arms";
 /// Flags about one run and not about what is measured: they are not part of a job.
-const NOT_PART: [&str; 5] = ["out", "json", "quiet", "dry_run", "seed"];
+const NOT_PART: [&str; 6] = ["out", "json", "quiet", "dry_run", "seed", "color"];
 
 /// The command line with a job file (`sweep job.toml`) replaced by what it holds; any other stays as it is. Flags that
 /// stand beside the file are kept.
@@ -22,28 +22,31 @@ const NOT_PART: [&str; 5] = ["out", "json", "quiet", "dry_run", "seed"];
 /// # Errors
 /// The file can't be read, or is no job: with the cause.
 pub fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
-    if words.get(1).is_none_or(|word| word != SWEEP) {
+    // Only flags of all commands may stand before it.
+    let Some(command) = (1..words.len().min(4)).find(|&at| words[at] == SWEEP) else {
         return Ok(words);
-    }
+    };
+    let first = command + 1;
     let is_job = |word: &OsString| {
         let path = Path::new(word);
         path.extension()
             .is_some_and(|extension| extension == "toml")
             && path.is_file()
     };
-    let Some(position) = words.iter().skip(2).position(is_job).map(|at| at + 2) else {
+    let Some(position) = words.iter().skip(first).position(is_job) else {
         return Ok(words);
     };
+    let position = first + position;
     let path = Path::new(&words[position]);
     let text = fs::read_to_string(path)
         .with_context(|| format!("cannot read the job {}", path.display()))?;
     let job = read(&text).with_context(|| format!("{} is no job", path.display()))?;
-    let mut expanded: Vec<OsString> = words[..2].to_vec();
+    let mut expanded: Vec<OsString> = words[..first].to_vec();
     expanded.extend(job.into_iter().map(OsString::from));
-    let others = words[2..]
+    let others = words[first..]
         .iter()
         .enumerate()
-        .filter(|(index, _)| index + 2 != position);
+        .filter(|(index, _)| first + index != position);
     expanded.extend(others.map(|(_, word)| word.clone()));
     Ok(expanded)
 }

@@ -226,16 +226,16 @@ fn best(file: &SweepFile, ranking: &Ranking) -> String {
         .iter()
         .find(|point| &point.label == first)
         .and_then(|point| point.layout.as_ref())
-        .map_or_else(String::new, |layout| format!(" ({layout})"));
+        .map_or_else(String::new, |layout| format!(", {layout}"));
     match ranking.conclusion {
         Conclusion::Best => format!(
-            "take {first}{layout} for {arm}: {} {}, against {against}",
+            "take {first} for {arm}{layout}: {} {}, against {against}",
             metric.label(),
             value(first)
         ),
         Conclusion::Several => format!(
-            "take any of {} for {arm}{layout}: {} {}, against {against}",
-            ranking.best.join(", "),
+            "take {} for {arm}: {} {}, against {against}",
+            ranking.best.join(" or "),
             metric.label(),
             value(first)
         ),
@@ -345,6 +345,13 @@ fn remarks(file: &SweepFile) -> Vec<String> {
                 .layout
                 .iter()
                 .map(|layout| format!("{}: {layout}", point.label)),
+        );
+    }
+    if file.points.iter().any(|point| point.layout.is_some()) {
+        remarks.push(
+            "one server thread and one client thread in every layout; the client sleeps while it waits, so that it leaves \
+             a shared cpu to the server"
+                .to_owned(),
         );
     }
     let mut seen = HashSet::new();

@@ -376,7 +376,8 @@ fn every_breach_is_counted_by_kind_while_connections_come_and_go(engine: Engine)
             );
             assert_eq!(tally.outstanding, 0, "{kind:?}");
         }
-        assert!(tally.window.censored() == tally.lost + tally.outstanding);
+        // One that was written just after the stop is lost too, but not in the window.
+        assert!(tally.window.censored() <= tally.lost + tally.outstanding);
         assert!(begun.elapsed() < Duration::from_secs(10), "{kind:?}");
     }
 }

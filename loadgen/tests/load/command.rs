@@ -412,6 +412,47 @@ fn thresholds_are_judged_and_shown() {
     assert_eq!(code, Some(2), "{stderr}");
 }
 
+#[test]
+fn an_overload_is_named_and_not_shown_without_a_word() {
+    // 500 us of work a message: twice as many are due as can be done.
+    let server = Server::start("busy:500us");
+    let (code, stdout, _) = output(&[
+        &server.name(),
+        "-R",
+        "4k",
+        "--pipeline",
+        "1",
+        "--wait",
+        "block",
+        "-d",
+        "600ms",
+        "-w",
+        "100ms",
+    ]);
+    assert_eq!(code, Some(3), "{stdout}");
+    let said = unwrapped(&stdout);
+    assert!(
+        said.contains("verdict: not valid") && said.contains("lower -R"),
+        "{stdout}"
+    );
+    assert!(
+        said.contains("grew from") || said.contains("messages due were answered"),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn a_freeze_in_closed_loop_is_warned_of() {
+    let server = Server::start("freeze:40ms/200ms");
+    let (_, stdout, _) = output(&[&server.name(), "-c", "8", "-d", "1s", "-w", "0s"]);
+    let said = unwrapped(&stdout);
+    assert!(said.contains("note: coordinated omission: "), "{stdout}");
+    assert!(
+        said.contains("no latency under load; for that use -R"),
+        "{stdout}"
+    );
+}
+
 /// Waits until an interval stands in the log: from then on there is something to keep.
 fn wait_for_interval(out: &Path) {
     let begun = std::time::Instant::now();

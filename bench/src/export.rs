@@ -1,0 +1,135 @@
+//! `echometer export`: a saved run's or comparison's latencies as files that other tools draw and count: a percentile
+//! spectrum (`.hgrm`, for hdr-plot and HdrHistogram's plotter) and CSV, one of each a histogram, and every table as CSV.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+
+use echometer_loadgen::histogram_log;
+
+use crate::{
+    page::{Page, csv},
+    saved::{Kind, Saved},
+};
+
+/// Writes the files into `folder` and says which.
+///
+/// # Errors
+/// The folder or a file can't be written.
+pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut files: Vec<(String, String)> = Vec::new();
+    for (name, histogram) in histograms(saved) {
+        files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
+        files.push((format!("{name}.csv"), counts(&histogram)));
+    }
+    for table in &Page::of(saved).tables {
+        files.push((
+            format!("table-{}.csv", file_name(&table.title)),
+            csv::table(table),
+        ));
+    }
+    files
+        .into_iter()
+        .map(|(name, text)| {
+            let path = folder.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(path)
+        })
+        .collect()
+}
+
+/// The result's histograms, each with a name that is fit for a file.
+fn histograms(saved: &Saved) -> Vec<(String, Histogram<u64>)> {
+    match &saved.kind {
+        Kind::Run(_, Some(log)) | Kind::Log(log) => log
+            .tags()
+            .into_iter()
+            .filter_map(|tag| Some((file_name(tag), log.whole(tag)?)))
+            .collect(),
+        Kind::Compare(_, latencies) => latencies
+            .iter()
+            .map(|(arm, whole)| (format!("latency-{}", file_name(arm)), whole.clone()))
+            .collect(),
+        Kind::Storm(_, logs) => logs
+            .iter()
+            .flat_map(|(level, log)| {
+                let of_tag = |tag: &str| {
+                    Some((
+                        format!("{}-{}", file_name(tag), file_name(level)),
+                        log.whole(tag)?,
+                    ))
+                };
+                log.tags()
+                    .into_iter()
+                    .filter_map(of_tag)
+                    .collect::<Vec<_>>()
+            })
+            .collect(),
+        Kind::Run(_, None) | Kind::Sweep(_) | Kind::FindRate(_) | Kind::Doctor(_) => Vec::new(),
+    }
+}
+
+/// Every bucket that holds anything: its greatest value in ns, how many are in it, and how many up to it.
+fn counts(histogram: &Histogram<u64>) -> String {
+    let mut text = "value_ns,count,total\n".to_owned();
+    let mut total = 0;
+    for step in histogram.iter_recorded() {
+        total += step.count_at_value();
+        let _ = writeln!(
+            text,
+            "{},{},{total}",
+            step.value_iterated_to(),
+            step.count_at_value()
+        );
+    }
+    text
+}
+
+/// Letters, digits, dots and dashes; `untagged` for nothing.
+fn file_name(text: &str) -> String {
+    let plain = |char: char| match char {
+        'a'..='z' | '0'..='9' | '.' => char,
+        'A'..='Z' => char.to_ascii_lowercase(),
+        _ => '-',
+    };
+    let name: String = text.chars().map(plain).collect();
+    let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
+    let name = words.join("-").trim_matches(['-', '.']).to_owned();
+    if name.is_empty() {
+        "untagged".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up() {
+        let mut histogram = echometer_loadgen::recorder::histogram();
+        for value in [1, 1, 7, 100_000] {
+            histogram.record(value).expect("it fits");
+        }
+        let text = counts(&histogram);
+        assert!(
+            text.starts_with("value_ns,count,total\n1,2,2\n7,1,3\n"),
+            "{text}"
+        );
+        assert!(text.ends_with(",1,4\n"), "{text}");
+    }
+
+    #[test]
+    fn names_are_fit_for_files() {
+        assert_eq!(file_name("Metrics (* decides)"), "metrics-decides");
+        assert_eq!(file_name("../x"), "x");
+        assert_eq!(file_name(""), "untagged");
+    }
+}

@@ -1,0 +1,278 @@
+//! What a rate has to hold: `p99<200us`, a quantile of the latency and its limit.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use hdrhistogram::Histogram;
+
+use echometer_host::units;
+use echometer_loadgen::verdict::Status;
+
+use crate::open_load::OpenRun;
+
+/// A quantile is judged only where so many samples lie above it.
+const SAMPLES_ABOVE_MIN: f64 = 100.0;
+/// The maximum is judged over so many samples at least.
+const SAMPLES_FOR_MAX: u64 = 10_000;
+/// The highest quantile that is understood: beyond, no run would be long enough.
+const QUANTILE_MAX: f64 = 0.9999;
+
+/// A service level objective.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slo {
+    /// As typed, without blanks.
+    text: String,
+    /// 0..1; `None` for the maximum.
+    quantile: Option<f64>,
+    /// The latency must be below.
+    limit: Duration,
+    /// Or may reach it.
+    or_equal: bool,
+}
+
+/// What a run says of a rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trial {
+    /// The objective was held.
+    Holds,
+    /// It was not, or the server did not keep up at all.
+    Fails,
+    /// The run can't be believed: which way it would have gone, and why not.
+    Invalid {
+        /// What its figures say all the same.
+        holds: bool,
+        /// The client could not make the load: nothing can be said of the server.
+        client_bound: bool,
+        /// The gravest reason, in a word.
+        status: Status,
+    },
+}
+
+impl Slo {
+    /// How many messages a run needs, so that the quantile can be judged.
+    #[must_use]
+    pub fn messages_min(&self) -> u64 {
+        match self.quantile {
+            None => SAMPLES_FOR_MAX,
+            // Rounded, for 100 / (1 - 0.99) is not quite 10,000 in doubles.
+            Some(quantile) => (SAMPLES_ABOVE_MIN / (1.0 - quantile)).round() as u64,
+        }
+    }
+
+    /// How long a run at a rate must last; at least `least`.
+    #[must_use]
+    pub fn run_length(&self, rate_per_s: f64, least: Duration) -> Duration {
+        // A little more, because Poisson arrivals are not on time.
+        let needed = self.messages_min() as f64 * 1.05 / rate_per_s;
+        least.max(Duration::from_secs_f64(needed))
+    }
+
+    /// The latency that is judged, ns.
+    #[must_use]
+    pub fn value_ns(&self, latency: &Histogram<u64>) -> u64 {
+        match self.quantile {
+            None => latency.max(),
+            Some(quantile) => latency.value_at_quantile(quantile),
+        }
+    }
+
+    /// The limit, ns.
+    #[must_use]
+    pub fn limit_ns(&self) -> u64 {
+        self.limit.as_nanos() as u64
+    }
+
+    /// The quantile's name: `p99`, `max`.
+    #[must_use]
+    pub fn quantile_name(&self) -> &str {
+        self.text.split(['<', '=']).next().unwrap_or_default()
+    }
+
+    /// What a run says.
+    #[must_use]
+    pub fn judge(&self, run: &OpenRun) -> Trial {
+        let value = self.value_ns(&run.latency);
+        let within = match self.or_equal {
+            true => value <= self.limit_ns(),
+            false => value < self.limit_ns(),
+        };
+        // Unanswered messages are in the histogram, at the time that they had waited.
+        let enough = self.messages_min() <= run.latency.len();
+        match run.verdict.status {
+            Status::Valid if enough => match within {
+                true => Trial::Holds,
+                false => Trial::Fails,
+            },
+            // Whatever the quantile says, a server that loses messages or falls behind does not hold the rate.
+            Status::Errors | Status::Overloaded => Trial::Fails,
+            status => Trial::Invalid {
+                holds: within,
+                client_bound: status == Status::ClientBound,
+                status,
+            },
+        }
+    }
+}
+
+impl FromStr for Slo {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text: String = text.split_whitespace().collect();
+        let form = || {
+            format!("'{text}' is no objective: write a quantile, < and a time, such as 'p99<200us'")
+        };
+        let (name, rest) = text.split_once('<').ok_or_else(form)?;
+        let (or_equal, limit) = match rest.strip_prefix('=') {
+            Some(limit) => (true, limit),
+            None => (false, rest),
+        };
+        let limit = units::duration(limit).map_err(|why| format!("'{text}': {why}"))?;
+        if limit.is_zero() {
+            return Err(format!("'{text}': no latency is below 0"));
+        }
+        let quantile = match name {
+            "max" => None,
+            _ => {
+                let digits = name.strip_prefix('p').ok_or_else(form)?;
+                let plain = digits
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte == b'.');
+                let percent: f64 = digits.parse().ok().filter(|_| plain).ok_or_else(form)?;
+                let quantile = percent / 100.0;
+                if !(0.01..=QUANTILE_MAX).contains(&quantile) {
+                    return Err(format!(
+                        "'{text}': a quantile lies between p1 and p99.99; there is also max"
+                    ));
+                }
+                Some(quantile)
+            }
+        };
+        Ok(Self {
+            text,
+            quantile,
+            limit,
+            or_equal,
+        })
+    }
+}
+
+impl fmt::Display for Slo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echometer_loadgen::verdict::Verdict;
+
+    use super::*;
+
+    fn slo(text: &str) -> Slo {
+        text.parse().expect("a test's objective")
+    }
+
+    fn run(status: Status, latency_ns: u64, count: u64) -> OpenRun {
+        let mut latency = Histogram::new(3).expect("digits");
+        latency.record_n(latency_ns, count).expect("it grows");
+        OpenRun {
+            verdict: Verdict {
+                status,
+                reasons: Vec::new(),
+                warnings: Vec::new(),
+            },
+            latency,
+            offered_per_s: 1.0,
+            rate_per_s: 1.0,
+            answered: count,
+            window_ns: 1,
+            messages: count,
+            client_cpu_ns_per_message: None,
+            client_busiest: 0.5,
+            client_run_delay: 0.0,
+            cut_short: false,
+        }
+    }
+
+    #[test]
+    fn objectives_are_read() {
+        let objective = slo(" p99.9 < 1ms");
+        assert_eq!(objective.to_string(), "p99.9<1ms");
+        assert_eq!(
+            (objective.quantile_name(), objective.limit_ns()),
+            ("p99.9", 1_000_000)
+        );
+        assert_eq!(objective.messages_min(), 100_000);
+        assert_eq!(slo("p99<200us").messages_min(), 10_000);
+        assert_eq!(slo("p50<=1s").messages_min(), 200);
+        assert_eq!(slo("max<1s").messages_min(), 10_000);
+        for text in [
+            "",
+            "p99",
+            "p99<",
+            "p99<5",
+            "p99>5us",
+            "p0<1ms",
+            "p99.999<1ms",
+            "q99<1ms",
+            "p<1ms",
+            "p1e1<1ms",
+            "p99<0us",
+        ] {
+            assert!(text.parse::<Slo>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn runs_are_long_enough_for_their_quantile() {
+        let least = Duration::from_secs(1);
+        assert_eq!(slo("p99<1ms").run_length(100_000.0, least), least);
+        assert_eq!(
+            slo("p99<1ms").run_length(1_000.0, least),
+            Duration::from_millis(10_500)
+        );
+    }
+
+    #[test]
+    fn valid_runs_are_judged_by_their_quantile() {
+        let objective = slo("p99<200us");
+        assert_eq!(
+            objective.judge(&run(Status::Valid, 100_000, 10_000)),
+            Trial::Holds
+        );
+        assert_eq!(
+            objective.judge(&run(Status::Valid, 300_000, 10_000)),
+            Trial::Fails
+        );
+        assert!(matches!(
+            objective.judge(&run(Status::Valid, 100_000, 9_999)),
+            Trial::Invalid {
+                holds: true,
+                client_bound: false,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_server_that_falls_behind_fails_and_a_run_that_is_spoilt_says_nothing() {
+        let objective = slo("p99<200us");
+        for status in [Status::Overloaded, Status::Errors] {
+            assert_eq!(objective.judge(&run(status, 1_000, 10_000)), Trial::Fails);
+        }
+        for (status, by_client) in [
+            (Status::Noisy, false),
+            (Status::Unsteady, false),
+            (Status::ClientBound, true),
+        ] {
+            assert_eq!(
+                objective.judge(&run(status, 300_000, 10_000)),
+                Trial::Invalid {
+                    holds: false,
+                    client_bound: by_client,
+                    status
+                }
+            );
+        }
+    }
+}

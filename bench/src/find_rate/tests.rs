@@ -1,0 +1,265 @@
+//! Whole searches against a made-up server of known capacity.
+
+use std::cell::Cell;
+
+use echometer_host::cpus::CpuList;
+use echometer_loadgen::verdict::{Status, Verdict};
+use hdrhistogram::Histogram;
+
+use super::*;
+use crate::{
+    arm::parse_arms,
+    flags::groups::{MachineSettings, OutputSettings},
+    placement::Placement,
+    slices::world::{GOOD, Server, World},
+};
+
+/// A server whose p99 passes the limit at a rate, and which falls behind at twice that.
+struct MadeUp {
+    capacity: f64,
+    /// The client can't make more.
+    client_max: f64,
+    /// So many runs of each hundred are noisy.
+    noisy_of_100: usize,
+    runs: usize,
+    /// The connections break in this run.
+    breaks_at: Option<usize>,
+}
+
+const SOUND: MadeUp = MadeUp {
+    capacity: 50_000.0,
+    client_max: 1e9,
+    noisy_of_100: 0,
+    runs: 0,
+    breaks_at: None,
+};
+
+impl OpenLoad for MadeUp {
+    fn run(&mut self, _address: std::net::SocketAddr, load: &Plan) -> Result<OpenRun, String> {
+        let rate = load.rate_per_s().ok_or("is no open loop")?;
+        self.runs += 1;
+        if self.breaks_at == Some(self.runs) {
+            return Err("could not be loaded: connection reset".to_owned());
+        }
+        let count = (rate * load.duration.as_secs_f64()) as u64;
+        let mut latency = Histogram::new(3).expect("digits");
+        // 199 us at the capacity.
+        let value = (199_000.0 * rate / self.capacity) as u64;
+        latency.record_n(value, count).expect("it grows");
+        let status = if self.client_max < rate {
+            Status::ClientBound
+        } else if 2.0 * self.capacity < rate {
+            Status::Overloaded
+        } else if self.runs * 37 % 100 < self.noisy_of_100 {
+            Status::Noisy
+        } else {
+            Status::Valid
+        };
+        Ok(OpenRun {
+            verdict: Verdict {
+                status,
+                reasons: Vec::new(),
+                warnings: Vec::new(),
+            },
+            latency,
+            offered_per_s: rate,
+            rate_per_s: rate,
+            answered: count,
+            window_ns: load.duration.as_nanos() as u64,
+            messages: count,
+            client_cpu_ns_per_message: None,
+            client_busiest: 0.5,
+            client_run_delay: 0.0,
+            cut_short: false,
+        })
+    }
+}
+
+fn list(text: &str) -> CpuList {
+    text.parse().expect("a test's list")
+}
+
+fn searched(
+    load: &mut MadeUp,
+    world: &World,
+    stop: &dyn Fn() -> bool,
+) -> anyhow::Result<FindRateFile> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let settings = FindRateSettings {
+        arm: parse_arms(&["uring"]).expect("an arm").remove(0),
+        slo: "p99<200us".parse().expect("an objective"),
+        lowest: 1_000.0,
+        highest: 20e6,
+        blocks: 6,
+        load: Plan {
+            connections: 50,
+            duration: Duration::from_secs(1),
+            ..Plan::default()
+        },
+        machine: MachineSettings::default(),
+        output: OutputSettings {
+            quiet: true,
+            ..OutputSettings::default()
+        },
+    };
+    let placement = Placement {
+        server: list("0"),
+        client: list("1"),
+    };
+    let result = ResultFolder::named(folder.path(), FILE_NAME).expect("it is free");
+    let mut record = Record::new(
+        &settings,
+        &placement,
+        settings.load.clone(),
+        Facts::default(),
+        result,
+        "echometer find-rate",
+    );
+    let outcome = run_blocks(&settings, &mut record, &mut world.clone(), load, stop);
+    assert!(world.is_tidy(), "a server runs on");
+    outcome?;
+    let text = text::text(&record.file);
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    let saved = std::fs::read_to_string(folder.path().join(FILE_NAME)).expect("it is there");
+    let saved: FindRateFile = serde_json::from_str(&saved).expect("it is JSON");
+    assert_eq!(
+        (&saved.sentence, saved.runs.len()),
+        (&record.file.sentence, record.file.runs.len())
+    );
+    for run in &saved.runs {
+        assert!(folder.path().join(&run.hlog).is_file(), "{}", run.hlog);
+    }
+    let curve = std::fs::read_to_string(folder.path().join("curve.csv")).expect("it is there");
+    assert_eq!(curve.lines().count(), saved.curve.len() + 1);
+    Ok(record.file)
+}
+
+fn world() -> World {
+    World::of(&[GOOD])
+}
+
+#[test]
+fn the_edge_is_found_to_two_percent() {
+    let mut load = MadeUp { ..SOUND };
+    let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
+    let rate = file.rate_per_s.expect("it holds");
+    assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
+    assert_eq!(file.verdict.status, crate::analysis::Status::Valid);
+    assert_eq!(file.confidence, Some(1.0 - 2.0 / 64.0));
+    assert_eq!((file.ci_low, file.ci_high), (Some(rate), Some(rate)));
+    assert!(file.runs.len() < 6 * 9 + 9, "{} runs", file.runs.len());
+    assert!(
+        file.sentence.contains("uring holds p99<200us up to")
+            && file.sentence.contains("96.9 % sure"),
+        "{}",
+        file.sentence
+    );
+    assert!(
+        file.curve
+            .windows(2)
+            .all(|pair| pair[0].rate_per_s < pair[1].rate_per_s)
+    );
+}
+
+#[test]
+fn a_server_that_fails_at_the_lowest_rate_has_none() {
+    let mut load = MadeUp {
+        capacity: 500.0,
+        ..SOUND
+    };
+    let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
+    assert_eq!((file.rate_per_s, file.ci_low), (None, None));
+    assert_eq!(
+        file.verdict.status,
+        crate::analysis::Status::Valid,
+        "that is an answer"
+    );
+    assert!(
+        file.sentence
+            .contains("even at the lowest rate tried, 1,000/s"),
+        "{}",
+        file.sentence
+    );
+}
+
+#[test]
+fn noise_is_repeated_twice_at_most_and_told() {
+    let mut load = MadeUp {
+        noisy_of_100: 100,
+        ..SOUND
+    };
+    let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
+    assert!(file.runs.iter().all(|run| run.attempt <= 3));
+    assert!(
+        file.runs
+            .iter()
+            .filter(|run| run.status == Status::Noisy)
+            .all(|run| run.holds.is_none())
+    );
+    let rate = file.rate_per_s.expect("it holds in spite of it");
+    assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
+    assert!(
+        file.verdict.warnings[0].contains("stayed invalid"),
+        "{:?}",
+        file.verdict
+    );
+}
+
+#[test]
+fn what_the_client_can_t_make_is_not_held_against_the_server() {
+    let mut load = MadeUp {
+        client_max: 20_000.0,
+        ..SOUND
+    };
+    let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
+    let rate = file.rate_per_s.expect("it holds below");
+    assert!((19_600.0..=20_000.0).contains(&rate), "{rate}");
+    assert_eq!(file.verdict.status, crate::analysis::Status::Invalid);
+    assert!(
+        file.sentence.contains("up to at least") && file.sentence.contains("client-bound"),
+        "{}",
+        file.sentence
+    );
+}
+
+#[test]
+fn a_server_that_fails_costs_its_block_and_one_that_never_starts_is_told_at_once() {
+    let mut load = MadeUp {
+        breaks_at: Some(20),
+        ..SOUND
+    };
+    let file = searched(&mut load, &world(), &|| false).expect("it goes on");
+    assert_eq!(file.blocks.iter().filter(|block| !block.valid).count(), 1);
+    assert_eq!(
+        file.verdict.status,
+        crate::analysis::Status::Invalid,
+        "five are too few"
+    );
+    let never = World::of(&[Server {
+        refuses_start: Some(0),
+        ..GOOD
+    }]);
+    let error =
+        searched(&mut MadeUp { ..SOUND }, &never, &|| false).expect_err("it does not start");
+    assert!(
+        error
+            .to_string()
+            .contains("arm 'uring' (uring) exited with status 1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_stop_keeps_the_blocks_that_are_whole() {
+    let asked = Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        30 < asked.get()
+    };
+    let file = searched(&mut MadeUp { ..SOUND }, &world(), &stop).expect("nothing fails");
+    assert!(file.cut_short && (1..6).contains(&file.blocks.len()));
+    assert!(file.sentence.contains("too few"), "{}", file.sentence);
+}

@@ -1,0 +1,236 @@
+//! The forms of a report, what is merged and exported, and what is said of files that can't be read.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use echometer::saved::hlog::Log;
+
+use crate::fixtures::{self, report};
+
+fn echometer(arguments: &[&str], at: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_echometer"))
+        .args(arguments)
+        .current_dir(at)
+        .output()
+        .expect("the bench starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Compares with a file in `tests/golden`; `ECHOMETER_BLESS=1` writes it.
+fn golden(name: &str, seen: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("ECHOMETER_BLESS").is_some() {
+        fs::write(&path, seen).expect("it can be written");
+    }
+    let expected =
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    assert_eq!(
+        seen,
+        expected,
+        "{} (ECHOMETER_BLESS=1 writes it anew)",
+        path.display()
+    );
+}
+
+#[test]
+fn the_texts_are_as_they_were_and_fit_80_columns() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let results: [(&str, PathBuf); 5] = [
+        ("compare", fixtures::compare()),
+        ("sweep", fixtures::made_up(at, "sweep.json")),
+        ("find-rate", fixtures::made_up(at, "find-rate.json")),
+        ("storm", fixtures::storm(at)),
+        ("log", fixtures::log(at)),
+    ];
+    for (name, path) in results {
+        let shown = report(&[path.as_os_str(), "--format".as_ref(), "text".as_ref()]);
+        let long = shown
+            .lines()
+            .find(|line| 80 < line.chars().count() && line.trim().contains(' '));
+        assert_eq!(long, None, "{name}");
+        assert!(!shown.contains('\x1b'), "no colour in a pipe");
+        golden(&format!("report-{name}.txt"), &shown);
+        let shown = report(&[path.as_os_str(), "--format".as_ref(), "markdown".as_ref()]);
+        golden(&format!("report-{name}.md"), &shown);
+        let shown = report(&[path.as_os_str(), "--format".as_ref(), "csv".as_ref()]);
+        let columns = shown.lines().next().expect("a head").split(',').count();
+        assert!(1 < columns && 1 < shown.lines().count(), "{name}: {shown}");
+    }
+}
+
+#[test]
+fn a_saved_comparison_is_shown_as_it_was_printed() {
+    let path = fixtures::compare();
+    let shown = report(&[path.as_os_str(), "--format".as_ref(), "text".as_ref()]);
+    assert_eq!(
+        shown,
+        fs::read_to_string(path.join("report.txt")).expect("it is there")
+    );
+    let shown = report(&[path.as_os_str(), "--format".as_ref(), "json".as_ref()]);
+    assert_eq!(
+        shown,
+        fs::read_to_string(path.join("compare.json")).expect("it is there")
+    );
+    let painted = report(&[
+        path.as_os_str(),
+        "--format".as_ref(),
+        "text".as_ref(),
+        "--color".as_ref(),
+        "always".as_ref(),
+    ]);
+    assert!(painted.contains("\x1b[33mundecided\x1b[0m"), "{painted}");
+}
+
+#[test]
+fn figures_are_written_as_svg_and_are_the_same_each_time() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let draw = |name: &str| {
+        let into = folder.path().join(name);
+        let listed = report(&[
+            fixtures::compare().as_os_str(),
+            "--svg".as_ref(),
+            into.as_os_str(),
+        ]);
+        assert_eq!(listed.lines().count(), 4, "{listed}");
+        fs::read_to_string(into.join("spectrum.svg")).expect("it was drawn")
+    };
+    assert_eq!(draw("one"), draw("two"));
+}
+
+#[test]
+fn logs_are_merged_to_every_count() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    fixtures::log(at);
+    let one = Log::read(&at.join("merged.hlog")).expect("it was written");
+    let output = echometer(
+        &["merge", "merged.hlog", "merged.hlog", "-o", "both.hlog"],
+        at,
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stdout).contains("values: latency 20,000"),
+        "{}",
+        text(&output.stdout)
+    );
+    let both = Log::read(&at.join("both.hlog")).expect("it was written");
+    assert_eq!(
+        both.intervals.len(),
+        one.intervals.len(),
+        "the course over time is kept"
+    );
+    for (one, both) in one.intervals.iter().zip(&both.intervals) {
+        for value in one.histogram.iter_recorded() {
+            let at = value.value_iterated_to();
+            assert_eq!(both.histogram.count_at(at), 2 * value.count_at_value());
+        }
+    }
+    let output = echometer(&["merge", "merged.hlog", "-o", "both.hlog"], at);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("never overwritten"));
+}
+
+#[test]
+fn a_result_is_exported_for_other_tools() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let out = folder.path().join("out");
+    let compare = fixtures::compare();
+    let output = echometer(
+        &["export", &compare.display().to_string(), "-o", "out"],
+        folder.path(),
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let spectrum = fs::read_to_string(out.join("latency-uring.hgrm")).expect("it was written");
+    assert!(spectrum.trim_start().starts_with("Value") && spectrum.contains("Total count"));
+    let counts = fs::read_to_string(out.join("latency-uring.csv")).expect("it was written");
+    let last = counts
+        .lines()
+        .last()
+        .expect("a line")
+        .rsplit(',')
+        .next()
+        .expect("a number");
+    assert!(
+        spectrum.contains(&format!("Total count    = {last:>12}")),
+        "{last}"
+    );
+    assert!(out.join("table-blocks.csv").is_file());
+}
+
+#[test]
+fn what_cannot_be_read_is_said_in_a_line_with_exit_code_1() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let whole = fs::read_to_string(fixtures::compare().join("compare.json")).expect("it is there");
+    for (name, contents, reason) in [
+        ("cut.json", whole[..whole.len() / 2].to_owned(), "truncated"),
+        (
+            "new.json",
+            whole.replace("compare/1", "compare/7"),
+            "newer than this program",
+        ),
+        (
+            "foreign.json",
+            "{\"schema\": \"k6/1\"}".to_owned(),
+            "foreign",
+        ),
+        (
+            "odd.json",
+            whole.replace("\"blocks\"", "\"block\""),
+            "damaged",
+        ),
+        ("foreign.hlog", "latency 5 ms\n".to_owned(), "foreign"),
+    ] {
+        fs::write(at.join(name), contents).expect("it can be written");
+        for command in ["report", "export"] {
+            let output = echometer(&[command, name], at);
+            let said = text(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+            assert!(
+                said.starts_with("error: ") && said.contains(name) && said.contains(reason),
+                "{said}"
+            );
+        }
+    }
+    let output = echometer(&["report", "nowhere"], at);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("No such file"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn completions_and_man_pages_come_out() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for shell in ["bash", "zsh", "fish"] {
+        let output = echometer(&["completions", shell], folder.path());
+        assert!(
+            output.status.success() && text(&output.stdout).contains("doctor"),
+            "{shell}"
+        );
+    }
+    let output = echometer(&["man", "-o", "man"], folder.path());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let page =
+        fs::read_to_string(folder.path().join("man/echometer-compare.1")).expect("it was written");
+    assert!(
+        page.contains(".SH SYNOPSIS") && page.contains("echometer compare"),
+        "{page}"
+    );
+    assert!(
+        text(&echometer(&["man", "nonsense"], folder.path()).stderr)
+            .contains("no command 'nonsense'")
+    );
+}
