@@ -11,6 +11,7 @@ Writes table.md and chart.svg into a folder engines-NNN beside the first compari
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def main(paths):
     out = next_folder(Path(paths[0]).resolve().parent.parent)
     (out / "table.md").write_text(table(runs))
     (out / "chart.svg").write_text(chart(runs))
-    print(f"\n{table(runs)}\nopen: {out}/table.md (chart.svg beside it)")
+    print(f"\n{table(runs)}\nopen: {os.path.relpath(out)}/table.md (chart.svg beside it)")
 
 
 def next_folder(parent):
@@ -56,7 +57,7 @@ def table(runs):
     machine = runs[0][1]["machine"]
     lines = [
         f"Server CPU a message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
-        f" kernel {machine['kernel']}, one cpu a side, commit {machine.get('commit') or 'unknown'}.",
+        f" kernel {machine['kernel']}, one cpu a side.",
         "",
         "| engine | " + " | ".join(connections(run) for _, run in runs) + " |",
         "|---|" + "---|" * len(runs),
@@ -78,7 +79,8 @@ def table(runs):
     lines.append("")
     for path, run in runs:
         reasons = "; ".join(run["verdict"]["reasons"])
-        lines.append(f"- {path.parent.name}: {run['verdict']['status']}{': ' + reasons if reasons else ''}")
+        commit = run["machine"].get("commit") or "unknown"
+        lines.append(f"- {path.parent.name}: {run['verdict']['status']}{': ' + reasons if reasons else ''} (commit {commit})")
     return "\n".join(lines) + "\n"
 
 

@@ -1,18 +1,31 @@
 //! From the blocks to the answer: each metric of each arm with its interval and verdict, and whatever makes the
 //! whole less than it seems, said aloud. Pure: it can be repeated on a saved file.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
+use echometer_loadgen::verdict::Status as Judged;
+
 use crate::{
-    figures::{ArmFigures, BlockFigures},
+    figures::{ArmFigures, BlockFigures, RunFigures},
+    flags::Design,
     metric::{METRICS, Metric},
-    statistics::{ALPHA, Answer, Question, Verdict, answer_all, blocks_min, blocks_needed, median},
+    statistics::{
+        ALPHA, Answer, Question, RunBlock, Samples, Verdict, answer_all, blocks_min, blocks_needed,
+        median,
+    },
 };
 
 /// Steal and run delay above this share are warned of.
 const DISTURBANCE_MAX: f64 = 0.01;
 /// A rate that moves by more than this from the first third of a block to its last is warned of.
 const DRIFT_MAX: f64 = 0.05;
+
+/// The share of an arm's runs from which on what spoilt them takes the verdicts from its latencies.
+const MOST: f64 = 0.5;
+/// The share from which on it is warned of.
+const SOME: f64 = 0.1;
 
 /// What was asked before the run.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +36,11 @@ pub struct Terms {
     pub primary: Metric,
     /// A smaller difference is of no practical use; a share.
     pub margin: f64,
-    /// Slices under an open loop empty the queues at each turn: what they show above p90 is not what a user would see.
-    pub hides_tails: bool,
+    /// How the arms take turns. Slices under an open loop empty the queues at each turn: what they show above p90 is not
+    /// what a user would see.
+    pub design: Design,
+    /// Whether messages are due at instants of their own, whatever the server does.
+    pub open: bool,
 }
 
 /// The answer.
@@ -124,10 +140,7 @@ pub fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
         .iter()
         .zip(&objections)
         .map(|(&(arm, metric), objection)| Question {
-            log_ratios: valid
-                .iter()
-                .filter_map(|block| Some(block.ratios.get(arm)?.get(&metric)?.ln()))
-                .collect(),
+            samples: samples(terms, &valid, arm, metric),
             good: metric.good(),
             primary: metric == terms.primary,
             decidable: objection.is_none(),
@@ -146,6 +159,29 @@ pub fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
     Analysis { metrics, verdict }
 }
 
+/// One ratio a block, or all the block's runs. A block in which a figure is missing gives none.
+fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Samples {
+    let ratio = |block: &&BlockFigures| Some(block.ratios.get(arm)?.get(&metric)?.ln());
+    let runs = |block: &&BlockFigures, name: &str| -> Option<Vec<f64>> {
+        let runs = &block.arms.get(name)?.runs;
+        runs.iter()
+            .map(|run| Some(run.value(metric)?.ln()))
+            .collect()
+    };
+    match terms.design {
+        Design::Slices => Samples::Ratios(valid.iter().filter_map(ratio).collect()),
+        Design::Runs => {
+            let block = |block| {
+                Some(RunBlock {
+                    baseline: runs(block, &terms.arms[0])?,
+                    arm: runs(block, arm)?,
+                })
+            };
+            Samples::Runs(valid.iter().filter_map(block).collect())
+        }
+    }
+}
+
 /// Why a metric can be shown and not judged, if so.
 fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Option<String> {
     let baseline = terms.arms[0].as_str();
@@ -155,12 +191,38 @@ fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) 
             let unknown = arm_figures(valid, name).any(unread);
             unknown.then(|| format!("{name} runs elsewhere or unseen: its CPU is unknown"))
         }),
+        Metric::Rate if terms.open => Some("open loop: -R sets the rate".to_owned()),
         Metric::Rate => terms.arms.iter().find_map(|name| client_bound(valid, name)),
-        Metric::LatencyP99 | Metric::LatencyP99_9 if terms.hides_tails => {
+        _ if metric.quantile().is_some() && terms.design == Design::Runs => [baseline, arm]
+            .into_iter()
+            .find_map(|name| {
+                let spoilt = [Judged::ClientBound, Judged::Overloaded];
+                spoilt.into_iter().find_map(|status| runs_judged(valid, name, status, MOST..=1.0))
+            }),
+        Metric::LatencyP99 | Metric::LatencyP99_9 if terms.open => {
             Some("slices empty the queues at each turn and hide tails: no verdict above p90 in open loop".to_owned())
         }
         _ => None,
     }
+}
+
+/// Says where a share of an arm's runs within `shares` was judged so by the load generator, with the first one's reason.
+fn runs_judged(
+    valid: &[&BlockFigures],
+    name: &str,
+    status: Judged,
+    shares: RangeInclusive<f64>,
+) -> Option<String> {
+    let runs = || arm_figures(valid, name).flat_map(|arm| &arm.runs);
+    let judged: Vec<&RunFigures> = runs().filter(|run| run.status == status).collect();
+    let reason = judged.first()?.reasons.first()?;
+    let (count, all) = (judged.len(), runs().count());
+    shares.contains(&(count as f64 / all as f64)).then(|| {
+        format!(
+            "{}: {count} of {all} runs of {name}, first: {reason}",
+            status.name()
+        )
+    })
 }
 
 /// Says where the client and not the server sets an arm's rate: its busiest thread has more to do than the server's.
@@ -234,8 +296,7 @@ fn undecided_reason(metric: Metric, answer: Answer) -> Option<String> {
     let needed = blocks_min(ALPHA);
     if answer.verdict != Verdict::Undecided {
         None
-    } else if answer.blocks_used < needed && metric.quantile().is_some() && answer.blocks_used == 0
-    {
+    } else if metric.quantile().is_some() && answer.blocks_used == 0 {
         Some("too few samples above it: raise -d".to_owned())
     } else if answer.blocks_used < needed {
         Some(format!("needs {needed} blocks, has {}", answer.blocks_used))
@@ -304,7 +365,8 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
             .filter(|metric| metric.primary == primary && metric.p_holm.is_some())
             .count();
         let needed = blocks_needed(tested.max(1), ALPHA);
-        if (blocks_min(ALPHA)..needed).contains(&valid.len()) {
+        // Runs have so many more labellings that six blocks decide hundreds of questions.
+        if terms.design == Design::Slices && (blocks_min(ALPHA)..needed).contains(&valid.len()) {
             warnings.push(format!(
                 "{} blocks can't decide {tested} {what}: --blocks {needed} could",
                 valid.len()
@@ -328,6 +390,18 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
             "noisy: the client waited for its cpu {:.1} % of the time: something else runs there",
             delay * 100.0,
         ));
+    }
+    for name in &terms.arms {
+        let odd = [Judged::ClientBound, Judged::Overloaded, Judged::Unsteady];
+        // Where it takes the verdicts it is told there.
+        let most = |status| match status {
+            Judged::Unsteady => 1.0,
+            _ => MOST - f64::EPSILON,
+        };
+        warnings.extend(
+            odd.into_iter()
+                .filter_map(|status| runs_judged(valid, name, status, SOME..=most(status))),
+        );
     }
     for name in &terms.arms {
         let drifts: Vec<f64> = arm_figures(valid, name)
@@ -368,7 +442,8 @@ mod tests {
             arms: arms.iter().map(|&arm| arm.to_owned()).collect(),
             primary: Metric::ServerCpuPerMessage,
             margin: 0.02,
-            hides_tails: false,
+            design: Design::Slices,
+            open: false,
         }
     }
 
@@ -401,6 +476,7 @@ mod tests {
             resting_cpu: Some(0.0),
             client_run_delay: 0.0,
             rate_drift: Some(1.0),
+            runs: Vec::new(),
         }
     }
 
@@ -588,7 +664,7 @@ mod tests {
     fn slices_of_an_open_loop_judge_no_tail() {
         let arms = ["epoll", "uring"];
         let terms = Terms {
-            hides_tails: true,
+            open: true,
             primary: Metric::LatencyP90,
             ..terms(&arms)
         };

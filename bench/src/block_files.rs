@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use hdrhistogram::serialization::V2DeflateSerializer;
+use hdrhistogram::{Histogram, serialization::V2DeflateSerializer};
 
 use echometer_loadgen::histogram_log;
 
@@ -54,19 +54,29 @@ pub fn write_part(
     )
 }
 
-/// One line: the latency of the whole block, tagged as in the load generator's logs.
+/// The latency of the whole block on one line, or of each run on its own, tagged as in the load generator's logs.
 fn histogram(arm: &ArmBlock) -> io::Result<Vec<u8>> {
-    let recorded_ns = arm.slices.iter().map(|slice| slice.recorded_span_ns).sum();
     let mut bytes = Vec::new();
     let mut serializer = V2DeflateSerializer::new();
     let mut log = histogram_log::begin(&mut bytes, &mut serializer, SystemTime::now())?;
-    histogram_log::write(
-        &mut log,
-        "latency",
-        &arm.latency,
-        Duration::ZERO,
-        Duration::from_nanos(recorded_ns),
-    )?;
+    let mut write = |latency: &Histogram<u64>, start_ns: u64, length_ns: u64| {
+        let (start, length) = (
+            Duration::from_nanos(start_ns),
+            Duration::from_nanos(length_ns),
+        );
+        histogram_log::write(&mut log, "latency", latency, start, length)
+    };
+    if arm.runs.is_empty() {
+        let recorded_ns = arm.slices.iter().map(|slice| slice.recorded_span_ns).sum();
+        write(&arm.latency, 0, recorded_ns)?;
+    }
+    // One after the other, as if nothing had been between them.
+    let mut start_ns = 0;
+    for run in &arm.runs {
+        let length_ns = run.stretch.recorded_span_ns;
+        write(&run.stretch.latency, start_ns, length_ns)?;
+        start_ns += length_ns;
+    }
     bytes.flush()?;
     Ok(bytes)
 }

@@ -11,21 +11,25 @@ use echometer_loadgen::{Fleet, Plan, plan::Load};
 use crate::{
     analysis::Status,
     file::{Comparison, FILE_NAME},
-    flags::CompareSettings,
+    flags::{CompareSettings, Design},
     fleet_client::FleetClient,
     floor::{self, Floor, multiples::FloorEntry},
     placement::{Placement, place},
     progress::Progress,
     record::{REPORT_NAME, Record},
     results::ResultFolder,
+    runs::{self, RUNS_AN_ARM, RunsPlan},
     server_process::Launcher,
     servers::Servers,
-    slices::{Abort, Arms, Client, Fault, SlicePlan, run_block},
+    slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
     statistics::Verdict,
 };
 
 /// What a block takes besides load: starting and stopping a server, connecting. For the first guess of the time left.
 const START_AND_STOP: Duration = Duration::from_millis(100);
+
+/// A server that was just started gets some load before it is measured, whatever was asked.
+const WARMUP_MIN: Duration = Duration::from_millis(20);
 
 /// A comparison that was carried out, valid or not.
 #[derive(Debug)]
@@ -62,7 +66,11 @@ pub fn compare(
     load.validate()?;
     // Servers inherit the limit, and each needs a descriptor a connection as the client does.
     limits::raise_nofile(u64::from(load.connections) * settings.arms.len() as u64 + 256)?;
-    let fleet = Fleet::start(&load)?;
+    let mut fleet = Fleet::start(&load)?;
+    if settings.design == Design::Runs {
+        // A slice is over soon; a run may take minutes.
+        fleet.stop_on(stop.clone());
+    }
 
     let machine = Facts::read();
     let folder = ResultFolder::wanted(
@@ -168,26 +176,17 @@ fn run_blocks(
     stop: &dyn Fn() -> bool,
 ) -> anyhow::Result<()> {
     let floor = record.has_floor();
-    let plan = SlicePlan {
-        floor,
-        ..slice_plan(settings)
-    };
-    let block_time = (plan.measured + plan.warmup + START_AND_STOP) * plan.arms as u32
-        + if floor {
-            plan.measured / 4
-        } else {
-            Duration::ZERO
-        };
+    let plan = BlockPlan::of(settings, floor);
     let mut progress = Progress::new(
         record.names.clone(),
         settings.blocks,
-        block_time,
+        block_time(settings, floor),
         settings.output.quiet,
     );
     let mut random = StdRng::seed_from_u64(settings.load.seed);
     for index in 1..=settings.blocks {
         progress.begin_block(index);
-        let outcome = run_block(index, &plan, &mut random, client, arms, stop, &mut |step| {
+        let outcome = plan.run(index, &mut random, client, arms, stop, &mut |step| {
             progress.step(step);
         });
         match outcome {
@@ -204,7 +203,11 @@ fn run_blocks(
                 bail!("arm '{}' ({}) {reason}", arm.name, arm.spec);
             }
         }
-        record.started((0..plan.arms).map(|arm| arms.started(arm)).collect());
+        record.started(
+            (0..settings.arms.len())
+                .map(|arm| arms.started(arm))
+                .collect(),
+        );
         let last = index == settings.blocks;
         let stopped = stop();
         record.comparison.cut_short |= stopped && !last;
@@ -224,20 +227,65 @@ fn run_blocks(
     Ok(())
 }
 
-fn slice_plan(settings: &CompareSettings) -> SlicePlan {
-    let load = &settings.load;
-    SlicePlan {
-        arms: settings.arms.len(),
-        in_flight: match load.load {
+/// How the blocks of a comparison are to be run.
+enum BlockPlan {
+    Slices(SlicePlan),
+    Runs(RunsPlan),
+}
+
+impl BlockPlan {
+    fn of(settings: &CompareSettings, floor: bool) -> Self {
+        let load = &settings.load;
+        let in_flight = match load.load {
             Load::Closed => u64::from(load.connections) * u64::from(load.pipeline),
             // An open loop begins with nothing in flight; each connection counts for one.
             Load::Open { .. } => u64::from(load.connections),
-        },
-        slice_min: settings.slice,
-        measured: load.duration,
-        warmup: load.warmup,
-        floor: false,
+        };
+        let (arms, measured, warmup) = (settings.arms.len(), load.duration, load.warmup);
+        match settings.design {
+            Design::Slices => Self::Slices(SlicePlan {
+                arms,
+                in_flight,
+                slice_min: settings.slice,
+                measured,
+                warmup,
+                floor,
+            }),
+            Design::Runs => Self::Runs(RunsPlan {
+                arms,
+                in_flight,
+                measured,
+                warmup: warmup.max(WARMUP_MIN),
+                floor,
+            }),
+        }
     }
+
+    fn run(
+        &self,
+        index: usize,
+        random: &mut StdRng,
+        client: &mut impl Client,
+        arms: &mut impl Arms,
+        stop: &dyn Fn() -> bool,
+        watch: &mut dyn FnMut(Step),
+    ) -> Result<Block, Abort> {
+        match self {
+            Self::Slices(plan) => slices::run_block(index, plan, random, client, arms, stop, watch),
+            Self::Runs(plan) => runs::run_block(index, plan, random, client, arms, stop, watch),
+        }
+    }
+}
+
+/// What a block will take, by the plan.
+fn block_time(settings: &CompareSettings, floor: bool) -> Duration {
+    let (measured, arms) = (settings.load.duration, settings.arms.len() as u32);
+    let runs = match settings.design {
+        Design::Slices => 1,
+        Design::Runs => RUNS_AN_ARM,
+    };
+    let floor_time = if floor { measured / 5 } else { Duration::ZERO };
+    ((measured + settings.load.warmup + START_AND_STOP) * arms + floor_time) * runs
 }
 
 #[cfg(test)]

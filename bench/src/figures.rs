@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use echometer_loadgen::file::Summary;
+use echometer_loadgen::{file::Summary, verdict::Status};
 
 use crate::{
     floor::{LABEL, multiples::FloorFigures},
     metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
-    slices::{ArmBlock, Block, Slice},
+    slices::{ArmBlock, Block, Judged, Slice, WholeRun},
     statistics::median,
 };
 
@@ -26,7 +26,7 @@ pub struct BlockFigures {
     pub valid: bool,
     /// Why not.
     pub reasons: Vec<String>,
-    /// How long a slice was, in ns.
+    /// How long a slice (or a run) was, in ns.
     pub slice_ns: u64,
     /// By the arm's name. Arms that never had a slice are absent.
     pub arms: BTreeMap<String, ArmFigures>,
@@ -72,6 +72,28 @@ pub struct ArmFigures {
     pub client_run_delay: f64,
     /// Rate in the last third of its slices over that in the first.
     pub rate_drift: Option<f64>,
+    /// One by one, in the runs design; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunFigures>,
+}
+
+/// What one whole run gave: a sample of the statistics in the runs design.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFigures {
+    /// Replies in the run's window, a second.
+    pub rate_per_s: f64,
+    /// Messages due in the window, a second; `null` in closed loop.
+    pub offered_per_s: Option<f64>,
+    /// As for the block.
+    pub server_cpu_ns_per_message: Option<f64>,
+    /// As for the block.
+    pub client_cpu_ns_per_message: Option<f64>,
+    /// Of the messages that were due or written in the window; those without an answer are in it as lower bounds.
+    pub latency_ns: Summary,
+    /// What the load generator says of the run. Only `errors` makes its block invalid.
+    pub status: Status,
+    /// Why.
+    pub reasons: Vec<String>,
 }
 
 /// Shares of the time of a set of cpus, 0..1.
@@ -104,7 +126,7 @@ impl BlockFigures {
         if block.cut_short {
             reasons.push("cut short".to_owned());
         }
-        let arms = names
+        let arms: BTreeMap<String, ArmFigures> = names
             .iter()
             .zip(hlogs)
             .zip(&block.arms)
@@ -116,6 +138,13 @@ impl BlockFigures {
         let valid = reasons.is_empty();
         // What broke off has cycles that are not whole; its ratios would mean something else.
         let ratios = match block.arms.split_first() {
+            Some((baseline, _)) if valid && !baseline.runs.is_empty() => names[1..]
+                .iter()
+                .filter_map(|name| {
+                    let ratios = run_ratios(arms.get(name)?, arms.get(&names[0])?);
+                    Some((name.clone(), ratios))
+                })
+                .collect(),
             Some((baseline, others)) if valid => others
                 .iter()
                 .zip(&names[1..])
@@ -194,6 +223,11 @@ impl ArmFigures {
             resting_cpu: arm.resting_share(),
             client_run_delay: share(|slice| slice.client_run_delay),
             rate_drift: drift(slices),
+            runs: slices
+                .iter()
+                .zip(&arm.runs)
+                .map(|(slice, run)| RunFigures::of(slice, run))
+                .collect(),
         }
     }
 
@@ -210,6 +244,68 @@ impl ArmFigures {
             Metric::LatencyP99_9 => self.latency_ns.p99_9.map(|ns| ns as f64),
         }
     }
+}
+
+impl RunFigures {
+    fn of(slice: &Slice, run: &WholeRun) -> Self {
+        let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / slice.messages as f64);
+        let Judged {
+            verdict,
+            offered_per_s,
+            censored_from_ns,
+        } = &run.judged;
+        Self {
+            rate_per_s: rate(&[*slice]),
+            offered_per_s: *offered_per_s,
+            server_cpu_ns_per_message: slice.server_cpu_ns.and_then(a_message),
+            client_cpu_ns_per_message: a_message(slice.client_cpu_ns),
+            latency_ns: Summary::of(&run.stretch.latency, *censored_from_ns),
+            status: verdict.status,
+            reasons: verdict.reasons.clone(),
+        }
+    }
+
+    /// The figure with which `metric` is compared; `None` where it can't be: too few samples lie above a quantile, or
+    /// messages without an answer make it a lower bound.
+    #[must_use]
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        let latency = |quantile: Option<u64>| {
+            let above = metric.samples_above(self.latency_ns.count)?;
+            let value = quantile.filter(|&value| !self.latency_ns.is_lower_bound(value))?;
+            (COMPARED_ABOVE_MIN <= above).then_some(value as f64)
+        };
+        let value = match metric {
+            Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
+            Metric::Rate => Some(self.rate_per_s),
+            Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
+            Metric::LatencyP50 => latency(self.latency_ns.p50),
+            Metric::LatencyP90 => latency(self.latency_ns.p90),
+            Metric::LatencyP99 => latency(self.latency_ns.p99),
+            Metric::LatencyP99_9 => latency(self.latency_ns.p99_9),
+        };
+        positive(value?)
+    }
+}
+
+/// arm / baseline in each metric that both have: between the geometric means of their runs. The test takes the runs
+/// themselves; this is for whoever wants one number a block.
+fn run_ratios(arm: &ArmFigures, baseline: &ArmFigures) -> BTreeMap<Metric, f64> {
+    let middle = |figures: &ArmFigures, metric| {
+        let logarithms: Option<Vec<f64>> = figures
+            .runs
+            .iter()
+            .map(|run| Some(run.value(metric)?.ln()))
+            .collect();
+        let logarithms = logarithms.filter(|all| !all.is_empty())?;
+        Some(logarithms.iter().sum::<f64>() / logarithms.len() as f64)
+    };
+    METRICS
+        .into_iter()
+        .filter_map(|metric| {
+            let ratio = middle(arm, metric)? - middle(baseline, metric)?;
+            Some((metric, ratio.exp()))
+        })
+        .collect()
 }
 
 /// arm / baseline in each metric that both have.
@@ -321,6 +417,7 @@ mod tests {
                 .zip(0..)
                 .map(|(&cost, cycle)| slice(cycle, cost))
                 .collect(),
+            runs: Vec::new(),
             latency,
             resting_cpu_ns: Some(1_000_000),
             resting_span_ns: 1_000_000_000,

@@ -74,7 +74,7 @@ pub struct DesignEntry {
     pub kind: Design,
     /// How many blocks were to be run.
     pub blocks: usize,
-    /// The shortest slice; see each block for what it was.
+    /// The shortest slice (see each block for what it was), or the length of a run.
     pub slice_min_ns: u64,
     /// The metric that was named before the run.
     pub primary: Metric,
@@ -84,7 +84,7 @@ pub struct DesignEntry {
     pub server_cpus: Option<CpuList>,
     /// Where the client ran, one thread a cpu.
     pub client_cpus: CpuList,
-    /// The load; its duration is the time that each arm was measured in a block.
+    /// The load; its duration is the time that each arm was measured in a block, or the length of a run.
     pub load: Plan,
 }
 

@@ -7,8 +7,10 @@ pub mod find_rate;
 pub mod floor;
 pub mod groups;
 pub mod report;
+pub mod selftest;
 pub mod storm;
 pub mod sweep;
+pub mod trace;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
 
@@ -19,8 +21,10 @@ use crate::manual::grouped;
 pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
 pub use find_rate::{FindRateFlags, FindRateSettings};
 pub use floor::{FloorFlags, FloorSettings};
+pub use selftest::{SelftestFlags, SelftestSettings};
 pub use storm::{StormFlags, StormSettings};
 pub use sweep::{SweepFlags, SweepSettings};
+pub use trace::{TraceFlags, TraceSettings, TraceTarget};
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
@@ -175,6 +179,18 @@ pub enum Command {
     /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
     #[command(after_help = sweep::EXAMPLES)]
     Sweep(Box<SweepFlags>),
+    /// Prove on this machine that the instrument tells the truth
+    ///
+    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
+    /// against what is known: medians, tails, ratios and their intervals.
+    #[command(after_help = selftest::EXAMPLES)]
+    Selftest(Box<SelftestFlags>),
+    /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
+    ///
+    /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
+    /// would have said on failure. --explain is for who sees it for the first time.
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(Box<TraceFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = crate::guard::SUBCOMMAND, hide = true)]
     Guard,

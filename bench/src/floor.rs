@@ -192,6 +192,11 @@ fn two_syscalls_ns() -> f64 {
 /// # Errors
 /// Why no floor fits this load.
 pub fn pairs_for(load: &Plan) -> Result<PairsPlan, String> {
+    if load.requests_per_connection != 0 {
+        return Err(
+            "it holds its connections, and this load makes new ones all the time".to_owned(),
+        );
+    }
     if PAIRS_MAX < load.connections {
         return Err(format!(
             "it is measured with up to {PAIRS_MAX} connections, and here are {}",
@@ -282,6 +287,15 @@ mod tests {
             ..Plan::default()
         };
         assert!(pairs_for(&many).expect_err("too many").contains("10000"));
+        let churning = Plan {
+            requests_per_connection: 1,
+            ..Plan::default()
+        };
+        assert!(
+            pairs_for(&churning)
+                .expect_err("it churns")
+                .contains("new ones")
+        );
         let plan = pairs_for(&Plan::default()).expect("it fits");
         assert_eq!((plan.pairs, plan.message_size), (64, 64));
     }

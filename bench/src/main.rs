@@ -26,7 +26,7 @@ use echometer::{
     render::{self, Format},
     report,
     saved::Saved,
-    storm, sweep,
+    selftest, storm, sweep, trace,
 };
 use echometer_host::signals::Stop;
 
@@ -90,6 +90,14 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|text| usage(&mut command, "sweep", text));
             sweep::command::run(&settings, &command_line(), &words)
         }
+        Command::Selftest(flags) => match flags.settings() {
+            Ok(settings) => selftest::main(&settings, &command_line()),
+            Err(text) => usage(&mut command, "selftest", text),
+        },
+        Command::Trace(flags) => match flags.settings() {
+            Ok(settings) => trace::main(&settings),
+            Err(text) => usage(&mut command, "trace", text),
+        },
     };
     outcome.unwrap_or_else(|error| {
         // With stderr gone there is nobody left to tell, and the exit code says it too.

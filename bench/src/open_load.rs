@@ -110,6 +110,7 @@ impl OpenRun {
                 client_run_delay: self.client_run_delay,
                 server_cpus: server.cpus,
             }],
+            runs: Vec::new(),
             latency: self.latency,
             resting_cpu_ns: None,
             resting_span_ns: 0,

@@ -63,7 +63,8 @@ impl ProcessGroup {
         output: Output,
         guard: Option<Arc<Guard>>,
     ) -> io::Result<(Self, Option<ChildStdout>)> {
-        let stderr = File::create(log)?;
+        // Appended, for a block may start a server more than once.
+        let stderr = File::options().create(true).append(true).open(log)?;
         let stdout = match output {
             Output::Piped => Stdio::piped(),
             Output::Logged => Stdio::from(stderr.try_clone()?),

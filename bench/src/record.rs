@@ -13,7 +13,7 @@ use crate::{
     block_files, doctor,
     figures::BlockFigures,
     file::{ArmEntry, CommandEntry, Comparison, DesignEntry, FILE_NAME, SCHEMA},
-    flags::CompareSettings,
+    flags::{CompareSettings, Design},
     floor::multiples::FloorEntry,
     placement::Placement,
     report,
@@ -57,7 +57,8 @@ impl Record {
             arms: names.clone(),
             primary: settings.primary,
             margin: settings.margin,
-            hides_tails: load.load != Load::Closed,
+            design: settings.design,
+            open: load.load != Load::Closed,
         };
         let arms = settings.arms.iter().map(|arm| ArmEntry {
             name: arm.name.clone(),
@@ -79,7 +80,10 @@ impl Record {
             design: DesignEntry {
                 kind: settings.design,
                 blocks: settings.blocks,
-                slice_min_ns: settings.slice.as_nanos() as u64,
+                slice_min_ns: match settings.design {
+                    Design::Slices => settings.slice.as_nanos() as u64,
+                    Design::Runs => load.duration.as_nanos() as u64,
+                },
                 primary: settings.primary,
                 margin: settings.margin,
                 server_cpus: Some(placement.server.clone()).filter(|cpus| !cpus.is_empty()),
@@ -260,6 +264,7 @@ impl Record {
 /// What to know of a comparison before it has begun.
 fn notes(settings: &CompareSettings, placement: &Placement, machine: &Facts) -> Vec<String> {
     let mut notes = Vec::new();
+    notes.extend(settings.design_note.clone());
     notes.extend(settings.primary_note.clone());
     let shared = placement.server.intersection(&placement.client);
     if !shared.is_empty() {

@@ -10,6 +10,7 @@ use crate::{
     analysis::{MetricResult, Status},
     figures::ArmFigures,
     file::Comparison,
+    flags::Design,
     floor::multiples::FloorEntry,
     metric::Metric,
     sentence,
@@ -39,11 +40,16 @@ pub fn text(comparison: &Comparison) -> String {
         .iter()
         .map(|block| block.slice_ns)
         .max()
+        .filter(|&ns| 0 < ns)
         .unwrap_or(design.slice_min_ns);
     let header = format!(
-        "{}; {cpus}; {valid} of {} blocks valid, slices of {}",
+        "{}; {cpus}; {valid} of {} blocks valid, {} of {}",
         sentence::load(&design.load),
         comparison.blocks.len().max(design.blocks),
+        match design.kind {
+            Design::Slices => "slices",
+            Design::Runs => "runs",
+        },
         show_ns(slice),
     );
     paragraph(&mut text, "", &header);
@@ -91,14 +97,7 @@ pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
             .iter()
             .map(|warning| format!("warning: {warning}")),
     );
-    let objections = comparison
-        .metrics
-        .iter()
-        .filter(|metric| metric.verdict == Verdict::Invalid);
-    remarks.extend(objections.filter_map(|metric| {
-        let reason = metric.reason.as_ref()?;
-        Some(format!("no verdict on {}: {reason}", metric.name.label()))
-    }));
+    remarks.extend(objections(comparison));
     if let Some(floor) = &comparison.floor {
         let withheld = floor.withheld.iter();
         remarks.extend(withheld.map(|reason| format!("no floor: {reason}")));
@@ -107,6 +106,37 @@ pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     let mut seen = HashSet::new();
     remarks.retain(|remark| seen.insert(remark.clone()));
     remarks
+}
+
+/// Metrics without a verdict, those together that have the same reason. A reason that was told already is not repeated.
+fn objections(comparison: &Comparison) -> Vec<String> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    let invalid = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.verdict == Verdict::Invalid);
+    for (metric, reason) in invalid.filter_map(|metric| Some((metric, metric.reason.as_deref()?))) {
+        let label = metric.name.label();
+        match groups.iter_mut().find(|(told, _)| *told == reason) {
+            Some((_, labels)) if labels.contains(&label) => {}
+            Some((_, labels)) => labels.push(label),
+            None => groups.push((reason, vec![label])),
+        }
+    }
+    let told = |reason: &str| {
+        let mut reasons = comparison.verdict.reasons.iter();
+        reasons.any(|told| told.contains(reason))
+    };
+    groups
+        .into_iter()
+        .map(|(reason, labels)| {
+            let labels = labels.join(", ");
+            match told(reason) {
+                true => format!("no verdict on {labels}: as said"),
+                false => format!("no verdict on {labels}: {reason}"),
+            }
+        })
+        .collect()
 }
 
 /// The report with the verdicts in colour, for a terminal. Whoever writes it out decides whether colour is wanted.

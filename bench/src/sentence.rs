@@ -1,7 +1,7 @@
 //! The answer as one sentence: who needs less or is faster, by how much, how sure, under which load and on which
 //! machine; or that it can't be said, and what would be needed.
 
-use echometer_host::units::{show_count, show_size};
+use echometer_host::units::show_count;
 use echometer_loadgen::{
     Plan,
     plan::{Arrivals, Load},
@@ -10,6 +10,7 @@ use echometer_loadgen::{
 use crate::{
     analysis::{MetricResult, Status},
     file::Comparison,
+    flags::Design,
     metric::Metric,
     statistics::{ALPHA, Good, Verdict, blocks_needed},
 };
@@ -35,6 +36,8 @@ pub fn sentence(comparison: &Comparison) -> String {
             Status::Invalid if metric.ci_low.is_none() => {
                 unsaid(metric, &comparison.verdict.reasons.join("; "))
             }
+            // Runs have labellings enough for any number of arms.
+            _ if comparison.design.kind == Design::Runs => claim(metric, 1, margin),
             _ => claim(metric, questions, margin),
         })
         .collect();
@@ -56,7 +59,7 @@ pub fn sentence(comparison: &Comparison) -> String {
 pub fn load(plan: &Plan) -> String {
     let connections = show_count(u64::from(plan.connections));
     let plural = if plan.connections == 1 { "" } else { "s" };
-    let size = show_size(u64::from(plan.message_size));
+    let size = plan.show_size();
     let pipeline = match (plan.load, plan.pipeline) {
         (Load::Closed, depth) if 1 < depth => format!(", {depth} in flight on each"),
         _ => String::new(),

@@ -10,6 +10,8 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use hdrhistogram::Histogram;
 use rand::{Rng, seq::SliceRandom};
 
+use echometer_loadgen::verdict::Verdict;
+
 use crate::floor::FloorSlice;
 
 /// The share of its resting time that an arm may spend computing while another is measured.
@@ -21,7 +23,7 @@ const CYCLES_MIN: u32 = 3;
 /// A slice is at least as long as this many turns of every message in flight.
 const TURNS_A_SLICE: f64 = 20.0;
 /// Replies to this many turns of the messages in flight are the ramp, and not recorded.
-const TURNS_A_RAMP: f64 = 2.0;
+pub(crate) const TURNS_A_RAMP: f64 = 2.0;
 /// The floor's slice is this much shorter than a server's: it needs no ramp and has no queue.
 const FLOOR_SHARE: u32 = 5;
 /// But not shorter than this, where `--slice` is not.
@@ -46,6 +48,13 @@ pub trait Client {
     /// # Errors
     /// A sentence that says why there are no figures at all; lost messages are in [`Stretch::faults`] instead.
     fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, String>;
+
+    /// One whole run on the connections of an arm: as [`Client::drive`], but what belongs to it goes by when messages
+    /// were due or written and not by when they were answered, and it is judged like a run of the load generator.
+    ///
+    /// # Errors
+    /// As [`Client::drive`]. An open loop that its server did not keep up with is no fault, but judged so.
+    fn run(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<WholeRun, String>;
 
     /// Closes the connections of an arm, if there are any.
     fn close(&mut self, arm: usize);
@@ -111,6 +120,26 @@ pub struct Stretch {
     pub client_busiest: f64,
     /// What disturbed the client without making the figures wrong: shares of the stretch, 0..1.
     pub client_run_delay: f64,
+}
+
+/// What one whole run gave.
+#[derive(Debug, Clone)]
+pub struct WholeRun {
+    /// Its figures.
+    pub stretch: Stretch,
+    /// What is known only of a whole run.
+    pub judged: Judged,
+}
+
+/// How a whole run is to be taken.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// What the load generator would say of it.
+    pub verdict: Verdict,
+    /// Messages due a second; `None` in closed loop.
+    pub offered_per_s: Option<f64>,
+    /// From where on the latencies are lower bounds, because messages had no answer, in ns.
+    pub censored_from_ns: Option<u64>,
 }
 
 /// How a server was started.
@@ -207,8 +236,10 @@ pub struct Block {
 /// One arm's part of a block.
 #[derive(Debug, Clone)]
 pub struct ArmBlock {
-    /// One a cycle.
+    /// One a cycle; in the runs design one a run.
     pub slices: Vec<Slice>,
+    /// The runs themselves; none in the slices design.
+    pub runs: Vec<WholeRun>,
     /// Latency over all slices, in ns.
     pub latency: Histogram<u64>,
     /// CPU time used while others were measured, in ns; `None` where it can't be read.
@@ -310,7 +341,7 @@ struct Run<'a, C, A> {
 }
 
 /// Why a block ends before its time.
-enum End {
+pub(crate) enum End {
     Abort(Abort),
     Invalid(Fault),
 }
@@ -321,7 +352,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         order.shuffle(random);
         for &arm in &order {
             (self.watch)(Step::Start { arm });
-            self.start(index, arm)
+            start_afresh(self.client, self.arms, index, arm)
                 .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
         }
         let mut rates = vec![0.0; self.plan.arms];
@@ -337,7 +368,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         self.block.slice = length;
         let ramps: Vec<Duration> = rates
             .iter()
-            .map(|&rate| turns(self.plan, TURNS_A_RAMP, rate).min(length / 2))
+            .map(|&rate| turns(self.plan.in_flight, TURNS_A_RAMP, rate).min(length / 2))
             .collect();
 
         let cycles = (self.plan.measured.as_secs_f64() / length.as_secs_f64()).ceil() as u32;
@@ -397,16 +428,6 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         self.block.cut_short
     }
 
-    fn start(&mut self, index: usize, arm: usize) -> Result<(), String> {
-        let address = self.arms.start(index, arm)?;
-        self.client.open(arm, address).map_err(|reason| {
-            match self.arms.ended(arm, DEATH_PATIENCE) {
-                Some(ended) => format!("{ended} ({reason})"),
-                None => reason,
-            }
-        })
-    }
-
     /// Loads an arm for a while and returns its rate, in messages a second.
     fn warm(&mut self, arm: usize) -> Result<f64, End> {
         let length = self.plan.warmup.max(self.plan.slice_min);
@@ -439,26 +460,12 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             self.block.arms[resting].rested(used[resting], span_ns);
         }
         let measured = &mut self.block.arms[arm];
-        // Both have the same bounds and digits, so nothing can fall outside.
-        measured
-            .latency
-            .add(&stretch.latency)
-            .expect("histograms of one kind can be added");
+        measured.add(&stretch.latency);
         measured.slices.push(Slice {
-            cycle,
-            recorded: stretch.recorded,
-            recorded_span_ns: stretch.recorded_span_ns,
-            messages: stretch.messages,
             span_ns,
             server_cpu_ns: used[arm],
-            client_cpu_ns: stretch.client_cpu_ns,
-            client_busiest: stretch.client_busiest,
-            client_run_delay: stretch.client_run_delay,
-            server_cpus: CpuTimes {
-                busy_ns: cpus_after.busy_ns.saturating_sub(cpus_before.busy_ns),
-                softirq_ns: cpus_after.softirq_ns.saturating_sub(cpus_before.softirq_ns),
-                steal_ns: cpus_after.steal_ns.saturating_sub(cpus_before.steal_ns),
-            },
+            server_cpus: cpus_after.since(&cpus_before),
+            ..Slice::of(cycle, &stretch)
         });
         Ok(())
     }
@@ -504,57 +511,111 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             .collect()
     }
 
-    /// One stretch of load; anything but a clean one ends the block, for what follows could not be compared.
+    /// One stretch of load.
     fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, End> {
         let outcome = self.client.drive(arm, ramp, length);
-        let clean = outcome
-            .as_ref()
-            .is_ok_and(|stretch| stretch.faults.is_empty());
-        let patience = if clean {
-            Duration::ZERO
-        } else {
-            DEATH_PATIENCE
-        };
-        if let Some(ended) = self.arms.ended(arm, patience) {
-            return Err(invalid(arm, ended));
-        }
-        let stretch = outcome.map_err(|reason| invalid(arm, reason))?;
-        if let Some(wrong) = stretch.wrong {
-            let reason = format!("sent back something else than it got: {wrong}");
-            return Err(End::Abort(Abort::WrongBytes(Fault { arm, reason })));
-        }
-        if stretch.faults.is_empty() {
-            return Ok(stretch);
-        }
-        let kinds: Vec<String> = stretch
-            .faults
-            .iter()
-            .map(|(kind, count)| format!("{count} {kind}"))
-            .collect();
-        Err(invalid(
-            arm,
-            format!("lost or spoilt messages: {}", kinds.join(", ")),
-        ))
+        clean(self.arms, arm, outcome)
     }
 }
 
-fn invalid(arm: usize, reason: String) -> End {
+/// Starts the server of an arm and opens its connections.
+pub(crate) fn start_afresh(
+    client: &mut impl Client,
+    arms: &mut impl Arms,
+    index: usize,
+    arm: usize,
+) -> Result<(), String> {
+    let address = arms.start(index, arm)?;
+    client
+        .open(arm, address)
+        .map_err(|reason| match arms.ended(arm, DEATH_PATIENCE) {
+            Some(ended) => format!("{ended} ({reason})"),
+            None => reason,
+        })
+}
+
+/// Anything but a clean stretch ends the block, for what follows could not be compared.
+pub(crate) fn clean(
+    arms: &mut impl Arms,
+    arm: usize,
+    outcome: Result<Stretch, String>,
+) -> Result<Stretch, End> {
+    let unspoilt = outcome
+        .as_ref()
+        .is_ok_and(|stretch| stretch.faults.is_empty());
+    let patience = if unspoilt {
+        Duration::ZERO
+    } else {
+        DEATH_PATIENCE
+    };
+    if let Some(ended) = arms.ended(arm, patience) {
+        return Err(invalid(arm, ended));
+    }
+    let stretch = outcome.map_err(|reason| invalid(arm, reason))?;
+    if let Some(wrong) = stretch.wrong {
+        let reason = format!("sent back something else than it got: {wrong}");
+        return Err(End::Abort(Abort::WrongBytes(Fault { arm, reason })));
+    }
+    if stretch.faults.is_empty() {
+        return Ok(stretch);
+    }
+    let kinds: Vec<String> = stretch
+        .faults
+        .iter()
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
+    Err(invalid(
+        arm,
+        format!("lost or spoilt messages: {}", kinds.join(", ")),
+    ))
+}
+
+pub(crate) fn invalid(arm: usize, reason: String) -> End {
     End::Invalid(Fault { arm, reason })
 }
 
 /// The slice of a block: long enough for the slowest arm to answer every message in flight many times over.
 fn slice_length(plan: &SlicePlan, slowest_per_s: f64) -> Duration {
     plan.slice_min
-        .max(turns(plan, TURNS_A_SLICE, slowest_per_s))
+        .max(turns(plan.in_flight, TURNS_A_SLICE, slowest_per_s))
 }
 
 /// The time that an arm of this rate needs to answer all messages in flight `count` times.
-fn turns(plan: &SlicePlan, count: f64, rate_per_s: f64) -> Duration {
-    Duration::from_secs_f64(count * plan.in_flight as f64 / rate_per_s)
+pub(crate) fn turns(in_flight: u64, count: f64, rate_per_s: f64) -> Duration {
+    Duration::from_secs_f64(count * in_flight as f64 / rate_per_s)
+}
+
+impl CpuTimes {
+    /// What passed between two readings.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            busy_ns: self.busy_ns.saturating_sub(before.busy_ns),
+            softirq_ns: self.softirq_ns.saturating_sub(before.softirq_ns),
+            steal_ns: self.steal_ns.saturating_sub(before.steal_ns),
+        }
+    }
+}
+
+impl Slice {
+    /// The client's side of it; the server's is left at nothing.
+    pub(crate) fn of(cycle: u32, stretch: &Stretch) -> Self {
+        Self {
+            cycle,
+            recorded: stretch.recorded,
+            recorded_span_ns: stretch.recorded_span_ns,
+            messages: stretch.messages,
+            span_ns: 0,
+            server_cpu_ns: None,
+            client_cpu_ns: stretch.client_cpu_ns,
+            client_busiest: stretch.client_busiest,
+            client_run_delay: stretch.client_run_delay,
+            server_cpus: CpuTimes::default(),
+        }
+    }
 }
 
 impl Block {
-    fn new(arms: usize) -> Self {
+    pub(crate) fn new(arms: usize) -> Self {
         let arms = (0..arms).map(|_| ArmBlock::new()).collect();
         Self {
             faults: Vec::new(),
@@ -572,12 +633,20 @@ impl ArmBlock {
     fn new() -> Self {
         Self {
             slices: Vec::new(),
+            runs: Vec::new(),
             // It grows as needed, so that adding to it can't fail.
             latency: Histogram::new(3).expect("three significant digits are allowed"),
             resting_cpu_ns: Some(0),
             resting_span_ns: 0,
             usage: None,
         }
+    }
+
+    /// Latencies of one more stretch. All histograms here have the same bounds and digits, so nothing can fall outside.
+    pub(crate) fn add(&mut self, latency: &Histogram<u64>) {
+        self.latency
+            .add(latency)
+            .expect("histograms of one kind can be added");
     }
 
     /// Others were measured for `span_ns`, and meanwhile it used `cpu_ns`, if that can be read.
@@ -596,7 +665,7 @@ impl ArmBlock {
     }
 
     /// Why the arm's part of a finished block can't be compared, if so.
-    fn unusable(&self) -> Vec<String> {
+    pub(crate) fn unusable(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         let recorded: u64 = self.slices.iter().map(|slice| slice.recorded).sum();
         let silent = self
@@ -613,7 +682,7 @@ impl ArmBlock {
         if let Some(share) = self.resting_share().filter(|&share| RESTING_MAX < share) {
             reasons.push(format!(
                 "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %): it can't be \
-                 compared in slices",
+                 compared in slices (--design runs can)",
                 share * 100.0,
                 RESTING_MAX * 100.0,
             ));

@@ -172,6 +172,55 @@ fn what_was_typed_wrongly_exits_2_with_the_flag_and_the_cure() {
 }
 
 #[test]
+fn open_loops_and_servers_that_never_sleep_are_compared_by_whole_runs() {
+    let folder = folder();
+    let flags = [
+        "-c", "4", "-R", "2k", "-d", "60ms", "-w", "20ms", "--seed", "5", "--out", "here", "--json",
+    ];
+    let (output, _) = run(bench(
+        folder.path(),
+        &["epoll", "busy=epoll:--wait spin"],
+        &flags,
+    ));
+    let said = text(&output.stderr);
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
+    let file = parsed(&output.stdout);
+    assert_eq!(file["design"]["kind"], "runs");
+    let warnings = file["verdict"]["warnings"].to_string();
+    assert!(warnings.contains("busy never sleeps"), "{warnings}");
+    let primary = file["metrics"].as_array().expect("a list").iter();
+    let mut primary = primary.filter(|metric| metric["primary"] == true);
+    assert_eq!(primary.next().expect("one")["name"], "latency_p99");
+    let blocks = file["blocks"].as_array().expect("a list");
+    match output.status.code() {
+        Some(0) => assert_eq!(blocks.len(), 6, "{said}"),
+        _ => assert!(!blocks.is_empty(), "{said}"),
+    }
+    for block in blocks.iter().filter(|block| block["valid"] == true) {
+        for arm in ["epoll", "busy"] {
+            let figures = &block["arms"][arm];
+            let runs = figures["runs"].as_array().expect("a list");
+            assert_eq!(runs.len(), 2, "{block}");
+            for run in runs {
+                let offered = run["offered_per_s"].as_f64().expect("an open loop has one");
+                assert!((200.0..20_000.0).contains(&offered), "{run}");
+            }
+            let log = folder
+                .path()
+                .join("here")
+                .join(figures["hlog"].as_str().expect("a path"));
+            let log = fs::read_to_string(log).expect("it was saved");
+            assert_eq!(
+                log.lines()
+                    .filter(|line| line.starts_with("Tag=latency"))
+                    .count(),
+                2
+            );
+        }
+    }
+}
+
+#[test]
 fn servers_of_ours_and_others_are_compared_and_the_files_are_whole() {
     let folder = folder();
     let mine = format!(

@@ -5,7 +5,7 @@
 //! writes goes to the kernel and just after the kernel said that there is something to harvest (with epoll: before
 //! the receives). So a latency holds the client's own send and none of its bookkeeping.
 
-use std::{io, time::Duration};
+use std::{collections::VecDeque, io, time::Duration};
 
 use echometer_host::{clock, signals::Stop};
 
@@ -20,7 +20,7 @@ use crate::{
     payload::{Difference, Payload},
     plan::{Close, Load, Plan, Wait},
     recorder::{Cuts, Membership, Recorder, Segment, Window},
-    schedule::{Schedule, Share},
+    schedule::{Ramp, Schedule, Share},
 };
 
 /// Messages are stamped and handed over in batches of this many sends: with more, those at the end of a batch would
@@ -49,6 +49,8 @@ pub(crate) struct Session<E> {
     dialing: Dialing,
     /// Connections of one batch of dials.
     batch: Vec<u32>,
+    /// Closed loop: when a connection that thinks sends its next message. Ascending, because all think equally long.
+    thinking: VecDeque<(u64, u32)>,
 }
 
 /// What is to be done in a stretch. Instants are ns since its start.
@@ -62,6 +64,10 @@ pub(crate) struct Job {
     /// How long after the end of the load answers are waited for.
     pub(crate) give_up_after_ns: u64,
     pub(crate) load: Load,
+    /// The rate changes over the window.
+    pub(crate) ramp_to_per_s: Option<f64>,
+    /// Closed loop: how long after an answer the next message is due.
+    pub(crate) think_ns: u64,
     /// One message a connection, and the end when all are answered: a storm.
     pub(crate) once: bool,
     pub(crate) wait: Wait,
@@ -94,6 +100,30 @@ pub(crate) struct Outcome {
     pub(crate) reopened: u64,
 }
 
+impl Job {
+    fn schedule(&self) -> Option<Schedule> {
+        let Load::Open {
+            rate_per_s,
+            arrivals,
+        } = self.load
+        else {
+            return None;
+        };
+        Some(match self.ramp_to_per_s {
+            None => Schedule::new(rate_per_s, arrivals, self.share, self.seed),
+            Some(to_per_s) => {
+                let ramp = Ramp {
+                    from_per_s: rate_per_s,
+                    to_per_s,
+                    from_ns: self.window.from_ns,
+                    until_ns: self.window.until_ns,
+                };
+                Schedule::ramp(ramp, arrivals, self.share, self.seed)
+            }
+        })
+    }
+}
+
 impl<E: Engine> Session<E> {
     pub(crate) fn new(
         plan: &Plan,
@@ -108,7 +138,13 @@ impl<E: Engine> Session<E> {
             Load::Closed => Origin::Write,
             Load::Open { .. } => Origin::Due,
         };
-        let mut flow = Flow::new(connections, plan.message_size, plan.pipeline, origin);
+        let mut flow = Flow::new(
+            connections,
+            first_connection as u32,
+            plan.sizes(),
+            plan.pipeline,
+            origin,
+        );
         if let Some(lives) = &lives {
             for connection in 0..connections as usize {
                 if !lives.is_open(connection) {
@@ -130,6 +166,7 @@ impl<E: Engine> Session<E> {
             lives,
             dialing,
             batch: Vec::with_capacity(DIAL_BATCH),
+            thinking: VecDeque::new(),
         }
     }
 
@@ -144,13 +181,7 @@ impl<E: Engine> Session<E> {
         hand_over: &mut dyn FnMut(&mut Box<Segment>),
     ) -> io::Result<Outcome> {
         let open = matches!(job.load, Load::Open { .. });
-        let mut schedule = match job.load {
-            Load::Open {
-                rate_per_s,
-                arrivals,
-            } => Some(Schedule::new(rate_per_s, arrivals, job.share, job.seed)),
-            Load::Closed => None,
-        };
+        let mut schedule = job.schedule();
         let mut recorder = Recorder::new(job.cuts.clone(), job.membership, empty);
         let mut failures = Failures::default();
         let mut mismatch = None;
@@ -197,6 +228,7 @@ impl<E: Engine> Session<E> {
             let loading = now_ns < stop_ns;
             if !loading && !load_ended {
                 load_ended = true;
+                self.thinking.clear();
                 self.end_load(open || job.once);
             }
 
@@ -212,13 +244,21 @@ impl<E: Engine> Session<E> {
                 }
             }
 
+            while let Some((at_ns, connection)) = self.thinking.front().copied()
+                && at_ns <= now_ns
+                && loading
+            {
+                self.thinking.pop_front();
+                self.flow.due(connection, at_ns);
+            }
+
             let dialed = self.lives.is_some()
                 && self.dial(loading, &mut failures, &mut recorder, &elapsed_ns)?;
 
             while self.flow.has_writable() {
                 let written_ns = elapsed_ns();
                 for _ in 0..BATCH {
-                    let run_max = self.payload.run_messages_max();
+                    let run_max = self.payload.run_bytes_max();
                     let Some(run) = self
                         .flow
                         .next_run(run_max, written_ns, |message| recorder.written(message))
@@ -283,6 +323,9 @@ impl<E: Engine> Session<E> {
                     if let Some(lives) = &self.lives {
                         until_ns = until_ns.min(lives.next_at_ns());
                     }
+                    if let Some((at_ns, _)) = self.thinking.front() {
+                        until_ns = until_ns.min(*at_ns);
+                    }
                     self.engine
                         .wait(Duration::from_nanos(until_ns.saturating_sub(elapsed_ns())))?;
                 }
@@ -303,6 +346,8 @@ impl<E: Engine> Session<E> {
                 again: !open && now_ns < stop_ns,
                 replies: 0,
                 lives: &mut self.lives,
+                think_ns: job.think_ns,
+                thinking: &mut self.thinking,
             };
             let any = self.engine.harvest(&mut turn);
             let replies = turn.replies;
@@ -483,6 +528,8 @@ struct Turn<'a> {
     again: bool,
     replies: u64,
     lives: &'a mut Option<Lives>,
+    think_ns: u64,
+    thinking: &'a mut VecDeque<(u64, u32)>,
 }
 
 impl Turn<'_> {
@@ -507,6 +554,9 @@ impl Sink for Turn<'_> {
     fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<Then, Failure> {
         *self.received_bytes += bytes.len() as u64;
         if let Some(offset) = self.verified_bytes.get_mut(connection) {
+            // What is not owed is a surplus, whatever it says.
+            let owed = self.flow.stream_sent(connection) - *offset;
+            let bytes = &bytes[..bytes.len().min(owed as usize)];
             if let Err(difference) =
                 self.payload
                     .verify(self.first_connection + connection, *offset, bytes)
@@ -528,7 +578,12 @@ impl Sink for Turn<'_> {
         received.map_err(|_surplus| Failure::Surplus)?;
         if self.again {
             for _ in 0..answers {
-                self.flow.due(connection as u32, now_ns);
+                if self.think_ns == 0 {
+                    self.flow.due(connection as u32, now_ns);
+                } else {
+                    let at_ns = now_ns + self.think_ns;
+                    self.thinking.push_back((at_ns, connection as u32));
+                }
             }
         }
         if let Some(lives) = self.lives
@@ -637,8 +692,12 @@ impl Losing<'_> {
             .as_mut()
             .is_some_and(|lives| lives.failed(connection, now_ns));
         let recorder = &mut *self.recorder;
+        let mut lost = 0;
         let on_end = |end, message: Message| match end {
-            End::Written => recorder.unanswered(message, false, now_ns),
+            End::Written => {
+                lost += 1;
+                recorder.unanswered(message, false, now_ns);
+            }
             End::Unsent => recorder.unsent(message.due_ns, now_ns),
         };
         if !dialed_again {
@@ -647,7 +706,10 @@ impl Losing<'_> {
         }
         self.flow.interrupt(connection, on_end);
         if self.again {
-            self.flow.refill(connection as u32, now_ns);
+            // A closed loop has as much to send as ever.
+            for _ in 0..lost {
+                self.flow.due(connection as u32, now_ns);
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use echometer_host::{fitness::Finding, machine::Facts, sockets::SynSchedule};
 
-use crate::{connects::Connects, plan::Plan, source::Sources, verdict::Verdict};
+use crate::{connects::Connects, fail_if::Held, plan::Plan, source::Sources, verdict::Verdict};
 
 /// The schema that this program writes, and the only one that it reads.
 pub const SCHEMA: &str = "echometer.run/1";
@@ -40,6 +40,9 @@ pub struct RunFile {
     pub end: End,
     /// Whether that can be believed.
     pub verdict: Verdict,
+    /// What was to hold (`--fail-if`), and whether it did.
+    #[serde(default)]
+    pub thresholds: Vec<Held>,
     /// Ended early by a signal.
     pub cut_short: bool,
 }

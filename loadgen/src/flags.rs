@@ -3,14 +3,16 @@
 //! [`LoadFlags`] is what every program that makes load understands (the bench flattens it into its own flags);
 //! [`Cli`] adds what only `echometer-loadgen` has.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, ValueHint};
 
 use echometer_host::{cpus::CpuList, units};
 
 use crate::{
+    fail_if::Threshold,
     plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
+    sizes::SizeFlag,
     source::Sources,
 };
 
@@ -45,6 +47,10 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", value_parser = positive_duration, help_heading = "Output")]
     pub interval: Option<Duration>,
 
+    /// Exit 99 unless this holds: p99<200us, service.p99.9<1ms, rate>=50k, errors==0. May be given again
+    #[arg(long, value_name = "EXPR", value_parser = Threshold::from_str, help_heading = "Output")]
+    pub fail_if: Vec<Threshold>,
+
     /// Write run.json, run.hlog and run.hgrm into this folder
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, help_heading = "Output")]
     pub out: Option<PathBuf>,
@@ -71,9 +77,9 @@ pub struct LoadFlags {
     #[arg(short = 'c', long, value_name = "N", value_parser = positive_count)]
     pub connections: Option<u32>,
 
-    /// Bytes in a message: 64, 4KiB
-    #[arg(short = 's', long, value_name = "SIZE", value_parser = message_size)]
-    pub size: Option<u32>,
+    /// Bytes in a message: 64, 4KiB; or a mix: 64:90%,4KiB:9%,64KiB:1%
+    #[arg(short = 's', long, value_name = "SIZE", value_parser = SizeFlag::from_str)]
+    pub size: Option<SizeFlag>,
 
     /// How long is measured: 10s, 500ms
     #[arg(short = 'd', long, value_name = "TIME", value_parser = positive_duration)]
@@ -83,13 +89,18 @@ pub struct LoadFlags {
     #[arg(short = 'w', long, value_name = "TIME", value_parser = units::duration)]
     pub warmup: Option<Duration>,
 
-    /// Open loop: messages a second in total, whatever the replies do: 20k. Without it closed loop
-    #[arg(short = 'R', long, value_name = "RATE", value_parser = units::rate)]
-    pub rate: Option<f64>,
+    /// Open loop: messages a second in total, whatever the replies do: 20k; or changing over the duration: 10k..100k.
+    /// Without it closed loop
+    #[arg(short = 'R', long, value_name = "RATE", value_parser = rates)]
+    pub rate: Option<Rates>,
 
     /// How the due times of an open loop lie in time [default: poisson]
     #[arg(long, value_enum, requires = "rate")]
     pub arrivals: Option<Arrivals>,
+
+    /// Closed loop: wait so long after an answer before the next message [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with = "rate")]
+    pub think: Option<Duration>,
 
     /// Messages in flight a connection [default: 1; 1,024 with -R]
     #[arg(long, value_name = "N", value_parser = positive_count)]
@@ -145,6 +156,25 @@ pub struct LoadFlags {
     pub rcvbuf: Option<u32>,
 }
 
+/// A rate, or a change from one to another, in messages a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// At the start.
+    pub from_per_s: f64,
+    /// At the end, where that is another.
+    pub to_per_s: Option<f64>,
+}
+
+impl From<f64> for Rates {
+    /// A rate that does not change.
+    fn from(per_s: f64) -> Rates {
+        Rates {
+            from_per_s: per_s,
+            to_per_s: None,
+        }
+    }
+}
+
 impl Cli {
     /// The plan that was asked for.
     ///
@@ -160,6 +190,7 @@ impl Cli {
         self.load.plan(&Plan {
             workers,
             interval,
+            fail_if: self.fail_if.clone(),
             ..defaults
         })
     }
@@ -173,8 +204,8 @@ impl LoadFlags {
     pub fn plan(&self, defaults: &Plan) -> Result<Plan, PlanError> {
         let load = match self.rate {
             None => defaults.load,
-            Some(rate_per_s) => Load::Open {
-                rate_per_s,
+            Some(rates) => Load::Open {
+                rate_per_s: rates.from_per_s,
                 arrivals: self.arrivals.unwrap_or(Arrivals::Poisson),
             },
         };
@@ -185,12 +216,22 @@ impl LoadFlags {
             defaults.pipeline
         };
         let wait = if open { Wait::Spin } else { defaults.wait };
+        let (message_size, size_mix) = match &self.size {
+            None => (defaults.message_size, defaults.size_mix.clone()),
+            Some(SizeFlag::Fixed(size)) => (*size, None),
+            Some(SizeFlag::Mix(mix)) => (mix.largest(), Some(mix.clone())),
+        };
         let plan = Plan {
             connections: self.connections.unwrap_or(defaults.connections),
-            message_size: self.size.unwrap_or(defaults.message_size),
+            message_size,
+            size_mix,
             duration: self.duration.unwrap_or(defaults.duration),
             warmup: self.warmup.unwrap_or(defaults.warmup),
             load,
+            ramp_to_per_s: self
+                .rate
+                .map_or(defaults.ramp_to_per_s, |rates| rates.to_per_s),
+            think: self.think.unwrap_or(defaults.think),
             pipeline: self.pipeline.unwrap_or(pipeline),
             requests_per_connection: self
                 .requests_per_connection
@@ -204,6 +245,7 @@ impl LoadFlags {
             wait: self.wait.unwrap_or(wait),
             verify: self.verify,
             seed: self.seed.unwrap_or_else(seed_from_clock),
+            fail_if: defaults.fail_if.clone(),
             interval: defaults.interval,
             nagle: self.nagle,
             sndbuf: self.sndbuf.or(defaults.sndbuf),
@@ -222,7 +264,7 @@ pub fn with_default_help(command: clap::Command, defaults: &Plan) -> clap::Comma
             "connections",
             units::show_count(u64::from(defaults.connections)),
         ),
-        ("size", units::show_size(u64::from(defaults.message_size))),
+        ("size", defaults.show_size()),
         ("duration", units::show_duration(defaults.duration)),
         ("warmup", units::show_duration(defaults.warmup)),
     ];
@@ -240,7 +282,12 @@ Examples:
   echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
   echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
-Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 130 cut short by a second signal.";
+A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service, queue, send_lag, connect
+or first_echo; FIGURE a quantile (p50, p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
+OP one of < <= > >= ==. What can't be told does not hold.
+
+Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 99 a --fail-if did not hold,
+130 cut short by a second signal.";
 
 /// A seed for those who named none: different from run to run, and written into the run file.
 fn seed_from_clock() -> u64 {
@@ -288,11 +335,14 @@ fn positive_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn message_size(text: &str) -> Result<u32, String> {
-    match units::size(text)? {
-        0 => Err("a message of 0 bytes has no echo: give 1 or more".to_owned()),
-        size => u32::try_from(size).map_err(|_| "at most 64 MiB a message".to_owned()),
-    }
+fn rates(text: &str) -> Result<Rates, String> {
+    Ok(match text.split_once("..") {
+        None => Rates::from(units::rate(text)?),
+        Some((from, to)) => Rates {
+            from_per_s: units::rate(from)?,
+            to_per_s: Some(units::rate(to)?),
+        },
+    })
 }
 
 fn socket_buffer(text: &str) -> Result<u32, String> {
@@ -370,6 +420,19 @@ mod tests {
     }
 
     #[test]
+    fn mixes_ramps_and_thinking_are_read() {
+        let plan = typed("host:1 -s 64:90%,4KiB:10% -R 10k..100k").unwrap();
+        assert_eq!(plan.message_size, 4096);
+        assert_eq!(plan.show_size(), "64:90%,4096:10%");
+        assert_eq!(
+            (plan.rate_per_s(), plan.ramp_to_per_s),
+            (Some(10_000.0), Some(100_000.0))
+        );
+        let plan = typed("host:1 --think 5ms").unwrap();
+        assert_eq!(plan.think, Duration::from_millis(5));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_the_flag() {
         let wrong = [
             ("-c 0", "--connections", "1 or more"),
@@ -384,6 +447,11 @@ mod tests {
             ("--cpus x", "--cpus", "x"),
             ("--pipeline 2M", "--pipeline", "at most"),
             ("--source 1-2", "--source", "127.0.0.2-127.0.0.40"),
+            ("--fail-if p99<200", "--fail-if", "unit is missing"),
+            ("--fail-if p99", "--fail-if", "no comparison"),
+            ("-R 10k..", "--rate", "500, 20k"),
+            ("-R 10k --think 1ms", "--think", "cannot be used"),
+            ("-s 64:90%", "--size", "90 %"),
             ("--close rst", "--requests-per-connection", "required"),
             (
                 "--requests-per-connection 1 --close client",

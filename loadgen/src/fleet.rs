@@ -30,7 +30,7 @@ use crate::{
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
-    plan::{Engine, Load, Plan},
+    plan::{Engine, Plan},
     recorder::{Cuts, Segment},
     schedule::Share,
     source::Sources,
@@ -213,6 +213,11 @@ impl Fleet {
         Ok(fleet)
     }
 
+    /// The plan that it was started with.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The engine in use: never [`Engine::Auto`].
     pub fn engine(&self) -> Engine {
         self.engine
@@ -315,6 +320,8 @@ impl Fleet {
                 membership: phase.membership,
                 give_up_after_ns: u64::try_from(phase.give_up_after.as_nanos()).unwrap_or(u64::MAX),
                 load: self.plan.load,
+                ramp_to_per_s: self.plan.ramp_to_per_s,
+                think_ns: u64::try_from(self.plan.think.as_nanos()).unwrap_or(u64::MAX),
                 once: self.opening == Opening::Once,
                 wait: self.plan.wait,
                 pipeline: self.plan.pipeline,
@@ -329,12 +336,8 @@ impl Fleet {
                 .command(Command::Drive { session: id.0, job })
                 .map_err(|_| DriveError::WorkerDied)?;
         }
-        let mut collector = Collector::new(
-            cuts,
-            self.plan.load != Load::Closed,
-            self.opening != Opening::Before,
-            self.workers.len(),
-        );
+        let dials = self.opening != Opening::Before;
+        let mut collector = Collector::new(cuts, &self.plan, dials);
         let mut outcomes: Vec<Box<Outcome>> = Vec::with_capacity(self.workers.len());
         let mut failed = None;
         let mut left = self.workers.len();

@@ -12,12 +12,16 @@
 
 use std::{collections::VecDeque, fmt};
 
+use crate::sizes::Sizes;
+
 /// All connections of one worker. Connections are indices from 0.
 ///
 /// Instants are ns since the start of the stretch.
 #[derive(Debug)]
 pub struct Flow {
-    message_size: u32,
+    sizes: Sizes,
+    /// The plan's index of our connection 0: sizes go by the plan's.
+    first_connection: u32,
     pipeline: u32,
     origin: Origin,
     connections: Vec<Connection>,
@@ -113,13 +117,23 @@ struct Connection {
     /// Since when there is room: the last time that the end of a wait (full pipeline, full socket) was seen.
     free_at_ns: u64,
     stream_sent: u64,
+    /// Messages that were due so far, over all stretches.
+    number: u64,
 }
 
 impl Flow {
-    /// `connections` of them (1 or more), for messages of `message_size` bytes with up to `pipeline` in flight each.
-    pub fn new(connections: u32, message_size: u32, pipeline: u32, origin: Origin) -> Flow {
+    /// `connections` of them (1 or more), the first being the plan's `first_connection`, for messages of these `sizes`
+    /// with up to `pipeline` in flight each.
+    pub fn new(
+        connections: u32,
+        first_connection: u32,
+        sizes: Sizes,
+        pipeline: u32,
+        origin: Origin,
+    ) -> Flow {
         Flow {
-            message_size,
+            sizes,
+            first_connection,
             pipeline,
             origin,
             connections: (0..connections).map(Connection::new).collect(),
@@ -145,11 +159,16 @@ impl Flow {
             self.counts.unsent += 1;
             return false;
         };
-        let message = self.messages.insert(Message {
+        let connection = &mut self.connections[index as usize];
+        let size = self
+            .sizes
+            .of(self.first_connection + index, connection.number);
+        connection.number += 1;
+        let message = Message {
             due_ns: at_ns,
             written_ns: 0,
-        });
-        let connection = &mut self.connections[index as usize];
+        };
+        let message = self.messages.insert(message, size);
         if connection.tail == NONE {
             connection.head = message;
         } else {
@@ -180,12 +199,12 @@ impl Flow {
         !self.writable.is_empty()
     }
 
-    /// The next run of messages to be written, at most `messages_max` of them, stamped with `now_ns`: a clock read
+    /// The next run of messages to be written, at most `bytes_max` bytes of them or one message, stamped with `now_ns`: a clock read
     /// just before the batch of writes goes to the kernel. `on_written` hears of each message.
     #[inline]
     pub fn next_run(
         &mut self,
-        messages_max: u32,
+        bytes_max: usize,
         now_ns: u64,
         mut on_written: impl FnMut(Written),
     ) -> Option<Run> {
@@ -196,14 +215,18 @@ impl Flow {
             if !connection.wants_to_write(self.pipeline) {
                 continue;
             }
-            let count = connection
-                .queued
-                .min(self.pipeline - connection.in_flight)
-                .min(messages_max);
-            // The least of three 32-bit numbers and a larger one fits 32 bits.
-            let count = u64::from(count).min(connection.life_left) as u32;
-            for _ in 0..count {
+            let room = connection.queued.min(self.pipeline - connection.in_flight);
+            // The lesser of a 32-bit number and a larger one fits 32 bits.
+            let room = u64::from(room).min(connection.life_left) as u32;
+            let (mut count, mut bytes) = (0, 0);
+            while count < room {
                 let slot = self.messages.at(connection.unwritten);
+                let size = slot.size as usize;
+                if bytes_max < bytes + size && count != 0 {
+                    break;
+                }
+                bytes += size;
+                count += 1;
                 slot.message.written_ns = now_ns;
                 if self.origin == Origin::Write {
                     slot.message.due_ns = now_ns;
@@ -225,7 +248,6 @@ impl Flow {
             self.queued -= u64::from(count);
             self.in_flight += u64::from(count);
             self.counts.sent += u64::from(count);
-            let bytes = count as usize * self.message_size as usize;
             let offset = connection.stream_sent;
             connection.stream_sent += bytes as u64;
             return Some(Run {
@@ -305,14 +327,6 @@ impl Flow {
         flow.queued = 0;
     }
 
-    /// Takes note of as many messages as were lost with the last life of `connection`: a closed loop keeps its number up.
-    pub fn refill(&mut self, connection: u32, at_ns: u64) {
-        let of = &self.connections[connection as usize];
-        for _ in (of.queued + of.in_flight)..self.pipeline {
-            self.due(connection, at_ns);
-        }
-    }
-
     /// Whether messages wait on `connection`.
     pub fn has_queued(&self, connection: usize) -> bool {
         self.connections[connection].queued != 0
@@ -369,10 +383,12 @@ impl Flow {
         let flow = &mut self.connections[connection];
         let was_full = flow.in_flight == self.pipeline;
         let mut left = bytes;
-        let mut missing = (self.message_size - flow.reply_bytes) as usize;
-        while missing <= left && flow.in_flight != 0 {
+        while flow.in_flight != 0 {
+            let missing = (self.messages.at(flow.head).size - flow.reply_bytes) as usize;
+            if left < missing {
+                break;
+            }
             left -= missing;
-            missing = self.message_size as usize;
             flow.reply_bytes = 0;
             flow.in_flight -= 1;
             self.in_flight -= 1;
@@ -568,7 +584,7 @@ enum Counting {
     Outstanding,
 }
 
-/// A worker holds at most this many messages (24 bytes each). Beyond them due messages stay in the schedule, which
+/// A worker holds at most this many messages (24 bytes each: the size fills what was padding). Beyond them due messages stay in the schedule, which
 /// remembers their due times for nothing: so a hopeless overload neither grows memory nor distorts a figure.
 const MESSAGES_MAX: u64 = 4 << 20;
 
@@ -589,6 +605,7 @@ impl Connection {
             life_left: NO_END,
             free_at_ns: 0,
             stream_sent: 0,
+            number: 0,
         }
     }
 
@@ -615,6 +632,8 @@ struct Arena {
 
 struct Slot {
     message: Message,
+    /// Bytes.
+    size: u32,
     /// The next of the same connection, or of the free list.
     next: u32,
 }
@@ -628,9 +647,10 @@ impl Arena {
     }
 
     #[inline]
-    fn insert(&mut self, message: Message) -> u32 {
+    fn insert(&mut self, message: Message, size: u32) -> u32 {
         let slot = Slot {
             message,
+            size,
             next: NONE,
         };
         if self.free == NONE {
@@ -682,7 +702,7 @@ mod tests {
         let mut runs = Vec::new();
         loop {
             let mut written = Vec::new();
-            match flow.next_run(u32::MAX, now_ns, |message| written.push(message)) {
+            match flow.next_run(usize::MAX, now_ns, |message| written.push(message)) {
                 Some(run) => runs.push((run, written)),
                 None => return runs,
             }
@@ -698,7 +718,7 @@ mod tests {
 
     #[test]
     fn a_message_from_due_to_answer() {
-        let mut flow = Flow::new(2, SIZE, 4, Origin::Due);
+        let mut flow = Flow::new(2, 0, Sizes::fixed(SIZE), 4, Origin::Due);
         flow.due(1, 100);
         let runs = write_all(&mut flow, 130);
         assert_eq!(
@@ -740,7 +760,7 @@ mod tests {
 
     #[test]
     fn closed_loop_counts_from_the_write() {
-        let mut flow = Flow::new(1, SIZE, 1, Origin::Write);
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 1, Origin::Write);
         flow.due(0, 5);
         let runs = write_all(&mut flow, 70);
         assert_eq!(
@@ -762,7 +782,7 @@ mod tests {
 
     #[test]
     fn beyond_the_pipeline_a_message_queues_and_that_is_no_send_lag() {
-        let mut flow = Flow::new(1, SIZE, 2, Origin::Due);
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 2, Origin::Due);
         for due in [10, 20, 30] {
             flow.due(0, due);
         }
@@ -786,7 +806,7 @@ mod tests {
 
     #[test]
     fn a_full_socket_is_queue_and_a_send_that_went_at_once_is_not() {
-        let mut flow = Flow::new(1, SIZE, 100, Origin::Due);
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 100, Origin::Due);
         flow.due(0, 10);
         write_all(&mut flow, 10);
         flow.due(0, 15);
@@ -821,7 +841,7 @@ mod tests {
 
     #[test]
     fn a_lost_connection_hands_its_load_to_the_others() {
-        let mut flow = Flow::new(2, SIZE, 1, Origin::Due);
+        let mut flow = Flow::new(2, 0, Sizes::fixed(SIZE), 1, Origin::Due);
         flow.due(0, 1);
         flow.due(0, 2);
         write_all(&mut flow, 3);
@@ -846,13 +866,104 @@ mod tests {
 
     #[test]
     fn more_than_was_sent_is_surplus() {
-        let mut flow = Flow::new(1, SIZE, 1, Origin::Due);
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 1, Origin::Due);
         assert_eq!(flow.received(0, 1, 5, |_| {}), Err(Surplus));
         flow.due(0, 5);
         write_all(&mut flow, 5);
         let mut answered = 0;
         assert_eq!(flow.received(0, 11, 6, |_| answered += 1), Err(Surplus));
         assert_eq!(answered, 1);
+    }
+
+    #[test]
+    fn messages_of_a_mix_are_cut_by_their_own_sizes() {
+        let mix = "10:50%,1000:50%".parse().unwrap();
+        let sizes = Sizes::mixed(&mix, 3);
+        let expected: Vec<usize> = (0..20).map(|n| sizes.of(6, n) as usize).collect();
+        assert!(expected.contains(&10) && expected.contains(&1_000));
+        let mut flow = Flow::new(2, 5, sizes, 100, Origin::Due);
+        (0..20).for_each(|due_ns| {
+            flow.due(1, due_ns);
+        });
+        let mut written = 0;
+        let mut runs = Vec::new();
+        while let Some(run) = flow.next_run(2_500, 50, |_| written += 1) {
+            assert!(run.bytes <= 2_500);
+            runs.push(run.bytes);
+            flow.sent(1, 50);
+        }
+        let total: usize = expected.iter().sum();
+        assert_eq!((written, runs.iter().sum::<usize>()), (20, total));
+        assert!(1 < runs.len());
+        // Byte by byte, each is answered with its own last byte.
+        let mut ends = Vec::new();
+        for byte in 1..=total {
+            if !answers(&mut flow, 1, 1, 60).is_empty() {
+                ends.push(byte);
+            }
+        }
+        let sums = expected.iter().scan(0, |sum, size| {
+            *sum += size;
+            Some(*sum)
+        });
+        assert_eq!(ends, sums.collect::<Vec<_>>());
+        // One message alone may be longer than a run.
+        flow.due(1, 70);
+        assert_ne!(flow.next_run(1, 70, |_| {}), None);
+    }
+
+    #[test]
+    fn a_life_ends_after_its_messages_and_the_rest_waits_for_the_next() {
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 4, Origin::Due);
+        flow.begin_closed(0);
+        (0..5).for_each(|due_ns| {
+            flow.due(0, due_ns);
+        });
+        assert!(write_all(&mut flow, 10).is_empty(), "not open yet");
+        flow.opened(0, 3, 40);
+        let runs = write_all(&mut flow, 45);
+        assert_eq!((runs.len(), runs[0].0.bytes), (1, 30));
+        assert_eq!(
+            (runs[0].1[2].queue_ns, runs[0].1[2].send_lag_ns),
+            (38, 5),
+            "the wait for the connection is queue"
+        );
+        assert_eq!(answers(&mut flow, 0, 30, 50).len(), 3);
+        assert!(
+            !flow.is_spent(0) && flow.owes_nothing(0),
+            "the send is not confirmed"
+        );
+        flow.sent(0, 50);
+        assert!(flow.is_spent(0) && flow.has_queued(0));
+        // In the next life one more is written, and lost; what waits is not.
+        flow.opened(0, 1, 60);
+        assert_eq!(write_all(&mut flow, 61)[0].0.offset, 30);
+        let mut ends = Vec::new();
+        flow.interrupt(0, |end, message| ends.push((end, message.due_ns)));
+        assert_eq!(ends, [(End::Written, 3)]);
+        flow.opened(0, NO_END, 70);
+        assert_eq!(write_all(&mut flow, 71)[0].1[0].due_ns, 4);
+        assert_eq!(answers(&mut flow, 0, 10, 80).len(), 1);
+        let counts = flow.counts();
+        assert_eq!((counts.sent, counts.answered, counts.lost), (5, 4, 1));
+    }
+
+    #[test]
+    fn what_waits_can_be_withdrawn() {
+        let mut flow = Flow::new(1, 0, Sizes::fixed(SIZE), 2, Origin::Write);
+        (0..5).for_each(|due_ns| {
+            flow.due(0, due_ns);
+        });
+        write_all(&mut flow, 10);
+        flow.withdraw(0);
+        assert_eq!((flow.in_flight(), flow.queued()), (2, 0));
+        assert_eq!(answers(&mut flow, 0, 20, 20).len(), 2);
+        assert!(flow.is_idle(0) && flow.counts().unsent == 0);
+        flow.sent(0, 20);
+        flow.due(0, 30);
+        assert_eq!(write_all(&mut flow, 31)[0].0.offset, 20);
+        flow.withdraw(0);
+        assert_eq!(answers(&mut flow, 0, 10, 40).len(), 1);
     }
 
     /// What may happen, in an order chosen by proptest.
@@ -882,7 +993,7 @@ mod tests {
         /// limits hold, whatever happens in whatever order.
         #[test]
         fn every_message_is_accounted_for(steps in steps(), pipeline in 1u32..5) {
-            let mut flow = Flow::new(4, SIZE, pipeline, Origin::Due);
+            let mut flow = Flow::new(4, 0, Sizes::fixed(SIZE), pipeline, Origin::Due);
             let mut now_ns = 0;
             let mut due = 0u64;
             let mut lost = [false; 4];
@@ -908,7 +1019,7 @@ mod tests {
                     }
                     Step::Write(messages_max) => {
                         let mut written = Vec::new();
-                        if let Some(run) = flow.next_run(messages_max, now_ns, |message| written.push(message)) {
+                        if let Some(run) = flow.next_run((messages_max * SIZE) as usize, now_ns, |message| written.push(message)) {
                             let c = run.connection;
                             prop_assert!(!lost[c] && !sending[c], "no second send in flight");
                             sending[c] = true;

@@ -24,6 +24,8 @@ use echometer_loadgen::{
 const EXIT_FAILED: u8 = 1;
 /// Measured, but the run is not valid.
 const EXIT_NOT_VALID: u8 = 3;
+/// A `--fail-if` did not hold.
+const EXIT_THRESHOLD: u8 = 99;
 
 fn main() -> ExitCode {
     let command = with_default_help(Cli::command(), &Plan::default());
@@ -60,7 +62,10 @@ fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> 
     }
     Ok(match (run.mismatch, run.file.verdict.status) {
         (Some(_), _) => ExitCode::from(EXIT_FAILED),
-        (None, Status::Valid) => ExitCode::SUCCESS,
+        (None, Status::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
+            ExitCode::SUCCESS
+        }
+        (None, Status::Valid) => ExitCode::from(EXIT_THRESHOLD),
         (None, _) => ExitCode::from(EXIT_NOT_VALID),
     })
 }
@@ -71,8 +76,9 @@ fn output(cli: &Cli, run: &Run) -> String {
     }
     let mut text = match (cli.quiet, run.file.verdict.status) {
         (false, _) => report::text(&run.file),
-        (true, Status::Valid) => String::new(),
-        (true, _) => report::verdict(&run.file.verdict),
+        (true, Status::Valid) if run.file.thresholds.iter().all(|held| held.holds) => String::new(),
+        (true, Status::Valid) => report::thresholds(&run.file),
+        (true, _) => report::thresholds(&run.file) + &report::verdict(&run.file.verdict),
     };
     if cli.latency {
         text.push('\n');

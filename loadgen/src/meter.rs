@@ -187,25 +187,35 @@ mod tests {
 
     #[test]
     fn a_blocked_worker_is_busy_by_its_cpu_time() {
-        let length = std::time::Duration::from_millis(20);
-        let busy = |work: bool| {
-            let window = Window {
-                from_ns: 0,
-                until_ns: length.as_nanos() as u64,
-            };
+        let window = Window {
+            from_ns: 0,
+            until_ns: 20_000_000,
+        };
+        // Gives the share that was found, and the share that it was by the clocks outside.
+        let busy = |work_ns: u64| {
             let mut meter = Meter::begin(Wait::Block, window, true);
+            let (begun_ns, begun_cpu_ns) = (clock::now_ns(), clock::thread_cpu_ns());
             meter.turn(0, false);
-            let begun = std::time::Instant::now();
-            while begun.elapsed() < length {
-                if !work {
-                    std::thread::park_timeout(length);
-                }
+            while clock::thread_cpu_ns() - begun_cpu_ns < work_ns {
+                std::hint::spin_loop();
+            }
+            while clock::now_ns() - begun_ns < window.until_ns {
+                std::thread::park_timeout(std::time::Duration::from_millis(20));
             }
             meter.turn(window.until_ns, true);
-            meter.finish(window).busy
+            let took_ns = clock::now_ns() - begun_ns;
+            let truth = (clock::thread_cpu_ns() - begun_cpu_ns) as f64 / took_ns as f64;
+            (meter.finish(window).busy, truth)
         };
-        // Others may have our cpu for a while, so work is bounded from below only by what waiting is not.
-        assert!(busy(false) < 0.2);
-        assert!(0.2 < busy(true));
+        for work_ns in [0, 10_000_000] {
+            // Others may have our cpu for a while between two clocks.
+            let (found, truth) = busy(work_ns);
+            assert!(
+                (found - truth).abs() < 0.1 * truth + 0.05,
+                "{found} of {truth}"
+            );
+        }
+        let (idle, working) = (busy(0).0, busy(200_000_000).0);
+        assert!(idle < working, "{idle} of {working}");
     }
 }

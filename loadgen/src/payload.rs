@@ -21,21 +21,17 @@ const RUN_BYTES_MIN: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Payload {
     region: Arc<[u8]>,
-    message_size: usize,
 }
 
 impl Payload {
-    /// A region for messages of `message_size` bytes (1 or more), filled from `seed`.
+    /// A region for messages of up to `message_size` bytes (1 or more), filled from `seed`.
     pub fn new(message_size: u32, seed: u64) -> Payload {
         let message_size = message_size as usize;
         let mut period = [0; PERIOD];
         SmallRng::seed_from_u64(seed).fill(&mut period[..]);
         let length = PERIOD + message_size.max(RUN_BYTES_MIN);
         let region = period.iter().copied().cycle().take(length).collect();
-        Payload {
-            region,
-            message_size,
-        }
+        Payload { region }
     }
 
     /// The region itself, for engines that register it once.
@@ -43,14 +39,14 @@ impl Payload {
         &self.region
     }
 
-    /// How many messages one send can carry; at least 1.
-    pub fn run_messages_max(&self) -> u32 {
-        ((self.region.len() - PERIOD) / self.message_size) as u32
+    /// How many bytes one send can carry: no less than one message.
+    pub fn run_bytes_max(&self) -> usize {
+        self.region.len() - PERIOD
     }
 
     /// Where in the region the `length` bytes from `offset` of `connection`'s stream lie.
     ///
-    /// `length` must not exceed the longest run ([`Payload::run_messages_max`] messages).
+    /// `length` must not exceed the longest run ([`Payload::run_bytes_max`]).
     pub fn range(&self, connection: usize, offset: u64, length: usize) -> Range<usize> {
         let start = self.start(connection, offset);
         debug_assert!(start + length <= self.region.len());
@@ -116,9 +112,8 @@ mod tests {
 
     #[test]
     fn a_long_message_fits_one_run() {
-        assert_eq!(Payload::new(1 << 20, 1).run_messages_max(), 1);
-        assert_eq!(Payload::new(64, 1).run_messages_max(), 4096);
-        assert!(1 < Payload::new(100_000, 1).run_messages_max());
+        assert_eq!(Payload::new(1 << 20, 1).run_bytes_max(), 1 << 20);
+        assert_eq!(Payload::new(64, 1).run_bytes_max(), RUN_BYTES_MIN);
     }
 
     #[test]

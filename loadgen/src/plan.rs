@@ -10,9 +10,13 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::address::Address;
+use echometer_host::{address::Address, units::show_size};
 
-use crate::source::Sources;
+use crate::{
+    fail_if::Threshold,
+    sizes::{SizeMix, Sizes},
+    source::Sources,
+};
 
 /// The most connections that one plan may ask for. The descriptor limit is met long before.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
@@ -35,8 +39,11 @@ const CHURN_SOURCES: u32 = 64;
 pub struct Plan {
     /// Connections, over all workers: 1 to [`CONNECTIONS_MAX`], and no fewer than there are workers.
     pub connections: u32,
-    /// Bytes in a message: 1 to [`MESSAGE_SIZE_MAX`].
+    /// Bytes in a message: 1 to [`MESSAGE_SIZE_MAX`]. Of a mix the largest.
     pub message_size: u32,
+    /// Messages of several sizes, by shares.
+    #[serde(default)]
+    pub size_mix: Option<SizeMix>,
     /// Length of the window that is recorded; above 0.
     #[serde(rename = "duration_ns", with = "duration_as_ns")]
     pub duration: Duration,
@@ -45,6 +52,12 @@ pub struct Plan {
     pub warmup: Duration,
     /// When messages are sent.
     pub load: Load,
+    /// Open loop: the rate changes evenly over the window, from the load's to this; before it, it is the load's.
+    #[serde(default)]
+    pub ramp_to_per_s: Option<f64>,
+    /// Closed loop: how long after an answer the next message is sent.
+    #[serde(default, rename = "think_ns", with = "duration_as_ns")]
+    pub think: Duration,
     /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`].
     pub pipeline: u32,
     /// Connection churn: after so many messages a connection is closed and made anew. 0: connections stay.
@@ -72,6 +85,9 @@ pub struct Plan {
     pub verify: bool,
     /// Makes the schedule, the choice of connections and the payload repeatable.
     pub seed: u64,
+    /// What is to hold of the figures.
+    #[serde(default)]
+    pub fail_if: Vec<Threshold>,
     /// Length of one line of the interval series; above 0.
     #[serde(rename = "interval_ns", with = "duration_as_ns")]
     pub interval: Duration,
@@ -149,9 +165,12 @@ impl Default for Plan {
         Plan {
             connections: 64,
             message_size: 64,
+            size_mix: None,
             duration: Duration::from_secs(10),
             warmup: Duration::from_secs(2),
             load: Load::Closed,
+            ramp_to_per_s: None,
+            think: Duration::ZERO,
             pipeline: 1,
             requests_per_connection: 0,
             close: Close::Fin,
@@ -163,6 +182,7 @@ impl Default for Plan {
             wait: Wait::Block,
             verify: false,
             seed: 1,
+            fail_if: Vec::new(),
             interval: Duration::from_secs(1),
             nagle: false,
             sndbuf: None,
@@ -230,13 +250,27 @@ impl Plan {
                 format!("at most {PIPELINE_MAX} messages in flight a connection"),
             );
         }
-        if let Load::Open { rate_per_s, .. } = self.load
-            && !(1e-3..=1e9).contains(&rate_per_s)
-        {
+        let is_rate = |rate_per_s: f64| (1e-3..=1e9).contains(&rate_per_s);
+        if !self.rate_per_s().is_none_or(is_rate) || !self.ramp_to_per_s.is_none_or(is_rate) {
             return no(
                 "-R",
                 "a rate lies between 0.001 and 1,000,000,000 a second".to_owned(),
             );
+        }
+        if self.ramp_to_per_s.is_some() && self.load == Load::Closed {
+            return no("-R", "only an open loop has a rate to change".to_owned());
+        }
+        if !self.think.is_zero() && self.load != Load::Closed {
+            return no(
+                "--think",
+                "an open loop sends when a message is due, whatever the replies do: leave --think or -R away"
+                    .to_owned(),
+            );
+        }
+        if let Some(mix) = &self.size_mix
+            && mix.largest() != self.message_size
+        {
+            return no("-s", "the largest size of the mix is another".to_owned());
         }
         if self.connect_rate_per_s != 0.0 && !(1e-3..=1e9).contains(&self.connect_rate_per_s) {
             return no(
@@ -265,6 +299,22 @@ impl Plan {
         let workers = self.workers.len() as u32;
         let index = index as u32;
         self.connections / workers + u32::from(index < self.connections % workers)
+    }
+
+    /// What each message's size is.
+    pub fn sizes(&self) -> Sizes {
+        match &self.size_mix {
+            None => Sizes::fixed(self.message_size),
+            Some(mix) => Sizes::mixed(mix, self.seed),
+        }
+    }
+
+    /// The size of the messages as it is shown: `64 B`, or the mix.
+    pub fn show_size(&self) -> String {
+        match &self.size_mix {
+            None => show_size(u64::from(self.message_size)),
+            Some(mix) => mix.to_string(),
+        }
     }
 
     /// Whether connections are made while load is driven, and not only before.

@@ -7,7 +7,7 @@ use crate::{
     plan::{Arrivals, Engine, Load, Plan, Wait},
     verdict::{Status, Verdict},
 };
-use echometer_host::units::{show_count, show_duration, show_ns, show_size};
+use echometer_host::units::{show_count, show_duration, show_ns};
 
 /// Lines are no longer than this.
 const COLUMNS: usize = 80;
@@ -94,7 +94,17 @@ pub fn text(run: &RunFile) -> String {
         );
     }
     text.push('\n');
+    text.push_str(&thresholds(run));
     text.push_str(&verdict(&run.verdict));
+    text
+}
+
+/// What was to hold, a line each.
+pub fn thresholds(run: &RunFile) -> String {
+    let mut text = String::new();
+    for held in &run.thresholds {
+        line(&mut text, "fail-if   ", &held.line());
+    }
     text
 }
 
@@ -125,9 +135,10 @@ fn load_of(plan: &Plan) -> String {
         1 => "1 connection".to_owned(),
         count => format!("{} connections", show_count(u64::from(count))),
     };
-    let size = show_size(u64::from(plan.message_size));
+    let size = plan.show_size();
     let load = match plan.load {
-        Load::Closed => "closed loop".to_owned(),
+        Load::Closed if plan.think.is_zero() => "closed loop".to_owned(),
+        Load::Closed => format!("closed loop, thinking {}", show_duration(plan.think)),
         Load::Open {
             rate_per_s,
             arrivals,
@@ -136,7 +147,10 @@ fn load_of(plan: &Plan) -> String {
                 Arrivals::Poisson => "Poisson",
                 Arrivals::Uniform => "uniform",
             };
-            format!("open loop, {rate_per_s}/s {arrivals}")
+            let to = plan
+                .ramp_to_per_s
+                .map_or(String::new(), |to| format!(" to {to}"));
+            format!("open loop, {rate_per_s}{to}/s {arrivals}")
         }
     };
     let churn = match plan.requests_per_connection {
@@ -380,6 +394,7 @@ mod tests {
                 reasons: vec!["2 connections failed (2 closed by peer), 100 messages lost: see the server's log".to_owned()],
                 warnings: vec![],
             },
+            thresholds: Vec::new(),
             cut_short: false,
         }
     }

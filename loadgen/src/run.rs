@@ -25,6 +25,7 @@ use hdrhistogram::{
 
 use crate::{
     connects::Connects,
+    fail_if::{Figures, Held},
     file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary, SynRetransmits},
     fleet::{DriveError, Fleet, FleetError, OpenError},
     histogram_log,
@@ -98,8 +99,10 @@ pub fn run(
     let opening = SystemTime::now();
     let session = fleet.open(target)?;
     let opening = opening.elapsed().unwrap_or_default();
-    let before = fleet.connects(session).cloned().unwrap_or_default();
-    let sources = fleet.sources(session);
+    let connected = Connected {
+        before: fleet.connects(session).cloned().unwrap_or_default(),
+        sources: fleet.sources(session),
+    };
 
     let phase = Phase {
         record_after: plan.warmup,
@@ -112,8 +115,9 @@ pub fn run(
     let mut sinks = LogFile::create(out)?;
     let mut serializer = V2DeflateSerializer::new();
     let mut log = sinks.begin(&mut serializer, window_at)?;
-    if !before.connect_ns.is_empty() {
-        log.write("connect", &before.connect_ns, Duration::ZERO, opening);
+    let before = &connected.before.connect_ns;
+    if !before.is_empty() {
+        log.write("connect", before, Duration::ZERO, opening);
     }
 
     let steal = Steal::begin(plan);
@@ -158,14 +162,9 @@ pub fn run(
             target: target.name().to_owned(),
         },
         intervals,
-        end: end(
-            plan,
-            &fleet,
-            &tally,
-            Connected { before, sources },
-            steal_ratio,
-        ),
+        end: end(plan, &fleet, &tally, &connected, steal_ratio),
         verdict,
+        thresholds: thresholds(plan, &tally, connected.measured(plan, &tally)),
         // A run that ended because no connection was left is short too, but that is the verdict's business.
         cut_short: tally.stopped_early && stop.requested(),
     };
@@ -205,6 +204,36 @@ fn command_line() -> String {
     shell_words::join(words)
 }
 
+impl Connected {
+    /// The connects that are shown: with churn those of the window, else those before the load.
+    fn measured<'a>(&'a self, plan: &Plan, tally: &'a Tally) -> &'a Connects {
+        match &tally.connects {
+            Some(connects) if plan.requests_per_connection != 0 => connects,
+            _ => &self.before,
+        }
+    }
+}
+
+/// What was to hold, and whether it did.
+fn thresholds(plan: &Plan, tally: &Tally, connects: &Connects) -> Vec<Held> {
+    let open = tally.open.as_ref();
+    let figures = Figures {
+        latency: (&tally.latency, tally.window.censored_from_ns),
+        service: tally.service(),
+        queue: open.map(|open| (&open.queue, None)),
+        send_lag: open.map(|open| (&open.send_lag, None)),
+        connect: (&connects.connect_ns, None),
+        first_echo: (&connects.first_echo_ns, None),
+        rate_per_s: tally.replies as f64 * 1e9 / tally.recorded_span_ns.max(1) as f64,
+        errors: tally.errors.total(),
+        lost: tally.window.censored(),
+    };
+    plan.fail_if
+        .iter()
+        .map(|threshold| threshold.judge(&figures))
+        .collect()
+}
+
 /// What the client's side of the machine must be fit for. The server may be elsewhere, so that one cpu is enough.
 fn purpose(plan: &Plan) -> Purpose {
     Purpose {
@@ -218,21 +247,14 @@ fn purpose(plan: &Plan) -> Purpose {
     }
 }
 
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "made for this call and of no use after it"
-)]
 fn end(
     plan: &Plan,
     fleet: &Fleet,
     tally: &Tally,
-    connected: Connected,
+    connected: &Connected,
     steal_ratio: Option<f64>,
 ) -> End {
-    let connects = match &tally.connects {
-        Some(connects) if plan.requests_per_connection != 0 => connects,
-        _ => &connected.before,
-    };
+    let connects = connected.measured(plan, tally);
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
     let (service, service_censored) = tally.service();

@@ -38,6 +38,52 @@ enum Gaps {
         gap_mean_ns: f64,
         random: Box<SmallRng>,
     },
+    /// Arrivals of a rate that changes: those of rate 1, each at the instant by which so many are due (time rescaling;
+    /// Çinlar, Introduction to Stochastic Processes, 1975, 4.7).
+    Ramp {
+        ramp: Ramp,
+        /// How many messages of all workers are due before the next one of ours.
+        position: f64,
+        /// By how much that grows: workers for uniform arrivals, on average for Poisson ones.
+        step: f64,
+        random: Option<Box<SmallRng>>,
+    },
+}
+
+/// A rate that grows, or falls, evenly from one value to another: constant before and after.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ramp {
+    /// Messages a second over all workers, until `from_ns`.
+    pub from_per_s: f64,
+    /// The same, from `until_ns` on.
+    pub to_per_s: f64,
+    /// When it begins to change, ns since the start of the stretch.
+    pub from_ns: u64,
+    /// When it has changed.
+    pub until_ns: u64,
+}
+
+impl Ramp {
+    /// When `count` messages are due, in ns.
+    fn at_ns(&self, count: f64) -> f64 {
+        let (from, to) = (self.from_per_s / 1e9, self.to_per_s / 1e9);
+        let (begin, length) = (
+            self.from_ns as f64,
+            (self.until_ns - self.from_ns).max(1) as f64,
+        );
+        let before = from * begin;
+        if count <= before {
+            return count / from;
+        }
+        let during = (from + to) / 2.0 * length;
+        let count = count - before;
+        if during <= count {
+            return begin + length + (count - during) / to;
+        }
+        // from x + (to - from) / (2 length) x^2 = count, solved in the form that doesn't cancel.
+        let slope = (to - from) / length;
+        begin + 2.0 * count / (from + (from * from + 2.0 * slope * count).sqrt())
+    }
 }
 
 /// What part of the whole load a worker makes.
@@ -65,17 +111,36 @@ impl Schedule {
                     gap: gap * u128::from(share.workers),
                 }
             }
-            Arrivals::Poisson => {
-                // Workers must not share a sequence; the odd constant keeps their seeds apart.
-                let seed = seed ^ u64::from(share.worker + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                let random = Box::new(SmallRng::seed_from_u64(seed));
-                Gaps::Poisson {
-                    at_ns: 0.0,
-                    gap_mean_ns: gap_ns * f64::from(share.workers),
-                    random,
-                }
-            }
+            Arrivals::Poisson => Gaps::Poisson {
+                at_ns: 0.0,
+                gap_mean_ns: gap_ns * f64::from(share.workers),
+                random: random_of(share, seed),
+            },
         };
+        Schedule::of(gaps, share)
+    }
+
+    /// As [`Schedule::new`], for a rate that changes.
+    pub fn ramp(ramp: Ramp, arrivals: Arrivals, share: Share, seed: u64) -> Schedule {
+        let workers = f64::from(share.workers);
+        let gaps = match arrivals {
+            Arrivals::Uniform => Gaps::Ramp {
+                ramp,
+                position: f64::from(share.worker),
+                step: workers,
+                random: None,
+            },
+            Arrivals::Poisson => Gaps::Ramp {
+                ramp,
+                position: 0.0,
+                step: workers,
+                random: Some(random_of(share, seed)),
+            },
+        };
+        Schedule::of(gaps, share)
+    }
+
+    fn of(gaps: Gaps, share: Share) -> Schedule {
         // In turn begins with connection 0; the first draw of Poisson is made here.
         let mut schedule = Schedule {
             next: Due {
@@ -108,18 +173,17 @@ impl Schedule {
 
     #[inline]
     fn advance(&mut self) {
+        let in_turn = match self.next.connection + 1 {
+            connection if connection < self.connections => connection,
+            _ => 0,
+        };
         self.next = match &mut self.gaps {
             Gaps::Uniform { at, gap } => {
                 let at_ns = (*at >> 64) as u64;
                 *at += *gap;
-                let connection = self.next.connection + 1;
                 Due {
                     at_ns,
-                    connection: if connection < self.connections {
-                        connection
-                    } else {
-                        0
-                    },
+                    connection: in_turn,
                 }
             }
             Gaps::Poisson {
@@ -134,8 +198,40 @@ impl Schedule {
                     connection: random.random_range(0..self.connections),
                 }
             }
+            Gaps::Ramp {
+                ramp,
+                position,
+                step,
+                random: None,
+            } => {
+                let at_ns = ramp.at_ns(*position) as u64;
+                *position += *step;
+                Due {
+                    at_ns,
+                    connection: in_turn,
+                }
+            }
+            Gaps::Ramp {
+                ramp,
+                position,
+                step,
+                random: Some(random),
+            } => {
+                let gap: f64 = Exp1.sample(random);
+                *position += gap * *step;
+                Due {
+                    at_ns: ramp.at_ns(*position) as u64,
+                    connection: random.random_range(0..self.connections),
+                }
+            }
         };
     }
+}
+
+/// Workers must not share a sequence; the odd constant keeps their seeds apart.
+fn random_of(share: Share, seed: u64) -> Box<SmallRng> {
+    let seed = seed ^ u64::from(share.worker + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Box::new(SmallRng::seed_from_u64(seed))
 }
 
 /// A double (below 2^63) with 64 fractional bits. Its own 53 bits are all kept.
@@ -266,6 +362,60 @@ mod tests {
                 distance * n.sqrt()
             );
         }
+    }
+
+    #[test]
+    fn a_ramp_goes_evenly_from_one_rate_to_the_other() {
+        // 1,000/s for a second, then up to 3,000/s over two seconds, then on: 1,000 + 4,000 and 3,000 a second.
+        let ramp = Ramp {
+            from_per_s: 1_000.0,
+            to_per_s: 3_000.0,
+            from_ns: 1_000_000_000,
+            until_ns: 3_000_000_000,
+        };
+        let counted = |due: &[Due], from_s: f64, to_s: f64| {
+            due.iter()
+                .filter(|due| (from_s..to_s).contains(&(due.at_ns as f64 / 1e9)))
+                .count() as f64
+        };
+        for (arrivals, scatter) in [(Arrivals::Uniform, 0.0), (Arrivals::Poisson, 5.0)] {
+            let mut due: Vec<Due> = (0..2)
+                .flat_map(|worker| {
+                    let share = Share {
+                        worker,
+                        workers: 2,
+                        connections: 3,
+                    };
+                    let schedule = Schedule::ramp(ramp, arrivals, share, 11);
+                    let due = take(schedule, 6_000);
+                    assert!(due.windows(2).all(|pair| pair[0].at_ns <= pair[1].at_ns));
+                    due
+                })
+                .collect();
+            due.sort_unstable_by_key(|due| due.at_ns);
+            for (from_s, to_s, expected) in [
+                (0.0, 1.0, 1_000.0),
+                (1.0, 2.0, 1_500.0),
+                (2.0, 3.0, 2_500.0),
+                (3.0, 4.0, 3_000.0),
+            ] {
+                let counted = counted(&due, from_s, to_s);
+                let most = 1.5 + scatter * f64::sqrt(expected);
+                assert!(
+                    (counted - expected).abs() <= most,
+                    "{arrivals:?} {from_s}: {counted}"
+                );
+            }
+        }
+        // Downwards, and from the very start.
+        let down = Ramp {
+            from_per_s: 3_000.0,
+            to_per_s: 1_000.0,
+            from_ns: 0,
+            ..ramp
+        };
+        let due = take(Schedule::ramp(down, Arrivals::Uniform, alone(1), 1), 8_000);
+        assert!((counted(&due, 0.0, 3.0) - 6_000.0).abs() <= 1.5);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::{
     drive::Outcome,
     failure::Failures,
     payload::Difference,
+    plan::{Load, Plan},
     recorder::{Cuts, Membership, OpenLoop, Segment, Window},
 };
 
@@ -47,6 +48,10 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// The parts of the latency; `None` in closed loop, which has none.
     pub open: Option<OpenLoop>,
+    /// The rate changed over the window: what differs from its first third to its last is no unsteadiness.
+    pub ramped: bool,
+    /// Closed loop: how long a connection waited after an answer, ns.
+    pub think_ns: u64,
     /// Connections made in the window, where connections are made while load is driven (`--requests-per-connection`,
     /// `--reconnect`, a storm).
     pub connects: Option<Connects>,
@@ -171,10 +176,14 @@ pub(crate) struct Collector {
     /// Intervals under way: their sums, and how many segments are still to come.
     intervals: BTreeMap<usize, (Box<Segment>, usize)>,
     told: usize,
+    ramped: bool,
+    think_ns: u64,
 }
 
 impl Collector {
-    pub(crate) fn new(cuts: Cuts, open: bool, dials: bool, workers: usize) -> Collector {
+    /// For a plan's load; with `dials` connections are made while it is driven.
+    pub(crate) fn new(cuts: Cuts, plan: &Plan, dials: bool) -> Collector {
+        let (open, workers) = (plan.load != Load::Closed, plan.workers.len());
         let empty = || Box::new(Segment::new(open, dials));
         let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {
@@ -186,6 +195,8 @@ impl Collector {
             thirds,
             intervals: BTreeMap::new(),
             told: 0,
+            ramped: plan.ramp_to_per_s.is_some(),
+            think_ns: u64::try_from(plan.think.as_nanos()).unwrap_or(u64::MAX),
         }
     }
 
@@ -280,6 +291,8 @@ impl Collector {
         Tally {
             latency: total.latency,
             open: total.open,
+            ramped: self.ramped,
+            think_ns: self.think_ns,
             connects: total.connects.map(|connects| *connects),
             life_opened: sum(|outcome| outcome.opened),
             life_reopened: sum(|outcome| outcome.reopened),

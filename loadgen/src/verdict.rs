@@ -258,7 +258,7 @@ fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     let Some([first, _, last]) = &evidence.tally.thirds else {
         return;
     };
-    if !settled(first) || !settled(last) {
+    if !settled(first) || !settled(last) || evidence.tally.ramped {
         return;
     }
     let (from, to) = (first.latency_p50_ns as f64, last.latency_p50_ns as f64);
@@ -318,7 +318,8 @@ fn coordinated_omission(tally: &Tally) -> Option<String> {
     let mut omitted = (0u64, 0u128, 0u64);
     for step in tally.gaps.iter_recorded() {
         let gap_ns = step.value_iterated_to();
-        if GAP_P99S * p99_ns < gap_ns {
+        // Who thinks is silent too.
+        if (GAP_P99S * p99_ns).saturating_add(tally.think_ns) < gap_ns {
             let count = step.count_at_value();
             omitted = (
                 omitted.0 + count,
@@ -402,6 +403,8 @@ mod tests {
         Tally {
             latency,
             open,
+            ramped: false,
+            think_ns: 0,
             connects: None,
             life_opened: 10,
             life_reopened: 0,
@@ -595,6 +598,18 @@ mod tests {
             warning.contains("5 gaps") && warning.contains("10.0 %"),
             "{warning}"
         );
+        // Nor is thinking an omission.
+        let thoughtful = judged(false, 0.0, |tally| {
+            tally.think_ns = 200_000_000;
+            tally.gaps.record_n(200_000_000, 5).unwrap();
+        });
+        assert!(
+            thoughtful
+                .warnings
+                .iter()
+                .all(|warning| !warning.starts_with("coordinated omission")),
+            "{thoughtful:?}"
+        );
         // Many short gaps are how a closed loop works, however much of the window they make up.
         let busy = judged(false, 0.0, |tally| {
             tally.gaps.record_n(990_000, 10_000).unwrap();
@@ -619,6 +634,15 @@ mod tests {
             verdict.warnings[1].contains("1 value over 60 s"),
             "{verdict:?}"
         );
+    }
+
+    #[test]
+    fn a_ramp_is_not_unsteady() {
+        let verdict = judged(true, 0.0, |tally| {
+            last(tally).latency_p50_ns = 1_000_000;
+            tally.ramped = true;
+        });
+        assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
     }
 
     #[test]

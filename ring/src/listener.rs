@@ -4,15 +4,17 @@
 //! set on the socket between the steps is the caller's business.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
-use io_uring::types::Fd;
-use io_uring::{IoUring, opcode, squeue};
-use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
 use crate::features::Feature;
 use crate::setup;
+use crate::single::Single;
+
+/// None of the three operations can be left pending, so that this is never met.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A listening TCP socket (close-on-exec, non-blocking), made by three operations. `prepare` is called before the bind:
 /// it sets options.
@@ -24,46 +26,17 @@ pub fn listen(
     backlog: u32,
     prepare: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
 ) -> io::Result<OwnedFd> {
-    use std::os::fd::AsFd;
-
-    let mut ring = IoUring::new(2)?;
-    let domain = i32::from(address.address_family().as_raw());
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    let made = perform(&mut ring, &opcode::Socket::new(domain, kind, 0).build())?;
-    // SAFETY: the operation that just succeeded made this descriptor, and nobody else knows it.
-    let socket = unsafe { OwnedFd::from_raw_fd(made) };
+    let mut ring = Single::new(LIMIT)?;
+    let socket = ring.socket_with(address.address_family(), libc::SOCK_NONBLOCK)?;
     prepare(socket.as_fd())?;
-    let fd = Fd(socket.as_raw_fd());
-    let (name, len) = (address.as_ptr().cast(), address.addr_len());
-    perform(&mut ring, &opcode::Bind::new(fd, name, len).build())?;
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    perform(&mut ring, &opcode::Listen::new(fd, backlog).build())?;
+    ring.bind(socket.as_fd(), address)?;
+    ring.listen(socket.as_fd(), backlog)?;
     Ok(socket)
 }
 
 /// Whether this kernel has the operations for [`listen`], and lets this process use io_uring.
 pub fn can_listen() -> bool {
     setup::operations_exist(Feature::BindListen)
-}
-
-/// Submits one operation and waits for its result.
-fn perform(ring: &mut IoUring, entry: &squeue::Entry) -> io::Result<i32> {
-    // SAFETY: what the entry points to (the address) is borrowed by the caller for longer than this call, and this call
-    // returns only when the operation has ended: none of the three can be left pending.
-    unsafe { ring.submission().push(entry) }.expect("the queue is empty at each call");
-    loop {
-        match ring.submit_and_wait(1) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if let Some(completion) = ring.completion().next() {
-            return match completion.result() {
-                done if 0 <= done => Ok(done),
-                failed => Err(Errno::from_raw_os_error(-failed).into()),
-            };
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 use std::{fs, rc::Rc};
 
 use clap::Parser;
+use echometer_loadgen::verdict::Status as Judged;
 
 use super::*;
 use crate::{
     flags::{Cli, Command},
+    metric::Metric,
     placement::Placement,
     slices::world::{GOOD, Server, World},
 };
@@ -400,6 +402,130 @@ fn undecided_is_a_failure_only_where_a_decision_was_asked_for() {
     );
     finished.comparison.verdict.status = Status::Invalid;
     assert_eq!(finished.exit_code(true), 3, "invalid goes before undecided");
+}
+
+fn primary_of(finished: &Finished) -> &crate::analysis::MetricResult {
+    let mut metrics = finished.comparison.metrics.iter();
+    metrics.find(|metric| metric.primary).expect("there is one")
+}
+
+#[test]
+fn whole_runs_end_in_an_answer_and_its_files() {
+    let uneven = |share: f64| Server {
+        scatter: 0.02,
+        ..faster(share)
+    };
+    let mut trial = with_floor(Trial::of("epoll uring -R 50k", &[uneven(1.0), uneven(0.8)]));
+    trial.run().expect("all goes well");
+    let log = fs::read_to_string(trial.folder.join("blocks/001-uring.hlog")).expect("it is there");
+    let lines = log
+        .lines()
+        .filter(|line| line.starts_with("Tag=latency"))
+        .count();
+    assert_eq!(lines, 2, "one a run: {log}");
+    let state = Rc::clone(&trial.world.state);
+    assert_eq!(state.borrow().starts, [12, 12], "two in each of six blocks");
+    let finished = trial.finish();
+    let primary = primary_of(&finished);
+    assert_eq!(
+        (primary.name, primary.verdict),
+        (Metric::LatencyP99, Verdict::Better)
+    );
+    assert_eq!((primary.blocks_used, primary.confidence), (6, Some(0.95)));
+    assert!(primary.p.is_some_and(|p| p < 0.001));
+    let rate = finished
+        .comparison
+        .metrics
+        .iter()
+        .find(|metric| metric.name == Metric::Rate);
+    let rate = rate.expect("there is one");
+    assert_eq!(rate.reason.as_deref(), Some("open loop: -R sets the rate"));
+    let floor = finished.comparison.floor.as_ref().expect("it was planned");
+    assert!(
+        floor
+            .multiples
+            .iter()
+            .all(|multiple| multiple.ci_high.is_some())
+    );
+    assert!(
+        finished
+            .comparison
+            .sentence
+            .contains("lower latency at p99 than epoll")
+    );
+    assert_eq!(finished.exit_code(true), 0);
+    let text = crate::report::text(&finished.comparison);
+    assert!(
+        text.contains("6 of 6 blocks valid, runs of 2.00 s"),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .all(|line| line.chars().count() <= crate::report::COLUMNS),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_overloaded_server_has_no_latency_to_compare() {
+    let drowning = Server {
+        judged: Judged::Overloaded,
+        ..faster(3.0)
+    };
+    let mut trial = Trial::of("epoll uring -R 50k", &[GOOD, drowning]);
+    trial.run().expect("it is a finding");
+    let finished = trial.finish();
+    assert_eq!(primary_of(&finished).verdict, Verdict::Invalid);
+    let said = &finished.comparison.sentence;
+    assert!(
+        said.contains("overloaded: 12 of 12 runs of uring"),
+        "{said}"
+    );
+    assert_eq!(finished.exit_code(true), 3);
+    let cpu = finished.comparison.metrics.iter();
+    let cpu = cpu
+        .clone()
+        .find(|metric| metric.name == Metric::ServerCpuPerMessage);
+    assert_eq!(
+        cpu.expect("there is one").verdict,
+        Verdict::Worse,
+        "CPU is told all the same"
+    );
+}
+
+#[test]
+fn a_server_that_dies_in_a_run_costs_one_block() {
+    let mortal = Server {
+        dies_at: Some(5),
+        ..faster(0.8)
+    };
+    let mut trial = Trial::of("epoll uring -R 50k --blocks 7", &[GOOD, mortal]);
+    trial.run().expect("it goes on");
+    let finished = trial.finish();
+    let invalid: Vec<usize> = finished
+        .comparison
+        .blocks
+        .iter()
+        .filter(|block| !block.valid)
+        .map(|block| block.index)
+        .collect();
+    assert_eq!((invalid, finished.exit_code(true)), (vec![2], 0));
+    assert_eq!(primary_of(&finished).blocks_used, 6);
+}
+
+#[test]
+fn servers_that_never_sleep_are_compared_by_runs_and_told_so() {
+    let spinning = Server {
+        restless: 1.0,
+        ..GOOD
+    };
+    let mut trial = Trial::of("epoll 'busy=uring:--wait spin'", &[GOOD, spinning]);
+    trial.run().expect("it goes");
+    let finished = trial.finish();
+    assert_eq!(finished.exit_code(true), 0, "nobody rests in runs");
+    let warnings = finished.comparison.verdict.warnings.join("\n");
+    assert!(warnings.contains("busy never sleeps"), "{warnings}");
+    assert_eq!(primary_of(&finished).name, Metric::ServerCpuPerMessage);
 }
 
 /// The report as a user sees it. Where it is changed on purpose, the text beside it is changed too.

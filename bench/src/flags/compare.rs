@@ -15,11 +15,14 @@ use echometer_loadgen::{
 use crate::{
     arm::{Arm, parse_arms},
     flags::groups::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    metric::Metric,
+    metric::{COMPARED_ABOVE_MIN, Metric},
 };
 
 /// The most blocks: beyond, a better machine helps more than more blocks.
 const BLOCKS_MAX: usize = 200;
+
+/// A run is not made longer than this of its own accord.
+const RUN_MAX: Duration = Duration::from_secs(30);
 
 /// The flags of `echometer compare`.
 #[derive(Debug, Args)]
@@ -35,11 +38,11 @@ pub struct CompareFlags {
     #[arg(long, help_heading = "Comparison")]
     quick: bool,
 
-    /// Blocks: each starts every server afresh. An interval needs six [default: 8; 6 with --quick]
+    /// Blocks: each starts every server afresh. An interval needs six [default: 8; 6 with --quick and for runs]
     #[arg(long, value_name = "N", value_parser = units::count, help_heading = "Comparison")]
     blocks: Option<u64>,
 
-    /// How the arms take turns [default: slices]
+    /// How the arms take turns [default: slices; runs with -R and for servers that never sleep]
     #[arg(long, value_enum, help_heading = "Comparison")]
     design: Option<Design>,
 
@@ -51,7 +54,7 @@ pub struct CompareFlags {
     #[arg(long, value_name = "SHARE", value_parser = margin, help_heading = "Comparison")]
     margin: Option<f64>,
 
-    /// The metric that decides [default: server_cpu_per_message; latency_p90 with -R]
+    /// The metric that decides [default: server_cpu_per_message; latency_p99 with -R, in slices latency_p90]
     #[arg(long, value_name = "METRIC", value_enum, help_heading = "Comparison")]
     primary: Option<Metric>,
 
@@ -76,6 +79,8 @@ pub struct CompareFlags {
 pub enum Design {
     /// All servers alive, loaded in turn in short slices.
     Slices,
+    /// Whole runs in random order, two of each arm in a block, each on a server started afresh.
+    Runs,
 }
 
 /// A comparison that can be carried out, but for what only the machine can say.
@@ -89,6 +94,8 @@ pub struct CompareSettings {
     pub blocks: usize,
     /// How the arms take turns.
     pub design: Design,
+    /// Why so, where it is not the usual one.
+    pub design_note: Option<String>,
     /// The shortest slice; above 0.
     pub slice: Duration,
     /// Half the width of the band in which a difference does not matter; a share of 0 to below 1.
@@ -120,15 +127,31 @@ impl CompareFlags {
                 self.arms[0]
             ));
         }
-        let defaults = load_defaults(self.quick);
-        let load = self
-            .load
-            .plan(&defaults)
-            .map_err(|PlanError { flag, reason }| format!("{flag}: {reason}"))?;
+        let plan = |defaults: &Plan| {
+            let plan = self.load.plan(defaults);
+            plan.map_err(|PlanError { flag, reason }| format!("{flag}: {reason}"))
+        };
+        let load = plan(&load_defaults(self.quick))?;
         let open = load.load != Load::Closed;
-        let design = settle_design(self.design, open, &arms)?;
-        let (primary, primary_note) = settle_primary(self.primary, open, &arms)?;
-        let blocks = self.blocks.unwrap_or(if self.quick { 6 } else { 8 });
+        let (design, design_note) = settle_design(self.design, open, &arms)?;
+        let (primary, primary_note) = settle_primary(self.primary, open, design, &arms)?;
+        let load = match design {
+            Design::Slices => load,
+            Design::Runs if self.slice.is_some() => {
+                return Err(
+                    "--slice: whole runs have no slices: give their length with -d".to_owned(),
+                );
+            }
+            Design::Runs => {
+                let defaults = run_defaults(self.quick, load.rate_per_s(), primary);
+                Plan {
+                    seed: load.seed,
+                    ..plan(&defaults)?
+                }
+            }
+        };
+        let few = self.quick || design == Design::Runs;
+        let blocks = self.blocks.unwrap_or(if few { 6 } else { 8 });
         let blocks = usize::try_from(blocks)
             .ok()
             .filter(|blocks| (1..=BLOCKS_MAX).contains(blocks));
@@ -145,6 +168,7 @@ impl CompareFlags {
             blocks: blocks
                 .ok_or_else(|| format!("--blocks: give 1 to {BLOCKS_MAX}; an interval needs 6"))?,
             design,
+            design_note,
             slice,
             margin: self.margin.unwrap_or(0.02),
             primary,
@@ -170,43 +194,74 @@ pub fn load_defaults(quick: bool) -> Plan {
     }
 }
 
-/// Slices measure arms that rest while they are not loaded, and throughput more than waiting.
-fn settle_design(typed: Option<Design>, open: bool, arms: &[Arm]) -> Result<Design, String> {
-    if let Some(arm) = arms.iter().find(|arm| arm.spec.never_sleeps()) {
-        return Err(format!(
-            "arm '{}' never sleeps (--wait spin or sqpoll) and would burn the others' cpu in their slices: \
-             give it --wait hybrid:50us, or another arm",
-            arm.name,
-        ));
+/// What whole runs load with, where nothing else is asked for. Two arms and six blocks take about a minute, but with an
+/// open loop of `rate_per_s` and a quantile as the `primary` metric a run is long enough to compare that quantile: up to
+/// half a minute.
+fn run_defaults(quick: bool, rate_per_s: Option<f64>, primary: Metric) -> Plan {
+    let (duration, warmup) = if quick { (500, 200) } else { (2_000, 400) };
+    let usual = Duration::from_millis(duration);
+    let needed = rate_per_s.zip(primary.quantile()).map(|(rate, quantile)| {
+        // A tenth more than needed on average: arrivals are random.
+        let seconds = 1.1 * COMPARED_ABOVE_MIN as f64 / (1.0 - quantile) / rate;
+        Duration::from_millis((seconds * 1e3).ceil().min(1e9) as u64)
+    });
+    Plan {
+        duration: needed.unwrap_or(usual).clamp(usual, RUN_MAX.max(usual)),
+        warmup: Duration::from_millis(warmup),
+        ..load_defaults(quick)
     }
-    match typed {
-        None if open => Err(
-            "-R: slices empty the queues at each turn and hide the tails of an open loop. Add --design slices to \
-             compare CPU and latency up to p90 all the same; for the tails use echometer-loadgen on each server"
-                .to_owned(),
-        ),
-        _ => Ok(Design::Slices),
+}
+
+/// Slices measure arms that rest while they are not loaded, and throughput more than waiting. The rest takes whole runs.
+fn settle_design(
+    typed: Option<Design>,
+    open: bool,
+    arms: &[Arm],
+) -> Result<(Design, Option<String>), String> {
+    let restless = arms.iter().find(|arm| arm.spec.never_sleeps());
+    match (typed, restless) {
+        (Some(Design::Slices), Some(arm)) => Err(format!(
+            "--design slices: arm '{}' never sleeps (--wait spin or sqpoll) and would burn the others' cpu in their \
+             slices: leave --design away (whole runs), or give the arm --wait hybrid:50us",
+            arm.name,
+        )),
+        (Some(design), _) => Ok((design, None)),
+        (None, Some(arm)) => {
+            let note = format!(
+                "{} never sleeps and could not rest while another is measured: whole runs instead of slices",
+                arm.name
+            );
+            Ok((Design::Runs, Some(note)))
+        }
+        (None, None) if open => Ok((Design::Runs, None)),
+        (None, None) => Ok((Design::Slices, None)),
     }
 }
 
 fn settle_primary(
     typed: Option<Metric>,
     open: bool,
+    design: Design,
     arms: &[Arm],
 ) -> Result<(Metric, Option<String>), String> {
-    let hidden = |metric: Metric| matches!(metric, Metric::LatencyP99 | Metric::LatencyP99_9);
+    let tail = |metric: Metric| matches!(metric, Metric::LatencyP99 | Metric::LatencyP99_9);
+    let hidden = |metric: Metric| design == Design::Slices && tail(metric);
     let remote = arms.iter().find(|arm| !arm.spec.is_local());
     match (typed, remote) {
         (Some(metric), _) if open && hidden(metric) => Err(format!(
             "--primary: slices of an open loop give no verdict above p90, and {} lies above: name another",
             metric.name(),
         )),
+        (Some(Metric::Rate), _) if open => Err(
+            "--primary: in open loop -R sets the rate, and not the server: name another, such as latency_p99".to_owned(),
+        ),
         (Some(Metric::ServerCpuPerMessage), Some(arm)) => Err(format!(
             "--primary: the CPU of arm '{}' is unknown, so server_cpu_per_message can't decide: name another",
             arm.name,
         )),
         (Some(metric), _) => Ok((metric, None)),
-        (None, _) if open => Ok((Metric::LatencyP90, None)),
+        (None, _) if open && design == Design::Slices => Ok((Metric::LatencyP90, None)),
+        (None, _) if open => Ok((Metric::LatencyP99, None)),
         (None, Some(arm)) => {
             let note = format!("the CPU of {} is unknown, so latency_p50 decides", arm.name);
             Ok((Metric::LatencyP50, Some(note)))
@@ -239,6 +294,7 @@ Examples:
   echometer compare epoll uring                             takes about a minute
   echometer compare epoll uring --quick                     a first look
   echometer compare epoll uring -c 1000 -s 4KiB --blocks 12 another load, and surer
+  echometer compare epoll uring -R 50k                      latency under load, in whole runs
   echometer compare uring 'big=uring:--buffer-size 64KiB'   one flag against another
   echometer compare epoll 'mine=./my-server {port}'         your own server, in any language
 
@@ -345,17 +401,60 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_must_be_asked_for_in_slices() {
-        assert!(
-            typed("epoll uring -R 20k")
-                .expect_err("tails")
-                .contains("--design slices")
-        );
+    fn an_open_loop_is_compared_by_whole_runs_and_its_tail() {
+        let settings = typed("epoll uring -R 20k").expect("valid");
+        assert_eq!((settings.design, settings.blocks), (Design::Runs, 6));
+        assert_eq!(settings.primary, Metric::LatencyP99);
+        let two_each = (settings.load.duration + settings.load.warmup) * 4 * settings.blocks as u32;
+        assert!((50..65).contains(&two_each.as_secs()), "{two_each:?}");
         let settings = typed("epoll uring -R 20k --design slices").expect("valid");
-        assert_eq!(settings.primary, Metric::LatencyP90);
+        assert_eq!(
+            (settings.design, settings.primary),
+            (Design::Slices, Metric::LatencyP90)
+        );
         let error = typed("epoll uring -R 20k --design slices --primary latency_p99")
             .expect_err("above p90");
         assert!(error.contains("above p90"), "{error}");
+        let error = typed("epoll uring -R 20k --primary rate").expect_err("it is given");
+        assert!(error.contains("-R sets the rate"), "{error}");
+    }
+
+    #[test]
+    fn runs_are_long_enough_for_their_quantile_unless_told_otherwise() {
+        let length = |line: &str| {
+            typed(&format!("epoll uring {line}"))
+                .expect(line)
+                .load
+                .duration
+        };
+        assert_eq!(length("-R 20k"), Duration::from_secs(2));
+        // 11,000 messages have 110 above p99.
+        assert_eq!(length("-R 1k"), Duration::from_secs(11));
+        assert_eq!(length("-R 1k --quick"), Duration::from_secs(11));
+        assert_eq!(
+            length("-R 1k --primary latency_p50"),
+            Duration::from_secs(2)
+        );
+        assert_eq!(length("-R 1k -d 3s"), Duration::from_secs(3));
+        assert_eq!(length("-R 10"), RUN_MAX);
+        assert_eq!(length("--design runs"), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn who_never_sleeps_goes_to_runs_and_it_is_said() {
+        for arm in ["uring:--wait spin", "uring:--uring +sqpoll"] {
+            let settings = typed(&format!("epoll 'busy={arm}'")).expect("valid");
+            assert_eq!(settings.design, Design::Runs);
+            assert_eq!(settings.primary, Metric::ServerCpuPerMessage);
+            assert!(
+                settings
+                    .design_note
+                    .is_some_and(|note| note.contains("busy never sleeps")),
+                "{arm}"
+            );
+        }
+        let usual = typed("epoll uring --design runs").expect("valid");
+        assert_eq!((usual.design, usual.design_note), (Design::Runs, None));
     }
 
     #[test]
@@ -391,8 +490,17 @@ mod tests {
             ("epoll uring --machine ..", "--machine", "no dot"),
             ("epoll uring -c 0", "--connections", "1 or more"),
             ("epoll uring -d 3", "--duration", "unit is missing"),
-            ("epoll 'uring:--wait spin'", "never sleeps", "hybrid:50us"),
-            ("epoll uring --design runs", "--design", "slices"),
+            (
+                "epoll 'uring:--wait spin' --design slices",
+                "never sleeps",
+                "hybrid:50us",
+            ),
+            ("epoll uring --design blocks", "--design", "runs"),
+            (
+                "epoll uring --design runs --slice 9ms",
+                "--slice",
+                "with -d",
+            ),
         ];
         for (line, what, cure) in wrong {
             let error = typed(line).expect_err(line);

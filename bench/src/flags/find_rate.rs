@@ -97,7 +97,7 @@ impl FindRateFlags {
         if highest < lowest {
             return Err("--highest lies below --lowest".to_owned());
         }
-        flags.rate = Some(lowest);
+        flags.rate = Some(lowest.into());
         let load = flags
             .plan(&load_defaults())
             .map_err(|PlanError { flag, reason }| format!("{flag}: {reason}"))?;

@@ -129,7 +129,7 @@ impl SweepFlags {
         let open = flags.rate.is_some() || varies(Key::Rate);
         if varies(Key::Rate) {
             // For the defaults that an open loop brings; every level sets its own.
-            flags.rate = Some(1_000.0);
+            flags.rate = Some(1_000.0.into());
         }
         let load = flags
             .plan(&load_defaults(self.quick, open))

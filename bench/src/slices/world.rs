@@ -2,6 +2,8 @@
 
 use std::{cell::RefCell, rc::Rc};
 
+use echometer_loadgen::verdict::Status;
+
 use super::*;
 
 /// A server of the made-up world.
@@ -25,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) silent: bool,
     /// It answers with other bytes, in this stretch.
     pub(crate) corrupts_at: Option<usize>,
+    /// What the load generator says of each of its whole runs.
+    pub(crate) judged: Status,
 }
 
 /// What an echo costs the kernel of the made-up world, syscalls and all.
@@ -41,6 +45,7 @@ pub(crate) const GOOD: Server = Server {
     refuses_start: None,
     silent: false,
     corrupts_at: None,
+    judged: Status::Valid,
 };
 
 #[derive(Debug, Default)]
@@ -163,6 +168,27 @@ impl Client for World {
             client_cpu_ns: messages * 5_000,
             client_busiest: 0.5,
             client_run_delay: 0.0,
+        })
+    }
+
+    fn run(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<WholeRun, String> {
+        let stretch = self.drive(arm, ramp, length)?;
+        let status = self.servers[arm].judged;
+        let reasons = match status {
+            Status::Valid => Vec::new(),
+            status => vec![format!("made up to be {}", status.name())],
+        };
+        Ok(WholeRun {
+            stretch,
+            judged: Judged {
+                verdict: Verdict {
+                    status,
+                    reasons,
+                    warnings: Vec::new(),
+                },
+                offered_per_s: None,
+                censored_from_ns: None,
+            },
         })
     }
 

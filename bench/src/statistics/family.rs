@@ -1,13 +1,15 @@
 //! All questions of a comparison answered together: which are tested, how the families are corrected, which word
 //! each gets. One primary metric was named before the run; over everything else Holm's correction watches.
 
-use super::{ALPHA, Good, Interval, SignedRank, Verdict, holm, signed_rank, verdict};
+use super::{
+    ALPHA, Good, Interval, RunBlock, Verdict, aligned_rank, blocks_min, holm, signed_rank, verdict,
+};
 
 /// One metric of one arm against the baseline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// ln(arm / baseline), one a valid block; finite.
-    pub log_ratios: Vec<f64>,
+    /// What the valid blocks gave.
+    pub samples: Samples,
     /// Which way the ratio is good.
     pub good: Good,
     /// Whether this is the metric that was named before the run.
@@ -15,6 +17,54 @@ pub struct Question {
     /// False where the figures can be shown, but carry no verdict (the client bounds the rate): the verdict is
     /// `Invalid`, and the question takes no part in the correction of the others.
     pub decidable: bool,
+}
+
+/// What the blocks of a comparison gave for one question, on the scale of logarithms; finite.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Samples {
+    /// Slices: ln(arm / baseline), one a block.
+    Ratios(Vec<f64>),
+    /// Whole runs: ln of each run's figure, by block.
+    Runs(Vec<RunBlock>),
+}
+
+impl Samples {
+    /// How many blocks there are.
+    #[must_use]
+    pub fn blocks(&self) -> usize {
+        match self {
+            Self::Ratios(ratios) => ratios.len(),
+            Self::Runs(blocks) => blocks.len(),
+        }
+    }
+
+    fn test(&self) -> Option<Test> {
+        match self {
+            Self::Ratios(ratios) => signed_rank(ratios, ALPHA).map(|test| Test {
+                estimate: test.estimate,
+                p: test.p,
+                interval: test.interval,
+            }),
+            Self::Runs(blocks) => {
+                let test = aligned_rank(blocks, ALPHA)?;
+                // Fewer would do for the ranks, but blocks are few enough to be all of one odd minute.
+                let enough = blocks_min(ALPHA) <= blocks.len();
+                Some(Test {
+                    estimate: test.estimate,
+                    p: test.p.filter(|_| enough),
+                    interval: test.interval.filter(|_| enough),
+                })
+            }
+        }
+    }
+}
+
+/// What either test gives, on the scale of logarithms.
+#[derive(Debug, Clone, Copy)]
+struct Test {
+    estimate: f64,
+    p: Option<f64>,
+    interval: Option<Interval>,
 }
 
 /// The answer to a [`Question`], on the scale of the ratio. Whatever can't be had is `None`.
@@ -39,9 +89,9 @@ pub struct Answer {
 /// `margin` as for [`verdict`].
 #[must_use]
 pub fn answer_all(questions: &[Question], margin: f64) -> Vec<Answer> {
-    let tests: Vec<Option<SignedRank>> = questions
+    let tests: Vec<Option<Test>> = questions
         .iter()
-        .map(|question| signed_rank(&question.log_ratios, ALPHA))
+        .map(|question| question.samples.test())
         .collect();
     let mut p_holm = vec![None; questions.len()];
     for primary in [true, false] {
@@ -64,12 +114,7 @@ pub fn answer_all(questions: &[Question], margin: f64) -> Vec<Answer> {
         .collect()
 }
 
-fn answer(
-    question: &Question,
-    test: Option<SignedRank>,
-    p_holm: Option<f64>,
-    margin: f64,
-) -> Answer {
+fn answer(question: &Question, test: Option<Test>, p_holm: Option<f64>, margin: f64) -> Answer {
     let interval = test
         .and_then(|test| test.interval)
         .map(|interval| Interval {
@@ -94,7 +139,7 @@ fn answer(
         interval,
         p: test.and_then(|test| test.p),
         p_holm,
-        blocks_used: question.log_ratios.len(),
+        blocks_used: question.samples.blocks(),
         verdict: word,
     }
 }
@@ -112,7 +157,7 @@ mod tests {
 
     fn question(ratio: f64, primary: bool) -> Question {
         Question {
-            log_ratios: around(ratio),
+            samples: Samples::Ratios(around(ratio)),
             good: Good::Lower,
             primary,
             decidable: true,
@@ -169,11 +214,11 @@ mod tests {
     #[test]
     fn fewer_than_six_blocks_are_undecided_with_a_ratio_and_no_interval() {
         let few = Question {
-            log_ratios: around(0.5)[..5].to_vec(),
+            samples: Samples::Ratios(around(0.5)[..5].to_vec()),
             ..question(0.5, true)
         };
         let none = Question {
-            log_ratios: Vec::new(),
+            samples: Samples::Ratios(Vec::new()),
             ..question(0.5, true)
         };
         let answers = answer_all(&[few, none], 0.02);
@@ -187,5 +232,43 @@ mod tests {
             (answers[1].ratio, answers[1].verdict),
             (None, Verdict::Undecided)
         );
+    }
+
+    /// Blocks of two runs each: the arm's are `ratio` times the baseline's, give or take a little.
+    fn runs(ratio: f64, blocks: usize) -> Question {
+        let block = |index: usize| {
+            let level = 0.3 * index as f64;
+            let scatter = 0.001 * (index % 3) as f64;
+            RunBlock {
+                baseline: vec![level, level + 0.002],
+                arm: vec![level + ratio.ln() + scatter, level + ratio.ln() - 0.001],
+            }
+        };
+        Question {
+            samples: Samples::Runs((0..blocks).map(block).collect()),
+            ..question(ratio, true)
+        }
+    }
+
+    #[test]
+    fn whole_runs_are_answered_by_aligned_ranks() {
+        let answer = answer_all(&[runs(0.9, 6)], 0.02)[0];
+        assert_eq!((answer.verdict, answer.blocks_used), (Verdict::Better, 6));
+        let interval = answer.interval.expect("six blocks");
+        assert!(
+            interval.low < 0.9 && 0.9 < interval.high && interval.high < 0.91,
+            "{interval:?}"
+        );
+        assert!(answer.p.is_some_and(|p| p < 1e-3));
+    }
+
+    #[test]
+    fn fewer_than_six_blocks_of_runs_have_no_interval_either() {
+        let answer = answer_all(&[runs(0.5, 5)], 0.02)[0];
+        assert_eq!(
+            (answer.interval, answer.p, answer.verdict),
+            (None, None, Verdict::Undecided)
+        );
+        assert!(answer.ratio.is_some_and(|ratio| (ratio - 0.5).abs() < 0.01));
     }
 }

@@ -15,7 +15,7 @@ mod verdict;
 mod simulation;
 
 pub use aligned_rank::{AlignedRank, RunBlock, aligned_rank};
-pub use family::{Answer, Question, answer_all};
+pub use family::{Answer, Question, Samples, answer_all};
 pub use holm::{blocks_needed, holm};
 pub use median::median;
 pub use signed_rank::{Interval, SignedRank, blocks_min, signed_rank};

@@ -9,8 +9,8 @@ use crate::{
     levels::Key,
     metric::{METRICS, Metric},
     statistics::{
-        ALPHA, Answer, Good, Interval, Question, Verdict, answer_all, blocks_min, blocks_needed,
-        median, signed_rank,
+        ALPHA, Answer, Good, Interval, Question, Samples, Verdict, answer_all, blocks_min,
+        blocks_needed, median, signed_rank,
     },
     sweep::{block::CellBlock, grid::Grid},
 };
@@ -255,7 +255,7 @@ fn contrasts(
     let questions: Vec<Question> = asked
         .iter()
         .map(|(cell, other, metric, objection)| Question {
-            log_ratios: log_ratios(grid, blocks, *metric, *cell, *other),
+            samples: Samples::Ratios(log_ratios(grid, blocks, *metric, *cell, *other)),
             good: metric.good(),
             primary: *metric == terms.primary,
             decidable: objection.is_none(),
@@ -407,13 +407,13 @@ fn ranking(terms: Terms, grid: &Grid, blocks: &[SweepBlock], arm: usize) -> Opti
     let questions: Vec<Question> = pairs
         .iter()
         .map(|&(one, other)| Question {
-            log_ratios: log_ratios(
+            samples: Samples::Ratios(log_ratios(
                 grid,
                 blocks,
                 metric,
                 grid.cell(one, arm),
                 grid.cell(other, arm),
-            ),
+            )),
             good: metric.good(),
             primary: true,
             decidable: true,
@@ -571,6 +571,7 @@ mod tests {
             .expect("it grows");
         let raw = ArmBlock {
             slices: vec![slice],
+            runs: Vec::new(),
             latency,
             resting_cpu_ns: None,
             resting_span_ns: 0,

@@ -29,6 +29,8 @@ for_each_engine! {
     fn a_peer_that_never_reads_holds_nobody_up;
     fn a_connection_given_up_is_not_used_again;
     fn nobody_there_is_one_clear_line;
+    fn every_breach_is_counted_by_kind_while_connections_come_and_go;
+    fn a_listener_that_never_accepts_holds_nobody_up;
 }
 
 /// Echoes `messages` of 64 bytes, then gives the stream to `then`.
@@ -283,4 +285,118 @@ fn nobody_there_is_one_clear_line(engine: Engine) {
     });
     let session = fleet.open(&target_of(listening)).unwrap();
     assert!(0 < fleet.drive(session, &slice_of(1, 20)).unwrap().messages);
+}
+
+/// What a peer does to each connection after it has answered one message.
+#[derive(Clone, Copy, Debug)]
+enum Breach {
+    /// Half an answer, and then the end.
+    CloseEarly,
+    /// A reset while a message is owed.
+    Reset,
+    /// An answer and a byte.
+    TooMuch,
+    /// No answer at all.
+    Never,
+    /// An answer that is another.
+    WrongByte,
+}
+
+fn breach(breach: Breach, mut stream: TcpStream) {
+    let mut buffer = [0; 65];
+    match breach {
+        Breach::CloseEarly => {
+            let _ = stream.read_exact(&mut buffer[..64]);
+            let _ = stream.write_all(&buffer[..32]);
+        }
+        // Closing with the next message unread makes a reset.
+        Breach::Reset => while !matches!(stream.peek(&mut [0]), Ok(1) | Err(_)) {},
+        Breach::TooMuch => {
+            let _ = stream.read_exact(&mut buffer[..64]);
+            let _ = stream.write_all(&buffer);
+            let _ = stream.read(&mut [0; 64]);
+        }
+        Breach::Never => while !matches!(stream.read(&mut [0; 4096]), Ok(0) | Err(_)) {},
+        Breach::WrongByte => {
+            let _ = stream.read_exact(&mut buffer[..64]);
+            buffer[0] ^= 1;
+            let _ = stream.write_all(&buffer[..64]);
+            let _ = stream.read(&mut [0; 64]);
+        }
+    }
+}
+
+fn every_breach_is_counted_by_kind_while_connections_come_and_go(engine: Engine) {
+    use Breach::{CloseEarly, Never, Reset, TooMuch, WrongByte};
+    let cases = [
+        (CloseEarly, &[Failure::ClosedByPeer][..]),
+        // Which of them it is depends on whether we were writing.
+        (Reset, &[Failure::Reset, Failure::BrokenPipe]),
+        (TooMuch, &[Failure::Surplus]),
+        (WrongByte, &[Failure::Mismatch]),
+        (Never, &[]),
+    ];
+    for (kind, failures) in cases {
+        // The first connection only looks, and every third keeps its promise.
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let address = peer(move |stream| {
+            let honest = accepted.fetch_add(1, Ordering::Relaxed) % 3 != 2;
+            echo_then(stream, if honest { usize::MAX } else { 1 }, |stream| {
+                breach(kind, stream);
+            });
+        });
+        let plan = Plan {
+            connections: 3,
+            requests_per_connection: 4,
+            verify: true,
+            ..plan(engine)
+        };
+        let phase = Phase {
+            give_up_after: Duration::from_millis(300),
+            ..run_of(0, 250)
+        };
+        let begun = Instant::now();
+        let tally = drive(&plan, &target_of(address), &phase);
+        agree(&tally);
+        let counted: u64 = failures.iter().map(|kind| tally.errors.of(*kind)).sum();
+        assert_eq!(
+            counted,
+            tally.errors.total(),
+            "{kind:?}: {:?}",
+            tally.errors
+        );
+        assert_eq!(tally.mismatch.is_some(), failures == [Failure::Mismatch]);
+        if let Never = kind {
+            // In the end all three wait for an answer in vain.
+            assert_eq!((tally.outstanding, tally.errors.total()), (3, 0));
+        } else {
+            assert!(
+                1 < counted && 0 < tally.life_reopened,
+                "{kind:?}: {counted}"
+            );
+            assert_eq!(tally.outstanding, 0, "{kind:?}");
+        }
+        assert!(tally.window.censored() == tally.lost + tally.outstanding);
+        assert!(begun.elapsed() < Duration::from_secs(10), "{kind:?}");
+    }
+}
+
+fn a_listener_that_never_accepts_holds_nobody_up(engine: Engine) {
+    // Room for one, and the look at the start has taken it.
+    let listener = crate::support::listener_with_backlog(0);
+    let plan = Plan {
+        connections: 2,
+        requests_per_connection: 1,
+        ..plan(engine)
+    };
+    let phase = Phase {
+        give_up_after: Duration::from_millis(200),
+        ..run_of(0, 100)
+    };
+    let begun = Instant::now();
+    let tally = drive(&plan, &target_of(listener.local_addr().unwrap()), &phase);
+    agree(&tally);
+    assert_eq!((tally.sent, tally.life_opened), (0, 0));
+    assert_eq!(tally.errors.of(Failure::ConnectTimedOut), 2);
+    assert!(begun.elapsed() < Duration::from_secs(5));
 }

@@ -18,7 +18,9 @@ use echometer_loadgen::{
 
 use crate::{
     for_each_engine,
-    support::{Server, drive, output, peer, plan, run_of, slice_of, target_of},
+    support::{
+        Server, drive, listener_with_backlog, output, peer, plan, run_of, slice_of, target_of,
+    },
 };
 
 for_each_engine! {
@@ -335,7 +337,7 @@ fn a_storm_echoes_once_each(engine: Engine) {
 
 /// A listener with room for two, that is emptied only when a third has had to wait.
 fn a_full_backlog_shows_as_a_retransmission(engine: Engine) {
-    let socket = socket2_listener(1);
+    let socket = listener_with_backlog(1);
     let address: SocketAddr = socket.local_addr().unwrap();
     let serve = std::thread::spawn(move || {
         // The first connects are seen at once; the others were dropped by then, and come back after a second.
@@ -366,19 +368,6 @@ fn a_full_backlog_shows_as_a_retransmission(engine: Engine) {
     assert!(Duration::from_secs(1) <= storm.took);
 }
 
-fn socket2_listener(backlog: i32) -> TcpListener {
-    let socket = rustix::net::socket_with(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::STREAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    )
-    .unwrap();
-    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    rustix::net::listen(&socket, backlog).unwrap();
-    TcpListener::from(socket)
-}
-
 fn a_storm_on_nobody_is_counted(engine: Engine) {
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
@@ -392,7 +381,7 @@ fn a_storm_on_nobody_is_counted(engine: Engine) {
     assert_eq!(storm.failures.of(Failure::ConnectRefused), 50);
     assert!(storm.connect_ns.is_empty() && storm.took < Duration::from_secs(5));
     // Connects that nobody answers end with their time.
-    let full = socket2_listener(0);
+    let full = listener_with_backlog(0);
     let mut plan = storm_plan(engine, 8);
     plan.time_limit = Duration::from_millis(300);
     let begun = Instant::now();
@@ -440,10 +429,11 @@ fn the_program_shows_churn() {
     let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
     let end = &json["end"];
     let opened = end["connections_opened"].as_u64().unwrap();
-    assert_eq!(
-        end["life"]["sent"].as_u64(),
-        Some(opened),
-        "one message each"
+    let sent = end["life"]["sent"].as_u64().unwrap();
+    // One message each; those that were being made when the load ended had none to carry.
+    assert!(
+        (sent..=sent + 10).contains(&opened),
+        "{opened}, {sent} sent"
     );
     assert_eq!(end["client"]["sources"], "127.0.0.2-127.0.0.65");
     assert!(0 < end["connect_ns"]["count"].as_u64().unwrap());

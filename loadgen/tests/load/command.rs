@@ -1,6 +1,6 @@
 //! The program as its user meets it: exit codes, messages, files.
 
-use std::{fs, io::Read, time::Duration};
+use std::{fs, io::Read, path::Path, time::Duration};
 
 use echometer_loadgen::file::RunFile;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
@@ -257,6 +257,54 @@ fn a_server_that_dies_ends_the_run_with_files() {
 }
 
 #[test]
+fn a_killed_server_ends_a_run_that_reconnects_on_time_and_with_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    for flags in [&["--reconnect"][..], &["--requests-per-connection", "1"]] {
+        let server = Server::start("none");
+        let name = server.name();
+        let words = [
+            "-c",
+            "3",
+            "-d",
+            "700ms",
+            "-w",
+            "0s",
+            "--interval",
+            "50ms",
+            "--out",
+            out,
+        ];
+        let words: Vec<&str> = [name.as_str()]
+            .into_iter()
+            .chain(words)
+            .chain(flags.iter().copied())
+            .collect();
+        let _ = fs::remove_file(folder.path().join("run.hlog"));
+        let child = command(&words).spawn().unwrap();
+        wait_for_interval(folder.path());
+        let begun = std::time::Instant::now();
+        server.finish();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(3), "{flags:?}");
+        assert!(begun.elapsed() < Duration::from_secs(8), "{flags:?}");
+        let stdout = String::from_utf8(ended.stdout).unwrap();
+        assert!(
+            unwrapped(&stdout).contains("did the server die"),
+            "{stdout}"
+        );
+        let run = RunFile::read(&folder.path().join("run.json")).unwrap();
+        assert_eq!(run.verdict.status.name(), "errors");
+        assert!(
+            0 < run.end.errors["connect_refused"],
+            "{:?}",
+            run.end.errors
+        );
+        assert!(0 < run.end.answered && !run.cut_short);
+    }
+}
+
+#[test]
 fn a_signal_ends_the_run_early_and_keeps_it() {
     let server = Server::start("none");
     let folder = tempfile::tempdir().unwrap();
@@ -276,16 +324,7 @@ fn a_signal_ends_the_run_early_and_keeps_it() {
         out,
     ];
     let mut child = command(&words).spawn().unwrap();
-    // Once an interval stands in the log, there is something to keep.
-    let log = folder.path().join("run.hlog");
-    let begun = std::time::Instant::now();
-    while !fs::read_to_string(&log).is_ok_and(|text| text.contains("Tag=latency")) {
-        assert!(
-            begun.elapsed() < Duration::from_secs(30),
-            "no interval in the log"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_for_interval(folder.path());
     let pid = Pid::from_raw(child.id() as i32).unwrap();
     kill_process(pid, Signal::INT).unwrap();
     let mut stdout = String::new();
@@ -331,6 +370,58 @@ fn a_wrong_byte_is_exit_1_and_shown() {
         said.contains("not what was sent: connection") && said.contains("expected 0x"),
         "{stdout}"
     );
+}
+
+#[test]
+fn thresholds_are_judged_and_shown() {
+    let server = Server::start("none");
+    let name = server.name();
+    let run = |expressions: &[&str]| {
+        let flags = ["-c", "4", "-d", "300ms", "-w", "50ms", "--json"];
+        let expressions = expressions.iter().flat_map(|text| ["--fail-if", text]);
+        let words: Vec<&str> = [name.as_str()]
+            .into_iter()
+            .chain(flags)
+            .chain(expressions)
+            .collect();
+        let (code, stdout, stderr) = output(&words);
+        let run: RunFile = serde_json::from_str(&stdout).expect(&stderr);
+        (code, run)
+    };
+    // A run that is not valid says so first: 3 comes before 99.
+    let (code, held) = run(&["p50<10s", "rate>1", "errors==0"]);
+    assert!(matches!(code, Some(0 | 3)), "{code:?}");
+    assert!(held.thresholds.len() == 3 && held.thresholds.iter().all(|held| held.holds));
+    let (code, failed) = run(&["p50<10s", "p50<1ns"]);
+    assert!(matches!(code, Some(99 | 3)), "{code:?}");
+    assert_eq!(
+        (code == Some(99)),
+        (failed.verdict.status.name() == "valid")
+    );
+    let holds: Vec<bool> = failed.thresholds.iter().map(|held| held.holds).collect();
+    assert_eq!(holds, [true, false]);
+    assert_eq!(failed.thresholds[1].expression, "p50<1ns");
+    assert_eq!(
+        failed.thresholds[1].value,
+        failed.end.latency_ns.p50.map(|ns| ns as f64)
+    );
+
+    let (_, stdout, _) = output(&[&name, "-d", "200ms", "-w", "0s", "--fail-if", "max<1ns"]);
+    assert!(stdout.contains("fail-if   max<1ns: FAILED, "), "{stdout}");
+    let (code, _, stderr) = output(&[&name, "--fail-if", "p99<200"]);
+    assert_eq!(code, Some(2), "{stderr}");
+}
+
+/// Waits until an interval stands in the log: from then on there is something to keep.
+fn wait_for_interval(out: &Path) {
+    let begun = std::time::Instant::now();
+    while !fs::read_to_string(out.join("run.hlog")).is_ok_and(|text| text.contains("Tag=latency")) {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "no interval in the log"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The report without the line breaks that keep it within 80 columns.

@@ -4,6 +4,7 @@ mod accounting;
 mod breaking_peers;
 mod churn;
 mod command;
+mod loads;
 mod support;
 mod truths;
 

@@ -65,6 +65,20 @@ pub(crate) fn peer(behave: impl Fn(TcpStream) + Send + Sync + Clone + 'static) -
     address
 }
 
+/// A listener with room for `backlog` and one more, which nobody accepts unless the test does.
+pub(crate) fn listener_with_backlog(backlog: i32) -> TcpListener {
+    let socket = rustix::net::socket_with(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap();
+    rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    rustix::net::listen(&socket, backlog).unwrap();
+    TcpListener::from(socket)
+}
+
 pub(crate) fn target_of(address: SocketAddr) -> Target {
     Target::from(Address::Tcp(address))
 }

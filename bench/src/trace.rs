@@ -1,0 +1,193 @@
+//! `echometer trace`: one connection step by step, each step timed, with the call that does it and what it would have
+//! said on failure. Of our own engines both sides are shown, done by the very calls or operations that the engine uses;
+//! of a foreign server the client's.
+
+pub mod demos;
+mod hands;
+pub mod report;
+pub mod steps;
+mod walk;
+
+use std::{
+    env, fs,
+    io::{self, Write},
+    net::{SocketAddr, ToSocketAddrs},
+    process::{self, ExitCode},
+    thread,
+};
+
+use anyhow::Context;
+
+use echometer_host::cpus;
+
+use self::{
+    demos::Demo,
+    steps::{Broken, Recorder, SCHEMA, Trace},
+    walk::{Pair, walk_client},
+};
+use crate::{
+    arm::{Arm, Spec},
+    flags::{TraceSettings, TraceTarget},
+    server_process::Launcher,
+};
+
+/// What the listener of an ordinary trace asks for: the server's own default.
+const BACKLOG: u32 = 4096;
+
+/// The command: traces, and prints. The exit code is 1 where a step failed that should not have.
+///
+/// # Errors
+/// The server can't be started or found, the engine is not to be had; stdout can't be written to.
+pub fn main(settings: &TraceSettings) -> anyhow::Result<ExitCode> {
+    let trace = trace(settings)?;
+    let text = match settings.json {
+        true => trace.to_json(),
+        false => report::text(&trace, settings.explain),
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Who closes our output early (`| head`) has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            return Err(error).context("cannot write to stdout");
+        }
+        _ => {}
+    }
+    Ok(match trace.complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// Traces what `settings` name.
+///
+/// # Errors
+/// The server can't be started or found, or the engine is not to be had. A step that fails is no error, but the
+/// trace's end.
+pub fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
+    match &settings.target {
+        TraceTarget::Uring => {
+            let demo = settings.demo;
+            // A ring that ends interrupts the thread that used it some time later: so it has a thread of its own.
+            let traced = thread::spawn(move || {
+                let pair = Pair::ring().context(
+                    "io_uring is not to be had here (`echometer-server probe` says why): trace epoll instead",
+                )?;
+                Ok(both_sides("uring", pair, demo))
+            });
+            traced.join().expect("a trace does not panic")
+        }
+        TraceTarget::Epoll => {
+            let pair = Pair::calls().context("cannot make an epoll set")?;
+            Ok(both_sides("epoll", pair, settings.demo))
+        }
+        TraceTarget::Server(arm) => foreign(arm),
+    }
+}
+
+/// A server and a client of our own.
+fn both_sides(engine: &str, mut pair: Pair, demo: Option<Demo>) -> Trace {
+    let outcome = match demo {
+        Some(demo) => demo.play(&mut pair),
+        None => pair.walk(BACKLOG).map(|()| walked(&pair.recorder)),
+    };
+    let demo = demo.and_then(|demo| {
+        use clap::ValueEnum;
+        Some(demo.to_possible_value()?.get_name().to_owned())
+    });
+    finish(engine.to_owned(), None, demo, pair.recorder, outcome)
+}
+
+/// A server that is not ours, or one of ours with flags of its own: it is started where need be.
+fn foreign(arm: &Arm) -> anyhow::Result<Trace> {
+    let (server, address) = match &arm.spec {
+        // Not probed before: the first connection that it sees is the traced one.
+        Spec::Remote { host, port } => {
+            let found = (host.as_str(), *port)
+                .to_socket_addrs()
+                .with_context(|| format!("cannot find {host}"))?;
+            let address: Option<SocketAddr> = found.into_iter().next();
+            (
+                None,
+                address.with_context(|| format!("{host} has no address"))?,
+            )
+        }
+        Spec::Engine { .. } | Spec::Command { .. } => {
+            let cpus = cpus::allowed().context("cannot read this process's cpu mask")?;
+            let launcher = Launcher::beside_this_program(std::slice::from_ref(arm), &cpus)?;
+            let log = env::temp_dir().join(format!("echometer-trace-{}.stderr", process::id()));
+            let started = launcher.start(arm, &log);
+            // What it said is part of the error by now.
+            let _ = fs::remove_file(&log);
+            let server = started
+                .map_err(|error| anyhow::anyhow!("arm '{}' ({}) {error}", arm.name, arm.spec))?;
+            let address = server.address;
+            (Some(server), address)
+        }
+    };
+    let mut recorder = Recorder::new();
+    let outcome = walk_client(&mut recorder, address).map(|()| walked(&recorder));
+    drop(server);
+    Ok(finish(
+        arm.spec.to_string(),
+        Some(address.to_string()),
+        None,
+        recorder,
+        outcome,
+    ))
+}
+
+/// What an ordinary trace comes to.
+fn walked(recorder: &Recorder) -> String {
+    let of = |kind| recorder.steps.iter().find(|step| step.kind == kind);
+    let span = of(steps::Kind::Send).zip(of(steps::Kind::Return));
+    let round_trip = span.map_or(0, |(send, back)| back.at_ns + back.took_ns - send.at_ns);
+    format!(
+        "{} steps. From the first send to the echo's arrival: {}. (Alone and for the first time: the benchmark's figures \
+         are of warm connections.)",
+        recorder.steps.len(),
+        echometer_host::units::show_ns(round_trip),
+    )
+}
+
+fn finish(
+    target: String,
+    address: Option<String>,
+    demo: Option<String>,
+    recorder: Recorder,
+    outcome: Result<String, Broken>,
+) -> Trace {
+    let complete = outcome.is_ok();
+    let sentence = outcome.unwrap_or_else(|Broken| {
+        let last = recorder.steps.last();
+        last.map_or_else(
+            || "Nothing could be done.".to_owned(),
+            |step| {
+                format!(
+                    "It ended at '{}' of the {}: {}.",
+                    step.kind.label(),
+                    step.side.label(),
+                    step.saw
+                )
+            },
+        )
+    });
+    Trace {
+        schema: SCHEMA.to_owned(),
+        target,
+        address,
+        demo,
+        steps: recorder.steps,
+        sentence,
+        complete,
+    }
+}
+
+impl Trace {
+    /// As JSON, indented, with a line feed at the end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text =
+            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
+        text.push('\n');
+        text
+    }
+}

@@ -1,0 +1,85 @@
+//! What kinds of load there are beside the plain ones: mixed sizes, rates that change, connections that think.
+
+use std::time::Duration;
+
+use echometer_loadgen::{
+    Plan,
+    plan::{Arrivals, Engine, Load, Wait},
+};
+
+use crate::{
+    for_each_engine,
+    support::{Server, drive, plan, run_of},
+};
+
+for_each_engine! {
+    fn mixed_sizes_come_back_whole;
+    fn a_ramp_sends_what_is_due;
+    fn who_thinks_sends_less;
+}
+
+fn mixed_sizes_come_back_whole(engine: Engine) {
+    for (pipeline, messages_per_connection) in [(1, 0), (9, 0), (4, 3)] {
+        let server = Server::start("none");
+        let plan = Plan {
+            connections: 3,
+            message_size: 300_000,
+            size_mix: Some("1:50%,64:30%,5000:19%,300000:1%".parse().unwrap()),
+            pipeline,
+            requests_per_connection: messages_per_connection,
+            verify: true,
+            ..plan(engine)
+        };
+        let tally = drive(&plan, &server.target(), &run_of(0, 150));
+        assert_eq!((tally.errors.total(), tally.mismatch), (0, None));
+        assert_eq!((tally.sent, tally.outstanding), (tally.messages, 0));
+        assert_eq!(tally.life_sent_bytes, tally.life_received_bytes);
+        assert_eq!(server.finish().total.bytes_in, tally.life_sent_bytes);
+        // 3,970 bytes a message on average; a mix and not one size of it.
+        let mean = tally.life_sent_bytes as f64 / tally.sent as f64;
+        assert!(
+            500 < tally.sent && (1_000.0..8_000.0).contains(&mean),
+            "{mean}"
+        );
+    }
+}
+
+fn a_ramp_sends_what_is_due(engine: Engine) {
+    let server = Server::start("none");
+    let plan = Plan {
+        load: Load::Open {
+            rate_per_s: 1_000.0,
+            arrivals: Arrivals::Uniform,
+        },
+        ramp_to_per_s: Some(5_000.0),
+        pipeline: 1_024,
+        wait: Wait::Block,
+        ..plan(engine)
+    };
+    let tally = drive(&plan, &server.target(), &run_of(100, 500));
+    // 100 in the warm-up at 1,000/s, then 3,000/s on average.
+    let within = |count: u64, expected: u64| count.abs_diff(expected) <= 1;
+    assert!(within(tally.sent, 1_300), "{}", tally.sent);
+    assert!(within(tally.window.sent, 1_200), "{}", tally.window.sent);
+    assert!(tally.ramped && tally.window.answered == tally.window.sent);
+    let thirds = tally.thirds.unwrap().map(|third| third.answered);
+    assert!(thirds[0] * 2 < thirds[2], "{thirds:?}");
+}
+
+fn who_thinks_sends_less(engine: Engine) {
+    let server = Server::start("none");
+    let plan = Plan {
+        connections: 4,
+        pipeline: 2,
+        think: Duration::from_millis(20),
+        ..plan(engine)
+    };
+    let tally = drive(&plan, &server.target(), &run_of(0, 400));
+    assert_eq!((tally.errors.total(), tally.outstanding), (0, 0));
+    // Eight at once each 20 ms, the first at once: 160, or fewer where the machine was away.
+    assert!((24..=160).contains(&tally.sent), "{}", tally.sent);
+    assert!(
+        tally.latency.value_at_quantile(0.5) < 20_000_000,
+        "the pause is no part of the latency"
+    );
+}
