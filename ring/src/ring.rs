@@ -263,8 +263,8 @@ impl Ring {
     }
 
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
-    /// closes, then says [`Event::Close`]. From this call on the slot is not the caller's any more. A second call is
-    /// without effect.
+    /// closes, then says [`Event::Close`](crate::Event::Close). From this call on the slot is not the caller's any more. A
+    /// second call is without effect.
     pub fn close(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         if state.life != Life::Open {
