@@ -4,7 +4,7 @@
 use std::{
     env, fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 
@@ -29,6 +29,7 @@ use echometer::{
     selftest, storm, sweep, trace,
 };
 use echometer_host::signals::Stop;
+use echometer_loadgen::run::command_line;
 
 fn main() -> ExitCode {
     let mut command = Cli::parser();
@@ -207,18 +208,4 @@ fn show(finished: &Finished) -> io::Result<()> {
         "\nopen: {} (data: compare.json beside it)",
         finished.report.display()
     )
-}
-
-/// As a shell would take it, the program by its name alone.
-fn command_line() -> String {
-    let mut words: Vec<String> = env::args_os()
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
-    if let Some(program) = words.first_mut() {
-        let name = Path::new(program.as_str())
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        *program = name.unwrap_or_else(|| "echometer".to_owned());
-    }
-    shell_words::join(words)
 }

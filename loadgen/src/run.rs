@@ -222,8 +222,10 @@ fn thresholds(plan: &Plan, tally: &Tally, connects: &Connects) -> Vec<Held> {
         .collect()
 }
 
-/// As a shell would take it, the program by its name alone: where it lies is its user's business.
-fn command_line() -> String {
+/// This program's command line as a shell would take it, the program by its name alone: where it lies is its user's
+/// business.
+#[must_use]
+pub fn command_line() -> String {
     let mut words: Vec<String> = env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
