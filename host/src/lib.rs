@@ -17,6 +17,7 @@ pub mod limits;
 pub mod machine;
 pub mod pinning;
 pub mod process;
+pub mod receive_buffer;
 pub mod signals;
 pub mod sockets;
 pub mod topology;

@@ -11,6 +11,7 @@ use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_s
 
 use echometer_host::{
     address::Address,
+    receive_buffer::ReceiveBuffer,
     sockets::{ConnectOptions, connect_stream},
 };
 
@@ -38,7 +39,7 @@ pub struct PairsPlan {
 pub(super) struct Pairs {
     ends: Vec<[TcpStream; 2]>,
     message: Vec<u8>,
-    buffer: Vec<u8>,
+    buffer: ReceiveBuffer,
     /// Messages that did not go through in one send and one receive; reused, so that a round allocates nothing.
     late: Vec<Late>,
 }
@@ -85,7 +86,7 @@ impl Pairs {
             late: Vec::with_capacity(ends.len()),
             ends,
             message: vec![b'e'; size],
-            buffer: vec![0; size.min(BUFFER_MAX)],
+            buffer: ReceiveBuffer::new(size.min(BUFFER_MAX)),
         })
     }
 

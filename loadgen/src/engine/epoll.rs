@@ -18,6 +18,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, connect, recv, send, sockopt},
 };
 
+use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_ring::tcp_retransmits;
 
 use super::{Closing, Engine, Sending, Sink, Then};
@@ -36,7 +37,7 @@ pub(crate) struct Epoll {
     connections: Vec<Connection>,
     region: Arc<[u8]>,
     events: Vec<epoll::Event>,
-    buffer: Vec<u8>,
+    buffer: ReceiveBuffer,
     sent_bytes: u64,
 }
 
@@ -56,7 +57,7 @@ impl Epoll {
             connections: Vec::with_capacity(count as usize),
             region,
             events: Vec::with_capacity(EVENTS),
-            buffer: vec![0; RECEIVE_BYTES],
+            buffer: ReceiveBuffer::new(RECEIVE_BYTES),
             sent_bytes: 0,
         };
         engine

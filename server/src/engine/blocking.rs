@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use echometer_host::interrupts::Interrupts;
+use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 use rustix::io::{Errno, ioctl_fionbio};
@@ -293,7 +294,7 @@ fn echo(
         tick: idle_tick.unwrap_or(TICK),
         quiet: Duration::ZERO,
     };
-    let mut buffer = vec![0; shared.buffer_size];
+    let mut buffer = ReceiveBuffer::new(shared.buffer_size);
     while !shared.stop.requested() {
         counters.enters.add(1);
         match recv(socket, &mut buffer[..], RecvFlags::empty()) {

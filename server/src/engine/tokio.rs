@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use echometer_host::address::Address;
+use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -176,7 +177,7 @@ where
     let counters = &*shared.counters;
     let mut stop = shared.stop.subscribe();
     let mut stopped = pin!(stop.wait_for(|&stop| stop));
-    let mut buffer = vec![0; shared.buffer_size];
+    let mut buffer = ReceiveBuffer::new(shared.buffer_size);
     // The flag is for those who always have something to read: they never get as far as to wait for the stop.
     while !shared.stopping.get() {
         let n = tokio::select! {

@@ -4,6 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use echometer_host::clock::now_ns;
+use echometer_host::receive_buffer::ReceiveBuffer;
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -39,7 +40,7 @@ pub(super) struct Peer {
 
 /// What all turns of a worker use.
 pub(super) struct Shared<'a> {
-    pub(super) buffer: Box<[u8]>,
+    pub(super) buffer: ReceiveBuffer,
     pub(super) delay: Delay,
     /// Bytes that may be sent later, by connection.
     pub(super) delayed: DelayQueue<(Token, usize)>,
@@ -296,7 +297,7 @@ impl Pending {
 
 impl<'a> Shared<'a> {
     pub(super) fn new(delay: Delay, buffer_size: usize, worker: &'a Worker) -> Shared<'a> {
-        let buffer = vec![0; buffer_size].into_boxed_slice();
+        let buffer = ReceiveBuffer::new(buffer_size);
         Shared {
             buffer,
             delay,
