@@ -42,7 +42,8 @@ impl Buffer {
 }
 
 /// Cache lines are 64 bytes. Buffers stand one line more than their size apart: with a stride of a power of two, the
-/// first lines of all buffers would fall into the same few sets of the cache, and small messages touch only those.
+/// first lines of all buffers would fall into the same few sets of the cache, and small messages touch only those. Whole
+/// lines also keep them off the places that a processor copies slowly to: see `ReceiveBuffer` in `echometer-host`.
 const LINE: usize = 64;
 
 /// Bytes of buffers that are opened at a time, at the least, and how many buffers that may be.
@@ -69,6 +70,8 @@ pub(crate) struct Pool {
     /// Buffers that were never offered: the pool opens them when those in use run out, so that a quiet server keeps to
     /// a few that stay in cache.
     unopened: u16,
+    /// Some were opened since the last publishing.
+    opened: bool,
     /// Where in the ring each buffer was put last, and which stands at each position: a bundle goes on at the next
     /// position, whichever buffer that is.
     position_of: Vec<u16>,
@@ -94,6 +97,7 @@ impl Pool {
             published: 0,
             offered: 0,
             unopened: count,
+            opened: false,
             position_of: vec![0; usize::from(count)],
             at_position: vec![0; usize::from(count)],
         })
@@ -118,10 +122,10 @@ impl Pool {
     }
 
     /// Offers some buffers that were never used: those offered before have run out, or there are none yet. Few at a
-    /// time, so that those in use stay in cache. Without effect while some are still to be filled: of receives that fail
-    /// together, the first opens for all.
+    /// time, so that those in use stay in cache. Without effect until the next publishing: of receives that fail together,
+    /// the first opens for all.
     pub(crate) fn open(&mut self) {
-        if 0 < self.offered {
+        if std::mem::replace(&mut self.opened, true) {
             return;
         }
         let few = (OPENED_BYTES / self.size).clamp(OPENED_MIN, OPENED_MAX) as u16;
@@ -194,6 +198,7 @@ impl Pool {
     /// Lets the kernel see what was given back since the last time.
     #[inline]
     pub(crate) fn publish(&mut self) {
+        self.opened = false;
         if self.published == self.tail {
             return;
         }

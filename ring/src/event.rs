@@ -31,15 +31,22 @@ pub enum Event {
         /// Whether the receive is still armed.
         more: bool,
     },
-    /// A send ended: how many bytes of the payload went out. Of a `send`, fewer than all only when the connection failed
-    /// meanwhile, which the next send then says; of a `send_now`, as many as there was room for.
-    Send {
+    /// A send is over, and all of its payload went out: its buffers are back in the pool already.
+    Sent {
         /// The connection.
         slot: Slot,
-        /// Bytes sent.
+        /// Bytes sent, which is what the payload had.
+        bytes: usize,
+    },
+    /// A send is over, and not all of its payload went out. After a `send` the connection has failed, which the next send
+    /// says if this one doesn't; after a `send_now` the socket was full (fewer bytes than there were, or `EAGAIN`).
+    Unsent {
+        /// The connection.
+        slot: Slot,
+        /// Bytes sent, fewer than all.
         result: Result<usize, Errno>,
-        /// The payload, whole, as it was given.
-        payload: Payload,
+        /// What is left: send it, or give it back with `Ring::take_back`.
+        rest: Payload,
     },
     /// A connect ended.
     Connect {
@@ -68,7 +75,7 @@ pub enum Event {
     },
 }
 
-/// Bytes for a send. The ring keeps them until the kernel is done with them.
+/// Bytes for a send, less than 4 GiB. The ring keeps them until the kernel is done with them.
 #[derive(Debug)]
 pub enum Payload {
     /// Received bytes, sent on from where they are: nothing is copied in user space.
@@ -76,9 +83,9 @@ pub enum Payload {
     /// Bytes on the heap, from `start` on.
     Heap {
         /// The bytes.
-        bytes: Vec<u8>,
+        bytes: Box<[u8]>,
         /// How many at the front are not to be sent.
-        start: usize,
+        start: u32,
     },
     /// A piece of the configuration's `shared` bytes, which nobody writes to.
     Shared(Range<usize>),
@@ -92,7 +99,7 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Payload::Buffer(buffer) => buffer.len(),
-            Payload::Heap { bytes, start } => bytes.len().saturating_sub(*start),
+            Payload::Heap { bytes, start } => bytes.len().saturating_sub(*start as usize),
             Payload::Shared(range) => range.len(),
             Payload::Gather(gather) => gather.len(),
         }
@@ -108,11 +115,11 @@ impl Payload {
     ///
     /// # Panics
     /// When there are fewer.
-    pub fn advance(&mut self, count: usize) {
+    pub(crate) fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "advance past the payload's end");
         match self {
             Payload::Buffer(buffer) => buffer.advance(count),
-            Payload::Heap { start, .. } => *start += count,
+            Payload::Heap { start, .. } => *start += count as u32,
             Payload::Shared(range) => range.start += count,
             Payload::Gather(gather) => gather.advance(count),
         }

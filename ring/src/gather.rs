@@ -61,14 +61,6 @@ impl Gather {
         Some(piece)
     }
 
-    /// Takes the first piece out if all of it was sent.
-    pub fn pop_sent(&mut self) -> Option<Payload> {
-        if self.pieces.front()?.is_empty() {
-            return self.pop();
-        }
-        None
-    }
-
     /// Drops the first `count` bytes of the whole. Pieces that were sent stay, empty, until they are popped.
     pub(crate) fn advance(&mut self, count: usize) {
         let mut left = count;

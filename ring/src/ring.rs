@@ -17,7 +17,9 @@ use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
 use crate::buffers::Buffer;
+use crate::event::Payload;
 use crate::features::{Feature, Features};
+use crate::gather::Gather;
 use crate::pools::Pools;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
@@ -48,12 +50,16 @@ pub struct Ring {
     in_flight: u32,
     /// Accepts that are armed: while one is, the kernel may be choosing slots.
     accepts: u32,
-    /// Completions that were taken off the queue to make room, in order.
-    stash: VecDeque<cqueue::Entry>,
+    /// Completions that the last submits brought and that are still to be settled: those of sends, and all others.
+    said_of_sends: VecDeque<cqueue::Entry>,
+    said: VecDeque<cqueue::Entry>,
     /// Sends that say nothing when they succeed, each with its ticket, in order; the first `confirmable` were handed over.
     unconfirmed: VecDeque<(Slot, u32)>,
     confirmable: usize,
     ticket: u32,
+    /// Gathers that were sent, to be filled again.
+    #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
+    gathers: Vec<Box<Gather>>,
     /// What is left of a receive that filled several buffers.
     bundle: Bundle,
     recv_bytes_max: u32,
@@ -186,10 +192,12 @@ impl Ring {
             features,
             in_flight: 0,
             accepts: 0,
-            stash: VecDeque::new(),
+            said_of_sends: VecDeque::new(),
+            said: VecDeque::new(),
             unconfirmed: VecDeque::new(),
             confirmable: 0,
             ticket: 0,
+            gathers: Vec::new(),
             bundle: Bundle {
                 slot: Slot(Slot::MAX),
                 buffers: VecDeque::new(),
@@ -312,6 +320,30 @@ impl Ring {
     #[inline]
     pub fn release(&mut self, buffer: Buffer) {
         self.pools.release(buffer);
+    }
+
+    /// Gives back what is left of a payload that is not to be sent any more.
+    ///
+    /// # Panics
+    /// When a buffer in it is another ring's.
+    #[inline]
+    pub fn take_back(&mut self, payload: Payload) {
+        match payload {
+            Payload::Buffer(buffer) => self.pools.release(buffer),
+            Payload::Gather(mut gather) => {
+                while let Some(piece) = gather.pop() {
+                    self.take_back(piece);
+                }
+                self.gathers.push(gather);
+            }
+            Payload::Heap { .. } | Payload::Shared(_) => {}
+        }
+    }
+
+    /// An empty gather: one that was sent before, if there is one, which saves its allocations.
+    #[inline]
+    pub fn gather(&mut self) -> Box<Gather> {
+        self.gathers.pop().unwrap_or_default()
     }
 
     /// Small buffers that nobody holds: what a receive can always be armed with.

@@ -43,6 +43,9 @@ pub(crate) struct Token {
 }
 
 impl Token {
+    /// Below the operation: slot and generation.
+    pub(crate) const OP_SHIFT: u32 = 56;
+
     pub(crate) fn new(op: Op, slot: Slot, generation: u32) -> Token {
         Token {
             op,
@@ -53,14 +56,16 @@ impl Token {
 
     #[inline]
     pub(crate) fn pack(self) -> u64 {
-        (self.op as u64) << 56 | u64::from(self.slot.0) << 32 | u64::from(self.generation)
+        (self.op as u64) << Token::OP_SHIFT
+            | u64::from(self.slot.0) << 32
+            | u64::from(self.generation)
     }
 
     /// The token in `user_data`, or `None` where no operation of ours wrote it.
     #[inline]
     pub(crate) fn unpack(user_data: u64) -> Option<Token> {
         Some(Token {
-            op: Op::from_byte((user_data >> 56) as u8)?,
+            op: Op::from_byte((user_data >> Token::OP_SHIFT) as u8)?,
             slot: Slot((user_data >> 32) as u32 & Slot::MAX),
             generation: user_data as u32,
         })

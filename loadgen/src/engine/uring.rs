@@ -261,26 +261,20 @@ impl Engine for Uring {
                     result: Err(errno),
                     ..
                 } => self.fail(slot, Failure::from_errno(errno), sink),
-                Event::Send {
-                    slot,
-                    result: Ok(sent),
-                    mut payload,
-                } => {
-                    self.sent_bytes += sent as u64;
-                    payload.advance(sent);
-                    if payload.is_empty() {
-                        sink.sent(self.connection_of(slot));
-                    } else {
-                        self.ring.send(slot, payload);
-                    }
+                Event::Sent { slot, bytes } => {
+                    self.sent_bytes += bytes as u64;
+                    sink.sent(self.connection_of(slot));
                 }
                 // The socket is full. The rest waits in the kernel, which keeps its order.
-                Event::Send {
+                Event::Unsent {
                     slot,
-                    result: Err(Errno::AGAIN),
-                    payload,
-                } => self.ring.send(slot, payload),
-                Event::Send {
+                    result: result @ (Ok(_) | Err(Errno::AGAIN)),
+                    rest,
+                } => {
+                    self.sent_bytes += result.unwrap_or(0) as u64;
+                    self.ring.send(slot, rest);
+                }
+                Event::Unsent {
                     slot,
                     result: Err(errno),
                     ..

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::Ring;
 use crate::buffers::Buffer;
-use crate::event::{Event, Payload};
+use crate::event::Event;
 use crate::features::Feature;
 use crate::pools::Group;
 use crate::slots::{Life, Slot};
@@ -39,6 +39,7 @@ impl Ring {
             || !self.completions.is_empty()
             || self.submissions.taskrun()
             || self.submissions.cq_overflow()
+            || !self.said.is_empty()
             || 0 < self.confirmable;
         if due {
             return self.enter(0, None);
@@ -55,11 +56,15 @@ impl Ring {
     pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         // Events that are here already are reason enough not to wait.
         self.completions.sync();
-        let want = usize::from(self.completions.is_empty() && self.stash.is_empty());
-        self.enter(want, limit)
+        let nothing =
+            self.completions.is_empty() && self.said.is_empty() && self.said_of_sends.is_empty();
+        self.enter(usize::from(nothing), limit)
     }
 
     /// The next event of those that the last submit brought. They are to be drained before the next wait.
+    ///
+    /// Ends of sends come first: whoever gets bytes of a connection then knows that the send before them is over, though
+    /// its peer may have answered within the same submit.
     #[inline]
     pub fn next_event(&mut self) -> Option<Event> {
         if let Some(buffer) = self.bundle.buffers.pop_front() {
@@ -69,90 +74,64 @@ impl Ring {
                 more: self.bundle.more || !self.bundle.buffers.is_empty(),
             });
         }
-        loop {
-            let Some(entry) = self.next_completion() else {
-                if self.confirmable == 0 {
-                    return None;
-                }
-                match self.confirm() {
-                    Some(event) => return Some(event),
-                    None => continue,
-                }
-            };
-            self.counts.cqes += 1;
+        while let Some(entry) = self.said_of_sends.pop_front() {
             if let Some(event) = self.settle(&entry) {
                 return Some(event);
             }
         }
-    }
-
-    #[inline]
-    fn next_completion(&mut self) -> Option<cqueue::Entry> {
-        match self.stash.pop_front() {
-            Some(entry) => Some(entry),
-            None => self.completions.next(),
-        }
-    }
-
-    /// The silent sends that were handed over and have not failed have succeeded: failures and short sends write a
-    /// completion before the submit returns, and all completions were read by now.
-    fn confirm(&mut self) -> Option<Event> {
-        if self.submissions.cq_overflow() {
-            // Some may be in the overflow list: they come first.
-            if self.enter(0, None).is_err() {
-                self.confirmable = 0;
-                return None;
-            }
-            if !self.completions.is_empty() {
-                return None;
-            }
-        }
         while 0 < self.confirmable {
-            self.confirmable -= 1;
-            let Some((slot, ticket)) = self.unconfirmed.pop_front() else {
-                self.confirmable = 0;
-                break;
-            };
-            let state = self.slots.state(slot);
-            // It said something after all, and was settled then.
-            if state.ticket != ticket {
-                continue;
+            if let Some(event) = self.confirm() {
+                return Some(event);
             }
-            state.ticket = 0;
-            state.in_flight -= 1;
-            self.in_flight -= 1;
-            let payload = state
-                .sending
-                .take()
-                .expect("an unconfirmed send has its payload");
-            if state.life == Life::Closing {
-                let quiet = state.in_flight == 0;
-                self.take_back(payload);
-                if quiet {
-                    self.push_close(slot);
-                }
-                continue;
+        }
+        while let Some(entry) = self.said.pop_front() {
+            if let Some(event) = self.settle(&entry) {
+                return Some(event);
             }
-            return Some(Event::Send {
-                slot,
-                result: Ok(payload.len()),
-                payload,
-            });
         }
         None
     }
 
-    /// Puts the buffers of a payload that nobody waits for back into the pool.
-    fn take_back(&mut self, payload: Payload) {
-        match payload {
-            Payload::Buffer(buffer) => self.pools.release(buffer),
-            Payload::Gather(mut gather) => {
-                while let Some(piece) = gather.pop() {
-                    self.take_back(piece);
-                }
-            }
-            Payload::Heap { .. } | Payload::Shared(_) => {}
+    /// Whether the next event is of bytes of this connection too: they can be sent together.
+    #[inline]
+    pub fn another_piece_follows(&mut self, slot: Slot) -> bool {
+        if !self.bundle.buffers.is_empty() {
+            return true;
         }
+        let generation = self.slots.state(slot).generation;
+        let next = Token::new(Op::Recv, slot, generation).pack();
+        self.said
+            .front()
+            .is_some_and(|entry| entry.user_data() == next && 0 < entry.result())
+    }
+
+    /// One silent send that was handed over and has not failed has succeeded: failures and short sends write a completion
+    /// before the submit returns, and all those were settled by now.
+    #[inline]
+    fn confirm(&mut self) -> Option<Event> {
+        self.confirmable -= 1;
+        let (slot, ticket) = self.unconfirmed.pop_front()?;
+        let state = self.slots.state(slot);
+        // It said something after all, and was settled then.
+        if state.ticket != ticket {
+            return None;
+        }
+        state.ticket = 0;
+        state.in_flight -= 1;
+        self.in_flight -= 1;
+        let payload = state.sending.take();
+        let payload = payload.expect("an unconfirmed send has its payload");
+        let bytes = payload.len();
+        let closing = state.life == Life::Closing;
+        let quiet = state.in_flight == 0;
+        self.take_back(payload);
+        if closing {
+            if quiet {
+                self.push_close(slot);
+            }
+            return None;
+        }
+        Some(Event::Sent { slot, bytes })
     }
 
     /// Takes the buffers of a receive out of the kernel's hands: the first is returned, and where the bytes fill more
@@ -199,10 +178,18 @@ impl Ring {
             self.addresses.clear();
             self.confirmable = self.unconfirmed.len();
         }
+        self.take_completions();
         if self.submissions.cq_overflow() {
             self.counts.cq_overflows += 1;
+            // What overflowed may be the failure of a silent send, which has to be known before the others of its kind
+            // are taken to have succeeded: there is room now, so that it can be fetched.
+            self.counts.enters += 1;
+            let _ = self.submitter.submit_and_wait(0);
+            self.take_completions();
+            if self.submissions.cq_overflow() {
+                self.confirmable = 0;
+            }
         }
-        self.completions.sync();
         match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
             Ok(_) => Ok(()),
             // The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of
@@ -211,6 +198,21 @@ impl Ring {
             Err(Ok(errno)) => Err(errno.into()),
             Err(Err(error)) => Err(error),
         }
+    }
+
+    /// Takes all completions off the queue, so that the kernel has room for more, and those of sends apart from the others.
+    #[inline]
+    fn take_completions(&mut self) {
+        self.completions.sync();
+        for entry in self.completions.by_ref() {
+            self.counts.cqes += 1;
+            if entry.user_data() >> Token::OP_SHIFT == Op::Send as u64 {
+                self.said_of_sends.push_back(entry);
+            } else {
+                self.said.push_back(entry);
+            }
+        }
+        self.completions.sync();
     }
 
     /// Turns a completion into an event, or swallows it: a stranger's, a cancel's, a closing connection's.
@@ -286,14 +288,19 @@ impl Ring {
             }
             Op::Send => {
                 state.ticket = 0;
-                let payload = state
-                    .sending
-                    .take()
-                    .expect("a send's payload is kept until its completion");
-                Some(Event::Send {
+                let payload = state.sending.take();
+                let mut payload = payload.expect("a send's payload is kept until its completion");
+                let result = outcome(result).map(|sent| sent as usize);
+                if result == Ok(payload.len()) {
+                    self.take_back(payload);
+                    let bytes = result.unwrap_or(0);
+                    return Some(Event::Sent { slot, bytes });
+                }
+                payload.advance(result.unwrap_or(0));
+                Some(Event::Unsent {
                     slot,
-                    result: outcome(result).map(|sent| sent as usize),
-                    payload,
+                    result,
+                    rest: payload,
                 })
             }
             Op::Accept => Some(Event::Accept {

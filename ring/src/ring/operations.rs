@@ -186,7 +186,10 @@ impl Ring {
     fn piece(&self, payload: &Payload) -> (*const u8, usize) {
         match payload {
             Payload::Buffer(buffer) => (self.pools.home(buffer).address(buffer), buffer.len()),
-            Payload::Heap { bytes, start } => (bytes[*start..].as_ptr(), bytes.len() - start),
+            Payload::Heap { bytes, start } => {
+                let left = &bytes[*start as usize..];
+                (left.as_ptr(), left.len())
+            }
             Payload::Shared(range) => (self.shared[range.clone()].as_ptr(), range.len()),
             Payload::Gather(_) => unreachable!("a gather holds no gather: `push` sees to it"),
         }
@@ -338,14 +341,9 @@ impl Ring {
         }
     }
 
-    /// The submission queue is full: submit early. Where the kernel wants completions taken off first, they wait in the
-    /// stash.
+    /// The submission queue is full: submit early.
     #[cold]
     fn make_room(&mut self) {
-        for entry in self.completions.by_ref() {
-            self.stash.push_back(entry);
-        }
-        self.completions.sync();
         // An error here is seen again, and reported, by the submit at the end of the turn.
         let _ = self.enter(0, None);
     }

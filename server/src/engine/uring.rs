@@ -5,11 +5,13 @@
 //! operation comes next, and who may hold how many of the pool's buffers.
 
 mod sizing;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use self::waiting::Waiting;
 use echometer_host::clock;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, SetupError, Slot};
@@ -71,12 +73,8 @@ struct Server<'a> {
     ring: Ring,
     /// By slot. The listener's and the stop request's places are never open.
     peers: Vec<Peer>,
-    /// Pieces that one connection got in a row in this turn, to be sent as one.
+    /// Pieces that one connection gets in a row, to be sent as one when the last is here.
     run: Vec<Buffer>,
-    run_slot: Option<Slot>,
-    /// Gathers that were sent, to be filled again.
-    #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
-    gathers: Vec<Box<Gather>>,
     /// Something waits for a send whose success is known only when the submit returns: the next submit may not sleep.
     hurry: bool,
     /// Connections whose receive found no buffer, the longest waiting first.
@@ -101,11 +99,12 @@ struct Server<'a> {
     worker: &'a Worker,
 }
 
-/// One connection, as this engine keeps it.
+/// One connection, as this engine keeps it: one cache line.
+#[repr(align(64))]
 struct Peer {
     connection: Connection,
     /// Owed bytes behind the send in flight, the oldest first.
-    waiting: VecDeque<Payload>,
+    waiting: Waiting,
     /// Counts the connections that had this slot: what waits for one of them must not reach the next.
     life: u32,
     /// Where the ring keeps it, while it is open.
@@ -116,6 +115,8 @@ struct Peer {
     /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
     stalled_on: [u16; 2],
 }
+
+const _: () = assert!(size_of::<Peer>() == 64);
 
 /// A connection that something waits for.
 #[derive(Clone, Copy)]
@@ -167,8 +168,6 @@ impl<'a> Server<'a> {
             ring,
             peers: Vec::new(),
             run: Vec::new(),
-            run_slot: None,
-            gathers: Vec::new(),
             hurry: false,
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
@@ -235,11 +234,8 @@ impl<'a> Server<'a> {
     fn handle(&mut self, event: Event) -> Result<(), ServeError> {
         match event {
             Event::Recv { slot, result, more } => self.handle_recv(slot, result, more),
-            Event::Send {
-                slot,
-                result,
-                payload,
-            } => self.handle_send(slot, result, payload),
+            Event::Sent { slot, bytes } => self.handle_sent(slot, bytes),
+            Event::Unsent { slot, result, rest } => self.handle_unsent(slot, result, rest),
             Event::Accept { result, more, .. } => self.handle_accept(result, more)?,
             Event::Shutdown { slot, result } => {
                 if let Err(errno) = result {
@@ -391,95 +387,86 @@ impl<'a> Server<'a> {
         self.settle(slot);
     }
 
-    /// Sends a received piece on: with those that came just before it on the same connection, if they did.
+    /// Sends a received piece on: as one with those that come right behind it on the same connection, if any do.
     #[inline]
     fn echo(&mut self, slot: Slot, buffer: Buffer) {
         if !self.config.delay.is_none() {
             self.delay(slot, buffer);
             return;
         }
-        if self.run_slot != Some(slot) {
-            self.end_run();
-            self.run_slot = Some(slot);
+        let follows = self.ring.another_piece_follows(slot);
+        if !follows && self.run.is_empty() && !self.ring.is_sending(slot) {
+            self.send_now(slot, Payload::Buffer(buffer));
+            return;
         }
         self.run.push(buffer);
-    }
-
-    /// The pieces in a row are complete: another connection's turn comes, or the end of this one.
-    #[inline]
-    fn end_run(&mut self) {
-        let Some(slot) = self.run_slot.take() else {
-            return;
-        };
-        if self.ring.is_sending(slot) {
-            // A Vec that is taken and put back: the loop's body needs the rest of `self`.
-            let mut run = std::mem::take(&mut self.run);
-            for buffer in run.drain(..) {
-                let piece = self.keep(buffer);
-                self.peers[slot.index()].waiting.push_back(piece);
-            }
-            self.run = run;
-            self.hurry = true;
-            return;
-        }
-        if self.run.len() == 1 {
-            let buffer = self.run.pop().expect("there is one");
-            self.send_now(slot, Payload::Buffer(buffer));
-        } else {
-            self.send_run(slot);
+        if !follows {
+            self.end_run(slot);
         }
     }
 
-    fn send_run(&mut self, slot: Slot) {
+    /// The pieces in a row are complete.
+    fn end_run(&mut self, slot: Slot) {
         let mut run = std::mem::take(&mut self.run);
         let mut pieces = run.drain(..);
-        let payload = if self.ring.features().has(Feature::Gather) {
-            let mut gather = self.gathers.pop().unwrap_or_default();
-            for buffer in pieces.by_ref().take(Gather::PIECES_MAX) {
-                gather.push(Payload::Buffer(buffer));
-            }
-            Payload::Gather(gather)
-        } else {
-            Payload::Buffer(pieces.next().expect("a run has pieces"))
-        };
+        if !self.ring.is_sending(slot) {
+            let payload = if self.ring.features().has(Feature::Gather) {
+                let mut gather = self.ring.gather();
+                for buffer in pieces.by_ref().take(Gather::PIECES_MAX) {
+                    gather.push(Payload::Buffer(buffer));
+                }
+                Payload::Gather(gather)
+            } else {
+                Payload::Buffer(pieces.next().expect("a run has pieces"))
+            };
+            self.send_now(slot, payload);
+        }
         for buffer in pieces {
             let piece = self.keep(buffer);
-            self.peers[slot.index()].waiting.push_back(piece);
+            self.peers[slot.index()].waiting.push(piece);
             self.hurry = true;
         }
         self.run = run;
-        self.send_now(slot, payload);
     }
 
     #[inline]
-    fn handle_send(&mut self, slot: Slot, result: Result<usize, Errno>, mut payload: Payload) {
-        if let Some(idle) = &mut self.idle {
-            idle.active(slot.index());
-        }
-        let peer = &mut self.peers[slot.index()];
-        if peer.stalled_on != [0; 2] {
-            self.end_stall(slot);
-        }
-        let peer = &mut self.peers[slot.index()];
+    fn handle_sent(&mut self, slot: Slot, bytes: usize) {
+        self.sent(slot, bytes);
+        self.send_next(slot);
+        self.settle(slot);
+    }
+
+    /// The socket was full, or the connection has failed.
+    fn handle_unsent(&mut self, slot: Slot, result: Result<usize, Errno>, rest: Payload) {
         match result {
-            Ok(sent) => {
-                peer.connection.sent(sent);
-                self.worker.counters.bytes_out.add(sent as u64);
-                payload.advance(sent);
-                if payload.is_empty() {
-                    self.give_back(payload);
-                    self.send_next(slot);
-                } else {
-                    self.stall(slot, payload);
-                }
+            Ok(bytes) => {
+                self.sent(slot, bytes);
+                self.stall(slot, rest);
             }
-            Err(Errno::AGAIN) => self.stall(slot, payload),
+            Err(Errno::AGAIN) => {
+                self.sent(slot, 0);
+                self.stall(slot, rest);
+            }
             Err(errno) => {
+                self.end_stall(slot);
+                let peer = &mut self.peers[slot.index()];
                 peer.connection.failed(CloseReason::from_errno(errno));
-                self.give_back(payload);
+                self.ring.take_back(rest);
             }
         }
         self.settle(slot);
+    }
+
+    #[inline]
+    fn sent(&mut self, slot: Slot, bytes: usize) {
+        if let Some(idle) = &mut self.idle {
+            idle.active(slot.index());
+        }
+        if self.peers[slot.index()].stalled_on != [0; 2] {
+            self.end_stall(slot);
+        }
+        self.peers[slot.index()].connection.sent(bytes);
+        self.worker.counters.bytes_out.add(bytes as u64);
     }
 
     #[inline]
@@ -501,7 +488,7 @@ impl<'a> Server<'a> {
     fn send_waiting(&mut self, slot: Slot) {
         let waiting = &mut self.peers[slot.index()].waiting;
         let payload = if waiting.len() == 1 || !self.ring.features().has(Feature::Gather) {
-            let Some(payload) = waiting.pop_front() else {
+            let Some(payload) = waiting.pop() else {
                 return;
             };
             if let Payload::Buffer(buffer) = &payload {
@@ -509,9 +496,9 @@ impl<'a> Server<'a> {
             }
             payload
         } else {
-            let mut gather = self.gathers.pop().unwrap_or_default();
+            let mut gather = self.ring.gather();
             while gather.pieces() < Gather::PIECES_MAX
-                && let Some(piece) = waiting.pop_front()
+                && let Some(piece) = waiting.pop()
             {
                 if let Payload::Buffer(buffer) = &piece {
                     self.held[usize::from(self.ring.is_large(buffer))] -= 1;
@@ -520,10 +507,7 @@ impl<'a> Server<'a> {
             }
             Payload::Gather(gather)
         };
-        if waiting.is_empty() {
-            // An idle connection costs what its `Peer` costs, however much it once owed.
-            *waiting = VecDeque::new();
-        } else {
+        if !waiting.is_empty() {
             self.hurry = true;
         }
         self.send_now(slot, payload);
@@ -536,7 +520,7 @@ impl<'a> Server<'a> {
         let payload = match payload {
             Payload::Buffer(buffer) => self.keep(buffer),
             Payload::Gather(mut gather) => {
-                let mut kept = self.gathers.pop().unwrap_or_default();
+                let mut kept = self.ring.gather();
                 while let Some(piece) = gather.pop() {
                     match piece {
                         Payload::Buffer(buffer) if buffer.is_empty() => self.ring.release(buffer),
@@ -545,7 +529,7 @@ impl<'a> Server<'a> {
                         piece => kept.push(piece),
                     }
                 }
-                self.gathers.push(gather);
+                self.ring.take_back(Payload::Gather(gather));
                 Payload::Gather(kept)
             }
             other => other,
@@ -572,26 +556,9 @@ impl<'a> Server<'a> {
             *held += 1;
             return Payload::Buffer(buffer);
         }
-        let bytes = self.ring.bytes(&buffer).to_vec();
+        let bytes = self.ring.bytes(&buffer).into();
         self.ring.release(buffer);
         Payload::Heap { bytes, start: 0 }
-    }
-
-    /// The kernel is done with it, and so are we.
-    #[inline]
-    fn give_back(&mut self, payload: Payload) {
-        match payload {
-            Payload::Buffer(buffer) => self.ring.release(buffer),
-            Payload::Gather(mut gather) => {
-                while let Some(piece) = gather.pop() {
-                    if let Payload::Buffer(buffer) = piece {
-                        self.ring.release(buffer);
-                    }
-                }
-                self.gathers.push(gather);
-            }
-            Payload::Heap { .. } | Payload::Shared(_) => {}
-        }
     }
 
     // ---- a known slowness
@@ -621,7 +588,7 @@ impl<'a> Server<'a> {
                 continue;
             }
             let peer = &mut self.peers[turn.slot.index()];
-            peer.waiting.push_back(payload);
+            peer.waiting.push(payload);
             if !self.ring.is_sending(turn.slot) {
                 self.send_next(turn.slot);
             }
@@ -667,17 +634,15 @@ impl<'a> Server<'a> {
             idle.closed(slot.index());
         }
         self.end_stall(slot);
+        // Not empty only where the ring gave the pieces up that were to follow.
+        for buffer in self.run.drain(..) {
+            self.ring.release(buffer);
+        }
         let peer = &mut self.peers[slot.index()];
         peer.slot = None;
         peer.parked = false;
-        if self.run_slot == Some(slot) {
-            self.run_slot = None;
-            for buffer in self.run.drain(..) {
-                self.ring.release(buffer);
-            }
-        }
-        let peer = &mut self.peers[slot.index()];
-        for payload in std::mem::take(&mut peer.waiting) {
+        let mut waiting = std::mem::take(&mut peer.waiting);
+        while let Some(payload) = waiting.pop() {
             self.drop_kept(payload);
         }
         self.ring.close(slot);
@@ -693,7 +658,6 @@ impl<'a> Server<'a> {
     // ---- turns
 
     fn end_turn(&mut self) {
-        self.end_run();
         if !self.delayed.is_empty() {
             self.release_delayed();
         }
@@ -856,7 +820,7 @@ impl Peer {
     fn vacant() -> Peer {
         Peer {
             connection: Connection::new(1),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             life: 0,
             slot: None,
             parked: false,
