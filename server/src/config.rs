@@ -10,7 +10,7 @@ use crate::wait::Wait;
 
 /// The least bytes a connection may owe before it is no longer received from. Two of the largest sensible pieces:
 /// one on its way out, one on its way in.
-pub const OWED_MAX_DEFAULT: u32 = 256 * 1024;
+pub const OWED_MAX_DEFAULT: u32 = 512 * 1024;
 
 /// A server's settings. `Default` is what the binary does without flags, on one unpinned worker.
 #[derive(Debug, Clone)]

@@ -14,8 +14,8 @@ const BUFFERS: u32 = 512;
 
 /// Large buffers a worker, and their size, for connections that send more at a time than a small one holds: another
 /// 2 MiB. Whoever sizes the buffers gets those and no others.
-const LARGE_BUFFERS: u16 = 32;
-const LARGE_BUFFER_SIZE: u32 = 64 * 1024;
+const LARGE_BUFFERS: u16 = 8;
+const LARGE_BUFFER_SIZE: u32 = 256 * 1024;
 
 /// Connections a worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
 const CONNECTIONS: u32 = 65_536;
