@@ -33,13 +33,32 @@ impl Ring {
         self.push_accept(listener, false);
     }
 
-    fn push_accept(&mut self, listener: Slot, multishot: bool) {
-        let direct = self.features.has(Feature::Direct);
+    /// Accepts one connection if one waits, else says `EAGAIN`: it is over when the submit returns. `EINVAL` where the
+    /// kernel can't (before 6.10).
+    ///
+    /// # Panics
+    /// When one is armed already.
+    pub fn accept_now(&mut self, listener: Slot) {
+        /// `IORING_ACCEPT_DONTWAIT`
+        const DONTWAIT: u16 = 1 << 1;
         self.arm(listener, Op::Accept);
         self.accepts += 1;
+        let entry = self.accept_entry(listener, false);
+        self.push(with_ioprio(entry, DONTWAIT), Op::Accept, listener);
+    }
+
+    fn push_accept(&mut self, listener: Slot, multishot: bool) {
+        self.arm(listener, Op::Accept);
+        self.accepts += 1;
+        let entry = self.accept_entry(listener, multishot);
+        self.push(entry, Op::Accept, listener);
+    }
+
+    fn accept_entry(&mut self, listener: Slot, multishot: bool) -> squeue::Entry {
+        let direct = self.features.has(Feature::Direct);
         // A direct descriptor has no close-on-exec flag: it is in no process' table.
         let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-        let entry = match (self.target(listener), multishot) {
+        match (self.target(listener), multishot) {
             (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
                 .allocate_file_index(true)
                 .flags(flags)
@@ -56,8 +75,7 @@ impl Ring {
                     .flags(flags)
                     .build()
             }
-        };
-        self.push(entry, Op::Accept, listener);
+        }
     }
 
     /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one.
@@ -364,6 +382,21 @@ fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
             .add(OPTLEN)
             .cast::<u32>()
             .write(bytes);
+    }
+    entry
+}
+
+/// Sets what an accept and a receive take as flags of their own, in the field that files take a priority in.
+fn with_ioprio(mut entry: squeue::Entry, flags: u16) -> squeue::Entry {
+    /// Where `struct io_uring_sqe` of the kernel's ABI has its `ioprio`.
+    const IOPRIO: usize = 2;
+    // SAFETY: as in `limited`, for 2 bytes at 2.
+    unsafe {
+        (&raw mut entry)
+            .cast::<u8>()
+            .add(IOPRIO)
+            .cast::<u16>()
+            .write(flags);
     }
     entry
 }

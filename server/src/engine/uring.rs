@@ -91,6 +91,8 @@ struct Server<'a> {
     /// Vacant places below which connections are accepted one by one.
     accept_room: usize,
     accepting: Accepting,
+    /// The listen queue is being emptied by accepts that don't wait, for a stop.
+    emptying: bool,
     listener: Option<(Slot, OwnedFd)>,
     drain_deadline: Option<Instant>,
     patience: Patience,
@@ -177,6 +179,7 @@ impl<'a> Server<'a> {
             connections_max,
             accept_room,
             accepting: Accepting::Yes,
+            emptying: false,
             listener: Some((listening, listener)),
             drain_deadline: None,
             patience: Patience::new(config.wait),
@@ -252,8 +255,10 @@ impl<'a> Server<'a> {
     // ---- connections come
 
     fn handle_accept(&mut self, result: Result<Slot, Errno>, more: bool) -> Result<(), ServeError> {
+        let emptied = self.emptying && !matches!(result, Ok(_) | Err(Errno::CONNABORTED));
         match result {
             Ok(slot) => self.welcome(slot),
+            Err(Errno::AGAIN | Errno::INVAL) if emptied => {}
             // Our own cancel: at a limit, or at the stop.
             Err(Errno::CANCELED) => {}
             Err(errno) => {
@@ -272,6 +277,7 @@ impl<'a> Server<'a> {
         match self.accepting {
             Accepting::Yes => self.arm_accept(),
             Accepting::Resting(_) => {}
+            Accepting::Ended if emptied => self.close_listener(),
             Accepting::Ended => self.end_accepting(),
         }
         Ok(())
@@ -773,6 +779,19 @@ impl<'a> Server<'a> {
     /// The accept's last event is here: takes what the queue still holds, then closes the listener. Closed with a queue,
     /// it would reset those clients.
     fn end_accepting(&mut self) {
+        let Some((slot, _)) = self.listener else {
+            return;
+        };
+        if self.ring.features().has(Feature::Restrictions) {
+            // No file can be put into this ring any more, but it can still accept.
+            if self.connections < self.connections_max {
+                self.emptying = true;
+                self.ring.accept_now(slot);
+            } else {
+                self.close_listener();
+            }
+            return;
+        }
         let Some((slot, listener)) = self.listener.take() else {
             return;
         };
@@ -792,6 +811,12 @@ impl<'a> Server<'a> {
             }
         }
         self.ring.close(slot);
+    }
+
+    fn close_listener(&mut self) {
+        if let Some((slot, _)) = self.listener.take() {
+            self.ring.close(slot);
+        }
     }
 
     fn for_each_open(&mut self, tell: impl Fn(&mut Connection)) {

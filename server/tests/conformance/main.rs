@@ -25,6 +25,7 @@ const EXCEPTIONS: &[Exception] = &[
             "an_exponential_delay_keeps_the_order",
             "a_freeze_stops_all_echoing",
             "busy_burns_cpu",
+            "who_queues_while_the_server_is_busy_is_not_reset",
             "spinning_burns_and_a_hybrid_comes_to_rest",
         ],
         why: "baselines keep to what their runtimes do: --delay and --wait are refused",
@@ -111,6 +112,7 @@ macro_rules! suite {
             a_stop_under_load_accounts_for_every_byte
             a_stop_without_connections_is_immediate
             who_waits_in_the_queue_is_not_reset
+            who_queues_while_the_server_is_busy_is_not_reset
             a_peer_that_never_closes_is_cut_off_at_the_drain_time
             a_second_signal_ends_at_once
             signals_that_come_together_are_one

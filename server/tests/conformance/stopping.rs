@@ -78,28 +78,55 @@ pub(crate) fn a_stop_without_connections_is_immediate(engine: &str) {
 }
 
 pub(crate) fn who_waits_in_the_queue_is_not_reset(engine: &str) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("stats.json");
-    let server = Process::start(
-        engine,
-        &["--threads", "1", "--stats", path.to_str().expect("text")],
-    );
+    let (server, folder) = one_worker(engine, &[]);
     let mut first = connect_to(server.address);
     echo(&mut first, b"this one is being served");
     // The process stands still, so that connections and their bytes pile up, and wakes to find the stop there too.
     server.signal(Signal::STOP);
-    let streams: Vec<TcpStream> = (0..30).map(|_| connect_to(server.address)).collect();
+    let mut streams = queued(&server, 30);
+    server.signal(Signal::TERM);
+    server.signal(Signal::CONT);
+    streams.push(first);
+    all_are_served(server, &folder, &streams, 24);
+}
+
+/// Where connections are accepted one by one, the queue is not empty when the last accept ends.
+pub(crate) fn who_queues_while_the_server_is_busy_is_not_reset(engine: &str) {
+    let (server, folder) = one_worker(engine, &["--accept", "shared", "--delay", "busy:200ms"]);
+    let first = connect_to(server.address);
+    (&first).write_all(b"this one keeps it busy").expect("sent");
+    let mut streams = queued(&server, 10);
+    server.signal(Signal::TERM);
+    streams.push(first);
+    all_are_served(server, &folder, &streams, 0);
+}
+
+fn one_worker(engine: &str, flags: &[&str]) -> (Process, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let own = ["--threads", "1", "--stats", path.to_str().expect("text")];
+    (Process::start(engine, &[&own, flags].concat()), folder)
+}
+
+/// Connections that nobody has accepted yet, each with its bytes behind it.
+fn queued(server: &Process, count: usize) -> Vec<TcpStream> {
+    let streams: Vec<TcpStream> = (0..count).map(|_| connect_to(server.address)).collect();
     for mut stream in &streams {
         stream.write_all(b"nobody has accepted me").expect("sent");
     }
-    server.signal(Signal::TERM);
-    server.signal(Signal::CONT);
-    let mut received = 24;
-    for stream in streams.iter().chain([&first]) {
+    streams
+}
+
+/// Each is read to its end without a reset, and together they get what the server took in: `received` of it before.
+fn all_are_served(
+    server: Process,
+    folder: &tempfile::TempDir,
+    streams: &[TcpStream],
+    mut received: u64,
+) {
+    for mut stream in streams {
         let mut back = Vec::new();
-        let n = (&*stream)
-            .read_to_end(&mut back)
-            .expect("EOF, and no reset");
+        let n = stream.read_to_end(&mut back).expect("EOF, and no reset");
         received += n as u64;
         stream
             .shutdown(Shutdown::Write)
@@ -108,8 +135,8 @@ pub(crate) fn who_waits_in_the_queue_is_not_reset(engine: &str) {
     }
     let (status, stderr) = server.wait();
     assert!(status.success(), "{stderr}");
-    let stats = read_stats(&path);
-    assert_eq!(stats.total.accepted, 31);
+    let stats = read_stats(&folder.path().join("stats.json"));
+    assert_eq!(stats.total.accepted, streams.len() as u64);
     assert_eq!(stats.total.bytes_in, received);
 }
 
