@@ -71,7 +71,12 @@ fn histograms(saved: &Saved) -> Vec<(String, Histogram<u64>)> {
                     .collect::<Vec<_>>()
             })
             .collect(),
-        Kind::Run(_, None) | Kind::Sweep(_) | Kind::FindRate(_) | Kind::Doctor(_) => Vec::new(),
+        Kind::Run(_, None)
+        | Kind::Sweep(_)
+        | Kind::FindRate(_)
+        | Kind::Floor(_)
+        | Kind::Selftest(_)
+        | Kind::Doctor(_) => Vec::new(),
     }
 }
 

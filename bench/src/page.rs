@@ -6,10 +6,12 @@ mod compare;
 pub mod csv;
 mod doctor;
 mod find_rate;
+mod floor;
 pub mod html;
 mod log;
 pub mod markdown;
 mod run;
+mod selftest;
 mod storm;
 pub mod svg;
 mod sweep;
@@ -96,6 +98,8 @@ impl Page {
             Kind::Sweep(sweep) => sweep::page(&as_value(sweep)),
             Kind::FindRate(search) => find_rate::page(search),
             Kind::Storm(storm, logs) => storm::page(&as_value(storm), logs),
+            Kind::Floor(floor) => floor::page(floor),
+            Kind::Selftest(selftest) => selftest::page(selftest),
             Kind::Doctor(examination) => doctor::page(examination),
             Kind::Log(log) => log::page(log, &saved.file),
         };

@@ -20,7 +20,9 @@ use crate::{
     doctor::{self, Examination},
     file::{self as compare_file, Comparison},
     find_rate::file::{self as find_rate_file, FindRateFile},
+    floor::command::{self as floor_file, FloorFile},
     results::BLOCKS,
+    selftest::file::{self as selftest_file, Selftest},
     storm::file::{self as storm_file, StormFile},
     sweep::file::{self as sweep_file, SweepFile},
 };
@@ -28,12 +30,14 @@ use error::{FileError, Reason};
 use hlog::Log;
 
 /// The files that make a folder a result, in the order in which they are looked for.
-pub const RESULT_FILES: [&str; 6] = [
+pub const RESULT_FILES: [&str; 8] = [
     "run.json",
     compare_file::FILE_NAME,
     "sweep.json",
     "find-rate.json",
     "storm.json",
+    floor_file::FILE_NAME,
+    selftest_file::FILE_NAME,
     doctor::FILE_NAME,
 ];
 
@@ -65,6 +69,10 @@ pub enum Kind {
     FindRate(Box<FindRateFile>),
     /// Connection storms, with the histograms of each level.
     Storm(Box<StormFile>, BTreeMap<String, Log>),
+    /// What an echo costs the kernel at least.
+    Floor(Box<FloorFile>),
+    /// Truths, and what was shown of them.
+    Selftest(Box<Selftest>),
     /// The doctor's findings.
     Doctor(Box<Examination>),
     /// A histogram log without a run file.
@@ -119,6 +127,8 @@ enum Bare {
     Sweep(Box<SweepFile>),
     FindRate(Box<FindRateFile>),
     Storm(Box<StormFile>),
+    Floor(Box<FloorFile>),
+    Selftest(Box<Selftest>),
     Doctor(Box<Examination>),
 }
 
@@ -149,6 +159,8 @@ impl Bare {
                 let logs = logs_by_level(folder)?;
                 Kind::Storm(storm, logs)
             }
+            Self::Floor(floor) => Kind::Floor(floor),
+            Self::Selftest(selftest) => Kind::Selftest(selftest),
             Self::Doctor(examination) => Kind::Doctor(examination),
         })
     }
@@ -185,6 +197,12 @@ fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
     }
     if known(storm_file::SCHEMA) {
         return Ok(Bare::Storm(typed(value, file)?));
+    }
+    if known(floor_file::SCHEMA) {
+        return Ok(Bare::Floor(typed(value, file)?));
+    }
+    if known(selftest_file::SCHEMA) {
+        return Ok(Bare::Selftest(typed(value, file)?));
     }
     if known(find_rate_file::SCHEMA) {
         return Ok(Bare::FindRate(typed(value, file)?));

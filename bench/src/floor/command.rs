@@ -12,15 +12,18 @@ use serde::{Deserialize, Serialize};
 use echometer_host::{
     clock,
     counters::IrqTimeAccounting,
+    cpus::CpuList,
+    fitness::Finding,
     machine::Facts,
     signals::Stop,
     units::{show_count, show_ns, show_size},
 };
 
 use crate::{
+    doctor,
     flags::FloorSettings,
     floor::{Floor, FloorSlice, pairs::PairsPlan},
-    placement,
+    placement::{self, Placement},
     report::{interval_title, paragraph, plain_table, render_right},
     results::ResultFolder,
     statistics::{ALPHA, blocks_min, median, signed_rank},
@@ -52,6 +55,9 @@ pub struct FloorFile {
     pub command: String,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine is fit to measure on; empty in files from before it was asked.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
     /// The cpu that the thread was pinned to.
     pub cpu: u32,
     /// Bytes in a message.
@@ -160,6 +166,7 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
         caveats: caveats(&machine),
         sentence: sentence(&rows, settings.message_size, &machine, cut_short),
         command: command_line.to_owned(),
+        doctor: doctor::findings([], &alone_on(cpu), &machine),
         machine,
         cpu,
         message_size: settings.message_size,
@@ -192,6 +199,14 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
     }
     let whole = file.rows.iter().all(|row| row.ci_low.is_some());
     Ok(ExitCode::from(if whole { 0 } else { 3 }))
+}
+
+/// Where the thread is: it is both sides.
+fn alone_on(cpu: u32) -> Placement {
+    Placement {
+        server: [cpu].into_iter().collect(),
+        client: CpuList::default(),
+    }
 }
 
 impl FloorRow {
@@ -335,6 +350,7 @@ mod tests {
             sentence: sentence(&rows, 64, &machine, false),
             command: String::new(),
             machine,
+            doctor: Vec::new(),
             cpu: 0,
             message_size: 64,
             duration_ns: 200_000_000,
@@ -383,6 +399,13 @@ mod tests {
         let read: FloorFile = serde_json::from_str(&serde_json::to_string(&file).expect("plain"))
             .expect("it is read back");
         assert_eq!(read.rows, file.rows);
+    }
+
+    #[test]
+    fn the_report_reads_like_this() {
+        let saved = include_str!("../../tests/saved/floor.json");
+        let file: FloorFile = serde_json::from_str(saved).expect("it was saved by us");
+        crate::golden::check("floor.txt", &text(&file));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{cpus::CpuList, machine::Facts};
+use echometer_host::{cpus::CpuList, fitness, machine::Facts};
 use echometer_loadgen::plan::Engine;
 
 use super::truths::Truth;
@@ -31,6 +31,9 @@ pub struct Selftest {
     pub quick: bool,
     /// Where it was measured.
     pub machine: Facts,
+    /// Whether that machine is fit to measure on; empty in files from before it was asked.
+    #[serde(default)]
+    pub doctor: Vec<fitness::Finding>,
     /// Where the calibration servers ran.
     pub server_cpus: CpuList,
     /// Where the client ran, one thread a cpu.

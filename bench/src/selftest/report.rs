@@ -275,6 +275,7 @@ mod tests {
             sentence: String::new(),
             quick: false,
             machine: Facts::read(),
+            doctor: Vec::new(),
             server_cpus: "0".parse().expect("a list"),
             client_cpus: "1".parse().expect("a list"),
             command: String::new(),

@@ -42,6 +42,8 @@ pub(crate) fn all(folder: &Path) -> Vec<Fixture> {
         fixture("sweep", made_up(folder, "sweep.json"), 5, 7, true),
         fixture("find-rate", made_up(folder, "find-rate.json"), 1, 0, true),
         fixture("storm", storm(folder), 3, 0, false),
+        fixture("floor", made_up(folder, "floor.json"), 1, 0, false),
+        fixture("selftest", made_up(folder, "selftest.json"), 1, 4, true),
         fixture("log", log(folder), 2, 0, false),
     ]
 }
