@@ -145,6 +145,11 @@ impl<E: Engine> Session<E> {
             plan.pipeline,
             origin,
         );
+        // What comes due while this machine or the server stands still for a second.
+        if let Some(rate_per_s) = plan.rate_max_per_s() {
+            let share = f64::from(connections) / f64::from(plan.connections);
+            flow.reserve((rate_per_s * share).ceil() as u64);
+        }
         if let Some(lives) = &lives {
             for connection in 0..connections as usize {
                 if !lives.is_open(connection) {

@@ -352,6 +352,12 @@ impl Plan {
             Load::Open { rate_per_s, .. } => Some(rate_per_s),
         }
     }
+
+    /// The highest rate that a ramp reaches, or the rate: messages a second over all workers; `None` in closed loop.
+    pub fn rate_max_per_s(&self) -> Option<f64> {
+        let rate_per_s = self.rate_per_s()?;
+        Some(self.ramp_to_per_s.unwrap_or(rate_per_s).max(rate_per_s))
+    }
 }
 
 /// Durations in files are integers in ns.
