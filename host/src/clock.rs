@@ -42,6 +42,25 @@ pub fn wall_unix_ns() -> u64 {
     nanoseconds(clock_gettime(ClockId::Realtime))
 }
 
+/// How far `CLOCK_REALTIME` is ahead of `CLOCK_MONOTONIC`, in nanoseconds; 0 for a wall clock that is behind it.
+///
+/// Good to half of what three clock reads take, some 100 ns. It changes only when the wall clock is set: corrections of
+/// its rate go to both.
+#[must_use]
+pub fn wall_ahead_ns() -> u64 {
+    // Of a few, the one that took the least: the others were interrupted.
+    let tries = (0..5).map(|_| {
+        let before = now_ns();
+        let wall = wall_unix_ns();
+        let after = now_ns();
+        (
+            after - before,
+            wall.saturating_sub(before + (after - before) / 2),
+        )
+    });
+    tries.min().map_or(0, |(_, ahead)| ahead)
+}
+
 /// A day of the Gregorian calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {

@@ -15,10 +15,11 @@ use crate::{
     engine::{Closing, Engine, Sending, Sink, Then},
     failure::{Failure, Failures},
     flow::{Counts, End, Flow, Message, Origin},
+    kernel_time::KernelTime,
     lives::{Lives, Unfinished},
     meter::{Meter, Usage},
     payload::{Difference, Payload},
-    plan::{Close, Load, Plan, Wait},
+    plan::{Close, Load, Plan, Timestamps, Wait},
     recorder::{Cuts, Membership, Recorder, Segment, Window},
     schedule::{Ramp, Schedule, Share},
 };
@@ -47,6 +48,8 @@ pub(crate) struct Session<E> {
     /// Where connections are made while load is driven.
     lives: Option<Lives>,
     dialing: Dialing,
+    /// The kernel tells when it received something.
+    stamped: bool,
     /// Connections of one batch of dials.
     batch: Vec<u32>,
     /// Closed loop: when a connection that thinks sends its next message. Ascending, because all think equally long.
@@ -170,6 +173,7 @@ impl<E: Engine> Session<E> {
             received_bytes: 0,
             lives,
             dialing,
+            stamped: plan.timestamps == Timestamps::Kernel,
             batch: Vec::with_capacity(DIAL_BATCH),
             thinking: VecDeque::new(),
         }
@@ -204,6 +208,7 @@ impl<E: Engine> Session<E> {
             None => clock::now_ns(),
         };
         let elapsed_ns = || clock::now_ns().saturating_sub(start_ns);
+        let mut kernel_time = self.stamped.then(|| KernelTime::new(start_ns));
         if !open {
             for connection in 0..job.share.connections {
                 if self.flow.is_alive(connection as usize) {
@@ -338,6 +343,9 @@ impl<E: Engine> Session<E> {
             now_ns = elapsed_ns();
             self.flow.begin_turn();
             recorder.begin_turn(now_ns, self.flow.unanswered(), &mut *hand_over);
+            if let Some(kernel_time) = &mut kernel_time {
+                kernel_time.keep(now_ns);
+            }
             let mut turn = Turn {
                 flow: &mut self.flow,
                 recorder: &mut recorder,
@@ -348,6 +356,7 @@ impl<E: Engine> Session<E> {
                 failures: &mut failures,
                 mismatch: &mut mismatch,
                 now_ns,
+                kernel_time,
                 again: !open && now_ns < stop_ns,
                 replies: 0,
                 lives: &mut self.lives,
@@ -529,6 +538,8 @@ struct Turn<'a> {
     failures: &'a mut Failures,
     mismatch: &'a mut Option<Difference>,
     now_ns: u64,
+    /// Where the kernel tells when it received something.
+    kernel_time: Option<KernelTime>,
     /// Closed loop, and the load goes on: an answer makes the next message.
     again: bool,
     replies: u64,
@@ -556,7 +567,12 @@ impl Turn<'_> {
 
 impl Sink for Turn<'_> {
     #[inline]
-    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<Then, Failure> {
+    fn received(
+        &mut self,
+        connection: usize,
+        bytes: &[u8],
+        stamp_ns: Option<u64>,
+    ) -> Result<Then, Failure> {
         *self.received_bytes += bytes.len() as u64;
         if let Some(offset) = self.verified_bytes.get_mut(connection) {
             // What is not owed is a surplus, whatever it says.
@@ -572,12 +588,16 @@ impl Sink for Turn<'_> {
             *offset += bytes.len() as u64;
         }
         let (recorder, now_ns) = (&mut *self.recorder, self.now_ns);
+        let lag_ns = match (stamp_ns, &self.kernel_time) {
+            (Some(stamp_ns), Some(time)) => Some(time.lag_ns(stamp_ns, now_ns)),
+            _ => None,
+        };
         let mut answers = 0;
         let received = self
             .flow
             .received(connection, bytes.len(), now_ns, |message| {
                 answers += 1;
-                recorder.answered(message, now_ns);
+                recorder.answered(message, now_ns, lag_ns);
             });
         self.replies += answers;
         received.map_err(|_surplus| Failure::Surplus)?;

@@ -55,8 +55,14 @@ pub(crate) trait Engine {
 
 /// Who hears of what happened to the connections.
 pub(crate) trait Sink {
-    /// Bytes came in. A failure says that the connection is to be closed.
-    fn received(&mut self, connection: usize, bytes: &[u8]) -> Result<Then, Failure>;
+    /// Bytes came in; where the kernel was asked, with the time at which it received the last of them (`CLOCK_REALTIME`,
+    /// ns). A failure says that the connection is to be closed.
+    fn received(
+        &mut self,
+        connection: usize,
+        bytes: &[u8],
+        stamp_ns: Option<u64>,
+    ) -> Result<Then, Failure>;
 
     /// The send in flight has gone whole.
     fn sent(&mut self, connection: usize);

@@ -1,7 +1,7 @@
 //! Thresholds: `--fail-if 'p99<200us'`. An expression says what is to hold; where it doesn't, the program ends with 99.
 //!
 //! `[OF.]FIGURE OP VALUE`. OF is `latency` (where nothing stands before the figure), `service`, `queue`, `send_lag`,
-//! `connect` or `first_echo`; of these the figures are `min`, `mean`, `max` and quantiles: `p50`, `p99.9`. Besides there
+//! `recv_lag`, `connect` or `first_echo`; of these the figures are `min`, `mean`, `max` and quantiles: `p50`, `p99.9`. Besides there
 //! are `rate` (replies a second), `errors` (connections that failed or could not be made) and `lost` (messages without
 //! an answer). OP is one of `<`, `<=`, `>`, `>=`, `==`. Times carry a unit.
 
@@ -52,6 +52,8 @@ pub struct Figures<'a> {
     pub queue: Option<Censored<'a>>,
     /// The client's own lateness; `None` in closed loop.
     pub send_lag: Option<Censored<'a>>,
+    /// Replies that waited for the client; `None` without the kernel's times.
+    pub recv_lag: Option<Censored<'a>>,
     /// Connects.
     pub connect: Censored<'a>,
     /// Connects with the first answer.
@@ -116,15 +118,17 @@ enum Of {
     Service,
     Queue,
     SendLag,
+    RecvLag,
     Connect,
     FirstEcho,
 }
 
-const OFS: [(&str, Of); 6] = [
+const OFS: [(&str, Of); 7] = [
     ("latency", Of::Latency),
     ("service", Of::Service),
     ("queue", Of::Queue),
     ("send_lag", Of::SendLag),
+    ("recv_lag", Of::RecvLag),
     ("connect", Of::Connect),
     ("first_echo", Of::FirstEcho),
 ];
@@ -170,6 +174,7 @@ impl Figure {
             Of::Service => Some(figures.service),
             Of::Queue => figures.queue,
             Of::SendLag => figures.send_lag,
+            Of::RecvLag => figures.recv_lag,
             Of::Connect => Some(figures.connect),
             Of::FirstEcho => Some(figures.first_echo),
         };
@@ -255,7 +260,7 @@ fn time_figure(text: &str) -> Result<Figure, String> {
                 .ok_or_else(|| {
                     format!(
                         "'{text}' is no figure: there are p50, p99.9 and other quantiles, min, mean, max, with latency., \
-                         service., queue., send_lag., connect. or first_echo. before them, and rate, errors, lost"
+                         service., queue., send_lag., recv_lag., connect. or first_echo. before them, and rate, errors, lost"
                     )
                 })?;
             Statistic::Quantile(percent / 100.0)
@@ -298,6 +303,7 @@ mod tests {
             service: (&latency, None),
             queue: None,
             send_lag: None,
+            recv_lag: None,
             connect: (&latency, None),
             first_echo: (&empty, None),
             rate_per_s: 1_000.0,

@@ -113,6 +113,10 @@ pub struct End {
     pub queue_ns: Summary,
     /// The client's own lateness; empty in closed loop.
     pub send_lag_ns: Summary,
+    /// How long replies had waited for the client when it harvested them, by the kernel's receive times; empty without
+    /// those, and in files of older versions.
+    #[serde(default)]
+    pub recv_lag_ns: Summary,
     /// From before connect(2) until the connection was seen to be there. Where connections are made while load is driven
     /// those of the window, else the opening ones.
     pub connect_ns: Summary,

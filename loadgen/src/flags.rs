@@ -11,7 +11,7 @@ use echometer_host::{cpus::CpuList, units};
 
 use crate::{
     fail_if::Threshold,
-    plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Wait},
+    plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Timestamps, Wait},
     sizes::SizeFlag,
     source::Sources,
 };
@@ -42,6 +42,16 @@ pub struct Cli {
     /// Worker threads, free to move [default: 1]
     #[arg(long, value_name = "N", value_parser = positive_count, help_heading = "Client")]
     pub threads: Option<u32>,
+
+    /// Who tells when a reply came. With the kernel's times too, `recv lag` shows how long replies waited for the client
+    #[arg(
+        long,
+        value_name = "WHOSE",
+        value_enum,
+        default_value = "client",
+        help_heading = "Client"
+    )]
+    pub timestamps: Timestamps,
 
     /// Length of one line of the interval series [default: 1s]
     #[arg(long, value_name = "TIME", value_parser = positive_duration, help_heading = "Output")]
@@ -191,6 +201,7 @@ impl Cli {
             workers,
             interval,
             fail_if: self.fail_if.clone(),
+            timestamps: self.timestamps,
             ..defaults
         })
     }
@@ -244,6 +255,7 @@ impl LoadFlags {
             engine: self.engine.unwrap_or(defaults.engine),
             wait: self.wait.unwrap_or(wait),
             verify: self.verify,
+            timestamps: defaults.timestamps,
             seed: self.seed.unwrap_or_else(seed_from_clock),
             fail_if: defaults.fail_if.clone(),
             interval: defaults.interval,
@@ -282,8 +294,8 @@ Examples:
   echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
   echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
-A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service, queue, send_lag, connect
-or first_echo; FIGURE a quantile (p50, p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
+A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service, queue, send_lag,
+recv_lag (--timestamps kernel), connect or first_echo; FIGURE a quantile (p50, p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
 OP one of < <= > >= ==. What can't be told does not hold.
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 99 a --fail-if did not hold,

@@ -21,7 +21,7 @@ use echometer_host::{
     signals::Stop,
     sockets::{ConnectOptions, connect_stream, local_ports},
 };
-use echometer_ring::{Config, Ring, SetupError};
+use echometer_ring::{Config, Feature, Ring, SetupError};
 use hdrhistogram::Histogram;
 
 use crate::{
@@ -30,7 +30,7 @@ use crate::{
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
-    plan::{Engine, Plan},
+    plan::{Engine, Plan, Timestamps},
     recorder::{Cuts, Segment},
     schedule::Share,
     source::Sources,
@@ -164,7 +164,7 @@ impl Fleet {
         opening: Opening,
         connect_limit: Duration,
     ) -> Result<Fleet, FleetError> {
-        let (engine, fallback) = choose_engine(plan.engine)?;
+        let (engine, fallback) = choose_engine(plan.engine, plan.timestamps)?;
         let plan = Arc::new(plan.clone());
         let payload = Payload::new(plan.message_size, plan.seed);
         let (answer_sender, answers) = channel();
@@ -491,7 +491,10 @@ impl Worker {
 
 /// Finds out by trying whether there is io_uring to be had. Only "missing or forbidden" makes `auto` fall back: a limit
 /// that is too low is the user's to raise.
-fn choose_engine(asked: Engine) -> Result<(Engine, Option<String>), FleetError> {
+fn choose_engine(
+    asked: Engine,
+    timestamps: Timestamps,
+) -> Result<(Engine, Option<String>), FleetError> {
     if asked == Engine::Epoll {
         return Ok((Engine::Epoll, None));
     }
@@ -505,8 +508,17 @@ fn choose_engine(asked: Engine) -> Result<(Engine, Option<String>), FleetError> 
     };
     // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
     // blocking call that the caller is in by then would fail with EINTR.
-    let trial = std::thread::spawn(move || Ring::new(&smallest).map(drop));
-    match trial.join().map_err(|_| FleetError::WorkerDied)? {
+    let trial = std::thread::spawn(move || Ring::new(&smallest).map(|ring| ring.features()));
+    let features = trial.join().map_err(|_| FleetError::WorkerDied)?;
+    let fits = features.and_then(|features| {
+        if timestamps == Timestamps::Kernel && !features.has(Feature::MultishotRecv) {
+            return Err(SetupError::Unavailable {
+                what: "no multishot receive, which the kernel's times come with",
+            });
+        }
+        Ok(())
+    });
+    match fits {
         Ok(()) => Ok((Engine::Uring, None)),
         Err(error) if asked == Engine::Auto && error.is_unavailable() => {
             Ok((Engine::Epoll, Some(error.to_string())))

@@ -17,6 +17,7 @@ pub mod flags;
 pub mod fleet;
 pub mod flow;
 pub mod histogram_log;
+mod kernel_time;
 mod lives;
 mod meter;
 pub mod payload;

@@ -40,6 +40,9 @@ fn main() -> ExitCode {
         Err(error @ TargetError::Malformed { .. }) => usage(command, &error),
         Err(error @ TargetError::Unresolved { .. }) => return fail(&error.into()),
     };
+    if let Err(error) = plan.validate_for(&target) {
+        usage(command, &error);
+    }
     match measure(&cli, &plan, &target) {
         Ok(code) => code,
         Err(error) => fail(&error),

@@ -16,6 +16,7 @@ use crate::{
     fail_if::Threshold,
     sizes::{SizeMix, Sizes},
     source::Sources,
+    target::Target,
 };
 
 /// The most connections that one plan may ask for. The descriptor limit is met long before.
@@ -83,6 +84,9 @@ pub struct Plan {
     pub wait: Wait,
     /// Compare every byte that comes back with what was sent.
     pub verify: bool,
+    /// Whether the kernel's receive times are asked for too.
+    #[serde(default)]
+    pub timestamps: Timestamps,
     /// Makes the schedule, the choice of connections and the payload repeatable.
     pub seed: u64,
     /// What is to hold of the figures.
@@ -149,6 +153,17 @@ pub enum Engine {
     Epoll,
 }
 
+/// Whose clock reads tell when a reply came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Timestamps {
+    /// The client's own, when it harvests: what its user would see.
+    #[default]
+    Client,
+    /// The kernel's besides (SO_TIMESTAMPING): how long replies waited for the client is a figure of its own.
+    Kernel,
+}
+
 /// How a worker waits when there is nothing to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -181,6 +196,7 @@ impl Default for Plan {
             engine: Engine::Auto,
             wait: Wait::Block,
             verify: false,
+            timestamps: Timestamps::Client,
             seed: 1,
             fail_if: Vec::new(),
             interval: Duration::from_secs(1),
@@ -299,6 +315,22 @@ impl Plan {
         let workers = self.workers.len() as u32;
         let index = index as u32;
         self.connections / workers + u32::from(index < self.connections % workers)
+    }
+
+    /// Checks what depends on who is loaded.
+    ///
+    /// # Errors
+    /// [`Timestamps::Kernel`] of a unix socket, whose bytes the kernel does not stamp.
+    pub fn validate_for(&self, target: &Target) -> Result<(), PlanError> {
+        if self.timestamps == Timestamps::Kernel && target.is_unix() {
+            return Err(PlanError {
+                flag: "--timestamps",
+                reason: "the kernel stamps what comes over TCP, and not over a unix socket: leave it away, or give \
+                         HOST:PORT"
+                    .to_owned(),
+            });
+        }
+        Ok(())
     }
 
     /// What each message's size is.

@@ -1,4 +1,4 @@
-//! What is remembered of a stretch of load: four histograms, cut into segments of time, and a few sums.
+//! What is remembered of a stretch of load: its histograms, cut into segments of time, and a few sums.
 //!
 //! A worker has one recorder and shares it with nobody. The window is cut where an interval or a third of it ends;
 //! at a cut the worker hands the full segment to the collecting thread and goes on with an empty one, so that adding
@@ -62,6 +62,9 @@ pub struct Segment {
     pub latency: Histogram<u64>,
     /// What only an open loop has.
     pub open: Option<OpenLoop>,
+    /// How long replies had waited for the client when it harvested them, ns: from the kernel's receive time of what ended
+    /// the reply. Where the kernel was asked for its times; a reply without one is not in it.
+    pub recv_lag: Option<Histogram<u64>>,
     /// Connections made in this segment, where connections are made at all while load is driven.
     pub connects: Option<Box<Connects>>,
     /// Of the window's messages: written in this segment.
@@ -113,12 +116,14 @@ impl OpenLoop {
 }
 
 impl Segment {
-    /// An empty segment, for an open loop or a closed one, with connections being made (`dials`) or without.
-    pub fn new(open: bool, dials: bool) -> Segment {
+    /// An empty segment, for an open loop or a closed one, with connections being made (`dials`) or without, with the
+    /// kernel's times (`stamped`) or without.
+    pub fn new(open: bool, dials: bool, stamped: bool) -> Segment {
         Segment {
             index: 0,
             latency: histogram(),
             open: open.then(OpenLoop::new),
+            recv_lag: stamped.then(histogram),
             connects: dials.then(Box::default),
             sent: 0,
             answered: 0,
@@ -143,6 +148,7 @@ impl Segment {
         for histogram in [&mut self.latency, &mut self.gaps]
             .into_iter()
             .chain(of_open)
+            .chain(&mut self.recv_lag)
         {
             if !histogram.is_empty() {
                 histogram.reset();
@@ -188,7 +194,8 @@ impl Segment {
             (&mut self.latency, &other.latency),
             (&mut self.gaps, &other.gaps),
         ];
-        for (mine, theirs) in of_both.into_iter().chain(of_open) {
+        let of_stamped = self.recv_lag.iter_mut().zip(&other.recv_lag);
+        for (mine, theirs) in of_both.into_iter().chain(of_open).chain(of_stamped) {
             mine.add(theirs).expect("segments are all of one shape");
         }
         if let (Some(mine), Some(theirs)) = (&mut self.connects, &other.connects) {
@@ -368,9 +375,10 @@ impl Recorder {
         }
     }
 
-    /// A message is answered; its reply was harvested at `now_ns`, the instant of the turn.
+    /// A message is answered; its reply was harvested at `now_ns`, the instant of the turn, and had waited for that for
+    /// `recv_lag_ns`, where that is known.
     #[inline]
-    pub fn answered(&mut self, message: Message, now_ns: u64) {
+    pub fn answered(&mut self, message: Message, now_ns: u64, recv_lag_ns: Option<u64>) {
         self.segment.replies += u64::from(self.inside);
         if !self.is_member(message.due_ns) {
             return;
@@ -388,6 +396,9 @@ impl Recorder {
                 now_ns.saturating_sub(message.written_ns),
                 &mut segment.clipped,
             );
+        }
+        if let (Some(lag_ns), Some(lags)) = (recv_lag_ns, &mut segment.recv_lag) {
+            record(lags, lag_ns, &mut segment.clipped);
         }
     }
 
@@ -535,7 +546,7 @@ mod tests {
         Recorder::new(
             Cuts::new(WINDOW, None),
             membership,
-            Box::new(Segment::new(open, false)),
+            Box::new(Segment::new(open, false, false)),
         )
     }
 
@@ -557,7 +568,7 @@ mod tests {
                 queue_ns: 3,
                 send_lag_ns: 4,
             });
-            recorder.answered(message(due_ns, due_ns + 7), reply_ns);
+            recorder.answered(message(due_ns, due_ns + 7), reply_ns, None);
         }
         let segment = recorder.finish();
         assert_eq!((segment.sent, segment.answered, segment.replies), (2, 2, 2));
@@ -572,7 +583,7 @@ mod tests {
         let mut recorder = recorder(Membership::ByReply, false);
         for (written_ns, reply_ns) in [(500, 999), (900, 1_000), (1_500, 1_999), (1_500, 2_000)] {
             recorder.begin_turn(reply_ns, 1, never);
-            recorder.answered(message(written_ns, written_ns), reply_ns);
+            recorder.answered(message(written_ns, written_ns), reply_ns, None);
         }
         let segment = recorder.finish();
         assert_eq!((segment.answered, segment.replies), (2, 2));
@@ -658,17 +669,17 @@ mod tests {
         let mut recorder = Recorder::new(
             cuts,
             Membership::ByStart,
-            Box::new(Segment::new(true, false)),
+            Box::new(Segment::new(true, false, false)),
         );
         let mut full = Vec::new();
         for now_ns in [10, 990, 1_000, 2_600, 2_999, 9_000] {
             recorder.begin_turn(now_ns, 0, |segment| {
                 full.push(std::mem::replace(
                     segment,
-                    Box::new(Segment::new(true, false)),
+                    Box::new(Segment::new(true, false, false)),
                 ));
             });
-            recorder.answered(message(0, 0), now_ns);
+            recorder.answered(message(0, 0), now_ns, None);
         }
         full.push(recorder.finish());
         let seen: Vec<_> = full
@@ -697,15 +708,15 @@ mod tests {
 
         #[test]
         fn adding_segments_loses_nothing(values in prop::collection::vec((0u64..90_000_000_000, 0usize..3), 1..200)) {
-            let mut parts = [(); 3].map(|()| Segment::new(false, false));
-            let mut whole = Segment::new(false, false);
+            let mut parts = [(); 3].map(|()| Segment::new(false, false, false));
+            let mut whole = Segment::new(false, false, false);
             for (value, part) in values {
                 for segment in [&mut parts[part], &mut whole] {
                     record(&mut segment.latency, value, &mut segment.clipped);
                     segment.censored_from_ns = least(segment.censored_from_ns, Some(value));
                 }
             }
-            let mut sum = Segment::new(false, false);
+            let mut sum = Segment::new(false, false, false);
             parts.iter().for_each(|part| sum.add(part));
             prop_assert_eq!(&sum.latency, &whole.latency);
             prop_assert_eq!((sum.clipped, sum.censored_from_ns), (whole.clipped, whole.censored_from_ns));

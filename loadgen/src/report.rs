@@ -43,6 +43,7 @@ pub fn text(run: &RunFile) -> String {
         ("service", &end.service_ns),
         ("queue", &end.queue_ns),
         ("send lag", &end.send_lag_ns),
+        ("recv lag", &end.recv_lag_ns),
         ("connect", &end.connect_ns),
         ("first echo", &end.first_echo_ns),
     ];
@@ -50,6 +51,7 @@ pub fn text(run: &RunFile) -> String {
         // In closed loop there is no queue and no lag, and the service time is the latency.
         let shown = match *name {
             "latency" | "connect" => true,
+            "recv lag" => end.recv_lag_ns.count != 0,
             "first echo" => end.first_echo_ns.count != 0,
             _ => open,
         };
@@ -375,6 +377,7 @@ mod tests {
                 service_ns: summary(1),
                 queue_ns: Summary { p99_99: None, ..summary(0) },
                 send_lag_ns: summary(0),
+                recv_lag_ns: Summary::default(),
                 connect_ns: Summary { count: 64, p99: None, p99_9: None, p99_99: None, ..summary(2) },
                 first_echo_ns: Summary::default(),
                 syn_retransmits: Vec::new(),

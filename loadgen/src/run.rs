@@ -130,6 +130,9 @@ pub fn run(
         );
         log.write("latency", &interval.segment.latency, start, length);
         log.write("service", interval.segment.service().0, start, length);
+        if let Some(lags) = &interval.segment.recv_lag {
+            log.write("recv_lag", lags, start, length);
+        }
         if let Some(connects) = &interval.segment.connects {
             log.write("connect", &connects.connect_ns, start, length);
             log.write("first_echo", &connects.first_echo_ns, start, length);
@@ -210,6 +213,7 @@ fn thresholds(plan: &Plan, tally: &Tally, connects: &Connects) -> Vec<Held> {
         service: tally.service(),
         queue: open.map(|open| (&open.queue, None)),
         send_lag: open.map(|open| (&open.send_lag, None)),
+        recv_lag: tally.recv_lag.as_ref().map(|lags| (lags, None)),
         connect: (&connects.connect_ns, None),
         first_echo: (&connects.first_echo_ns, None),
         rate_per_s: tally.replies as f64 * 1e9 / tally.recorded_span_ns.max(1) as f64,
@@ -285,6 +289,10 @@ fn end(
         service_ns: Summary::of(service, service_censored),
         queue_ns: part(|open| &open.queue),
         send_lag_ns: part(|open| &open.send_lag),
+        recv_lag_ns: tally
+            .recv_lag
+            .as_ref()
+            .map_or_else(Summary::default, |lags| Summary::of(lags, None)),
         connect_ns: Summary::of(&connects.connect_ns, None),
         first_echo_ns: Summary::of(&connects.first_echo_ns, None),
         syn_retransmits: SynRetransmits::rows(connects, syn_schedule()),

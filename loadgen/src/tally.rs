@@ -9,7 +9,7 @@ use crate::{
     drive::Outcome,
     failure::Failures,
     payload::Difference,
-    plan::{Load, Plan},
+    plan::{Load, Plan, Timestamps},
     recorder::{Cuts, Membership, OpenLoop, Segment, Window},
 };
 
@@ -48,6 +48,8 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// The parts of the latency; `None` in closed loop, which has none.
     pub open: Option<OpenLoop>,
+    /// How long replies had waited for the client when it harvested them, ns, where the kernel was asked for its times.
+    pub recv_lag: Option<Histogram<u64>>,
     /// The rate changed over the window: what differs from its first third to its last is no unsteadiness.
     pub ramped: bool,
     /// Closed loop: how long a connection waited after an answer, ns.
@@ -170,6 +172,7 @@ pub(crate) struct Collector {
     cuts: Cuts,
     open: bool,
     dials: bool,
+    stamped: bool,
     workers: usize,
     total: Box<Segment>,
     thirds: Option<[Box<Segment>; 3]>,
@@ -184,12 +187,14 @@ impl Collector {
     /// For a plan's load; with `dials` connections are made while it is driven.
     pub(crate) fn new(cuts: Cuts, plan: &Plan, dials: bool) -> Collector {
         let (open, workers) = (plan.load != Load::Closed, plan.workers.len());
-        let empty = || Box::new(Segment::new(open, dials));
+        let stamped = plan.timestamps == Timestamps::Kernel;
+        let empty = || Box::new(Segment::new(open, dials, stamped));
         let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {
             cuts,
             open,
             dials,
+            stamped,
             workers,
             total: empty(),
             thirds,
@@ -213,7 +218,7 @@ impl Collector {
                 .filter(|index| self.cuts.interval_of(*index) == interval)
                 .count();
             (
-                Box::new(Segment::new(self.open, self.dials)),
+                Box::new(Segment::new(self.open, self.dials, self.stamped)),
                 segments * self.workers,
             )
         });
@@ -291,6 +296,7 @@ impl Collector {
         Tally {
             latency: total.latency,
             open: total.open,
+            recv_lag: total.recv_lag,
             ramped: self.ramped,
             think_ns: self.think_ns,
             connects: total.connects.map(|connects| *connects),

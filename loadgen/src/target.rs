@@ -88,6 +88,11 @@ impl Target {
         &self.name
     }
 
+    /// Whether it is a unix socket.
+    pub fn is_unix(&self) -> bool {
+        matches!(self.addresses.as_slice(), [Address::Unix(_), ..])
+    }
+
     /// What it resolved to; at least one address.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses

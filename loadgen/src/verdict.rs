@@ -381,7 +381,7 @@ mod tests {
             mut open,
             gaps,
             ..
-        } = Segment::new(open, false);
+        } = Segment::new(open, false, false);
         latency.record_n(100_000, 10_000).unwrap();
         if let Some(OpenLoop {
             service,
@@ -403,6 +403,7 @@ mod tests {
         Tally {
             latency,
             open,
+            recv_lag: None,
             ramped: false,
             think_ns: 0,
             connects: None,

@@ -23,7 +23,7 @@ use crate::{
     flow::NO_END,
     lives::{Lives, Terms},
     payload::Payload,
-    plan::{Engine, Load, Plan},
+    plan::{Engine, Load, Plan, Timestamps},
     recorder::Segment,
 };
 
@@ -112,7 +112,8 @@ pub(crate) fn live(birth: &Birth) {
     // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
     let open_loop = birth.plan.load != Load::Closed;
     let dials = birth.dials;
-    let empty = || Box::new(Segment::new(open_loop, dials));
+    let stamped = birth.plan.timestamps == Timestamps::Kernel;
+    let empty = || Box::new(Segment::new(open_loop, dials, stamped));
     let mut spares: Vec<Box<Segment>> = vec![empty(), empty()];
     while let Ok(command) = birth.commands.recv() {
         match command {
@@ -195,8 +196,10 @@ fn open(
     });
     let dialing = Dialing::new(route, *index).map_err(OpenFailure::Connect)?;
     let payload = payload.clone();
+    let stamped = plan.timestamps == Timestamps::Kernel;
     let session = if birth.engine == Engine::Epoll {
-        let engine = Epoll::new(sockets, connections, region).map_err(OpenFailure::Epoll)?;
+        let engine =
+            Epoll::new(sockets, connections, region, stamped).map_err(OpenFailure::Epoll)?;
         AnySession::Epoll(Box::new(Session::new(
             plan,
             engine,
@@ -208,8 +211,9 @@ fn open(
         )))
     } else {
         let flight_bytes = u64::from(plan.message_size) * u64::from(plan.pipeline);
-        let config = uring::config(connections, flight_bytes, life_bytes, region);
-        let engine = Uring::new(sockets, connections, &config).map_err(OpenFailure::Ring)?;
+        let config = uring::config(connections, flight_bytes, life_bytes, stamped, region);
+        let engine =
+            Uring::new(sockets, connections, &config, stamped).map_err(OpenFailure::Ring)?;
         AnySession::Uring(Box::new(Session::new(
             plan,
             engine,

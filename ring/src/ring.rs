@@ -21,6 +21,7 @@ use crate::event::Payload;
 use crate::features::{Feature, Features};
 use crate::gather::Gather;
 use crate::pools::Pools;
+use crate::receive_time;
 use crate::setup::{self, Config, SetupError, limit_text};
 use crate::slots::{Life, Slot, Slots};
 use crate::token::{Op, Token};
@@ -66,6 +67,8 @@ pub struct Ring {
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
+    /// What a receive with times is asked with.
+    stamped_request: Box<libc::msghdr>,
     counts: Counts,
 }
 
@@ -88,6 +91,9 @@ pub struct Counts {
 }
 
 impl Ring {
+    /// What a receive with times takes of each buffer, beside the bytes received.
+    pub const STAMP_BYTES: u32 = receive_time::STAMP_BYTES as u32;
+
     /// Sets a ring up: queues, table of direct descriptors, buffers.
     ///
     /// # Errors
@@ -205,6 +211,7 @@ impl Ring {
             },
             recv_bytes_max,
             addresses: Vec::new(),
+            stamped_request: receive_time::request(),
             counts: Counts::default(),
         })
     }
@@ -311,6 +318,16 @@ impl Ring {
     #[inline]
     pub fn bytes(&self, buffer: &Buffer) -> &[u8] {
         self.pools.home(buffer).bytes(buffer)
+    }
+
+    /// The bytes of a lease that [`Ring::recv_stamped`] brought, and when the kernel received the last segment of them:
+    /// `CLOCK_REALTIME`, ns. No bytes: the peer ended its stream.
+    ///
+    /// # Panics
+    /// When the buffer is another ring's.
+    #[inline]
+    pub fn stamped_bytes(&self, buffer: &Buffer) -> (Option<u64>, &[u8]) {
+        receive_time::take_apart(self.bytes(buffer), &self.stamped_request)
     }
 
     /// Gives a buffer back to the pool.

@@ -4,9 +4,11 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use echometer_ring::{Config, Errno, Event, Feature, Features, Gather, Payload, Ring, Slot};
+use echometer_ring::{
+    Config, Errno, Event, Feature, Features, Gather, Payload, Ring, Slot, stamp_receives,
+};
 
 /// Sets of features that every test of bytes runs with: the defaults, none, each one missing, each other one added.
 fn feature_sets() -> Vec<Features> {
@@ -736,4 +738,82 @@ fn bundles_are_used_once_a_connection_has_filled_its_buffers() {
         cqes < pieces,
         "{cqes} completions for {pieces} pieces: no bundle"
     );
+}
+
+#[test]
+fn a_receive_with_times_brings_bytes_and_when_they_came() {
+    const WAIT: Duration = Duration::from_millis(30);
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    for features in feature_sets() {
+        if !features.has(Feature::MultishotRecv) || features.has(Feature::Restrictions) {
+            continue;
+        }
+        let mut ring = Ring::new(&Config {
+            buffer_size: 64 + Ring::STAMP_BYTES,
+            ..small(features)
+        })
+        .expect("a ring");
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let ours = TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let mut peer = listener.accept().expect("accept").0;
+        stamp_receives(ours.as_fd()).expect("the kernel stamps");
+        let slot = ring.install(ours.as_fd()).expect("a slot");
+        drop(ours);
+        ring.recv_stamped(slot);
+        let received = |ring: &mut Ring| match event(ring) {
+            Event::Recv {
+                result: Ok(Some(buffer)),
+                more,
+                ..
+            } => {
+                let (time, bytes) = ring.stamped_bytes(&buffer);
+                let took = (time, bytes.to_vec(), more);
+                ring.release(buffer);
+                took
+            }
+            other => panic!("{features:?}: {other:?}"),
+        };
+        // The kernel begins to stamp a moment after it was asked to.
+        let limit = now() + Duration::from_secs(5);
+        loop {
+            let before = now();
+            peer.write_all(b"echo").expect("written");
+            let after = now();
+            std::thread::sleep(WAIT);
+            let (time, bytes, more) = received(&mut ring);
+            assert_eq!(
+                (bytes.as_slice(), more),
+                (&b"echo"[..], true),
+                "{features:?}"
+            );
+            // With a polling thread the bytes may be taken at once; the kernel's time is the same.
+            if let Some(time) = time {
+                let time = Duration::from_nanos(time);
+                assert!(
+                    before <= time && time < after + WAIT,
+                    "{features:?}: {before:?} {time:?} {after:?}"
+                );
+                break;
+            }
+            assert!(now() < limit, "{features:?}: the kernel never stamped");
+        }
+        // More than a buffer takes comes in pieces, each with its time.
+        let many: Vec<u8> = (0..200).collect();
+        peer.write_all(&many).expect("written");
+        let mut pieces = Vec::new();
+        while pieces.len() < many.len() {
+            let (time, bytes, more) = received(&mut ring);
+            assert!(time.is_some() && bytes.len() <= 64 && more, "{features:?}");
+            pieces.extend(bytes);
+        }
+        assert_eq!(pieces, many);
+        peer.shutdown(Shutdown::Write).expect("a half-close");
+        let (_, bytes, more) = received(&mut ring);
+        assert_eq!(
+            (bytes.len(), more),
+            (0, false),
+            "{features:?}: the end of the stream"
+        );
+        assert_eq!(ring.buffers_free(), 8);
+    }
 }

@@ -147,7 +147,7 @@ fn summaries(run: &RunFile) -> Table {
         ],
     );
     let open = run.plan.load != Load::Closed;
-    let rows: [(&str, &Summary, bool); 5] = [
+    let rows: [(&str, &Summary, bool); 6] = [
         (
             if open { "latency" } else { "round trip" },
             &end.latency_ns,
@@ -156,6 +156,7 @@ fn summaries(run: &RunFile) -> Table {
         ("service", &end.service_ns, open),
         ("queue", &end.queue_ns, open),
         ("send lag", &end.send_lag_ns, open),
+        ("recv lag", &end.recv_lag_ns, end.recv_lag_ns.count != 0),
         ("connect", &end.connect_ns, true),
     ];
     for (name, summary, shown) in rows {

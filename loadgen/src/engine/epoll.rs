@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use echometer_host::receive_buffer::ReceiveBuffer;
-use echometer_ring::tcp_retransmits;
+use echometer_ring::{recv_stamped, stamp_receives, tcp_retransmits};
 
 use super::{Closing, Engine, Sending, Sink, Then};
 use crate::{connect::Dialing, failure::Failure};
@@ -38,6 +38,8 @@ pub(crate) struct Epoll {
     region: Arc<[u8]>,
     events: Vec<epoll::Event>,
     buffer: ReceiveBuffer,
+    /// The kernel tells when it received what is read.
+    stamped: bool,
     sent_bytes: u64,
 }
 
@@ -51,13 +53,20 @@ struct Connection {
 
 impl Epoll {
     /// Takes connected, non-blocking sockets, the first connections of `count`; the others are to be dialed.
-    pub(crate) fn new(sockets: Vec<OwnedFd>, count: u32, region: Arc<[u8]>) -> io::Result<Epoll> {
+    /// With `stamped` the kernel tells when it received what is read.
+    pub(crate) fn new(
+        sockets: Vec<OwnedFd>,
+        count: u32,
+        region: Arc<[u8]>,
+        stamped: bool,
+    ) -> io::Result<Epoll> {
         let mut engine = Epoll {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             connections: Vec::with_capacity(count as usize),
             region,
             events: Vec::with_capacity(EVENTS),
             buffer: ReceiveBuffer::new(RECEIVE_BYTES),
+            stamped,
             sent_bytes: 0,
         };
         engine
@@ -67,6 +76,9 @@ impl Epoll {
             .connections
             .resize_with(count as usize, || Connection::new(None));
         for index in 0..engine.connections.len() {
+            if let (true, Some(socket)) = (stamped, &engine.connections[index].socket) {
+                stamp_receives(socket.as_fd())?;
+            }
             engine.watch(index)?;
         }
         Ok(engine)
@@ -204,18 +216,26 @@ impl Engine for Epoll {
             }
             // At a failure the socket is dropped: that closes it and takes it out of the set.
             while let Some(socket) = &connection.socket {
-                let failure = match recv(socket, &mut self.buffer[..], RecvFlags::empty()) {
+                let received = if self.stamped {
+                    recv_stamped(socket.as_fd(), &mut self.buffer[..])
+                } else {
+                    recv(socket, &mut self.buffer[..], RecvFlags::empty())
+                        .map(|(bytes, _)| (bytes, None))
+                };
+                let failure = match received {
                     Ok((0, _)) => {
                         connection.close();
                         sink.ended(index);
                         break;
                     }
-                    Ok((bytes, _)) => match sink.received(index, &self.buffer[..bytes]) {
-                        Ok(Then::Stop) => break,
-                        Ok(Then::Receive) if bytes < RECEIVE_BYTES && !ending => break,
-                        Ok(Then::Receive) => continue,
-                        Err(failure) => failure,
-                    },
+                    Ok((bytes, stamp)) => {
+                        match sink.received(index, &self.buffer[..bytes], stamp) {
+                            Ok(Then::Stop) => break,
+                            Ok(Then::Receive) if bytes < RECEIVE_BYTES && !ending => break,
+                            Ok(Then::Receive) => continue,
+                            Err(failure) => failure,
+                        }
+                    }
                     Err(Errno::AGAIN) => break,
                     Err(Errno::INTR) => continue,
                     Err(errno) => Failure::from_errno(errno),
@@ -230,6 +250,9 @@ impl Engine for Epoll {
 
     fn dial(&mut self, connection: usize, dialing: &mut Dialing) -> Result<(), Failure> {
         let socket = dialing.socket(true)?;
+        if self.stamped {
+            stamp_receives(socket.as_fd()).map_err(|_| Failure::ConnectOther)?;
+        }
         self.connections[connection] = Connection::new(Some(socket));
         Ok(())
     }

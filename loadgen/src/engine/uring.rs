@@ -4,13 +4,14 @@
 use std::{
     io,
     ops::Range,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use echometer_ring::{
-    Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot, tcp_retransmits,
+    Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot, stamp_receives,
+    tcp_retransmits,
 };
 use rustix::net::sockopt;
 
@@ -31,6 +32,8 @@ pub(crate) struct Uring {
     closed: Vec<bool>,
     /// Closes that the ring has not confirmed.
     closing: usize,
+    /// The kernel tells when it received what comes.
+    stamped: bool,
     sent_bytes: u64,
 }
 
@@ -38,11 +41,13 @@ pub(crate) struct Uring {
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 /// The ring for `connections` that may have `flight_bytes` under way each, `message_size * pipeline`. Where connections
-/// are made while load is driven (`dials`) they are `life_bytes` long.
+/// are made while load is driven (`dials`) they are `life_bytes` long. With `stamped` each piece that is received has the
+/// kernel's time in front of it.
 pub(crate) fn config(
     connections: u32,
     flight_bytes: u64,
     dials: Option<u64>,
+    stamped: bool,
     region: Arc<[u8]>,
 ) -> Config {
     // A reply fits a buffer, and a bundle that takes all free buffers ends its multishot receive (6.18), which then has
@@ -63,7 +68,8 @@ pub(crate) fn config(
         buffers: connections.saturating_mul(2).clamp(64, 4_096) as u16,
         // As large as the replies that can come at once, within reason: smaller buffers cut them in pieces, larger
         // ones spread few bytes over many pages.
-        buffer_size: flight_bytes.next_power_of_two().clamp(256, 64 << 10) as u32,
+        buffer_size: flight_bytes.next_power_of_two().clamp(256, 64 << 10) as u32
+            + if stamped { Ring::STAMP_BYTES } else { 0 },
         shared: region,
         // A socket is made by socket(2) and asked for its TCP_INFO, so that it has a plain descriptor anyway; and to put
         // it into the table of direct ones would be one more call.
@@ -84,6 +90,7 @@ pub(crate) fn config(
 
 impl Uring {
     /// Takes connected sockets, the first connections of `count`; the others are to be dialed. The ring keeps the files.
+    /// With `stamped`, which the configuration was made for too, the kernel tells when it received what comes.
     ///
     /// # Errors
     /// No ring to be had, or no slot in it for a socket.
@@ -91,6 +98,7 @@ impl Uring {
         sockets: Vec<OwnedFd>,
         count: u32,
         config: &Config,
+        stamped: bool,
     ) -> Result<Uring, SetupError> {
         let ring = Ring::new(config)?;
         let mut engine = Uring {
@@ -100,6 +108,7 @@ impl Uring {
             starved: Vec::new(),
             closed: vec![false; config.slots as usize],
             closing: 0,
+            stamped,
             sent_bytes: 0,
         };
         for (index, socket) in sockets.into_iter().enumerate() {
@@ -109,7 +118,7 @@ impl Uring {
                     step: "installing a connection",
                     source,
                 })?;
-            engine.ring.recv(slot);
+            engine.recv(slot);
         }
         let failed = |source| SetupError::Other {
             step: "arming the receives",
@@ -120,11 +129,23 @@ impl Uring {
     }
 
     fn take_in(&mut self, connection: usize, socket: OwnedFd) -> io::Result<Slot> {
+        if self.stamped {
+            stamp_receives(socket.as_fd())?;
+        }
         let slot = self.ring.adopt(socket)?;
         self.connections[slot.index()] = connection as u32;
         self.closed[slot.index()] = false;
         self.slots[connection] = Some(slot);
         Ok(slot)
+    }
+
+    #[inline]
+    fn recv(&mut self, slot: Slot) {
+        if self.stamped {
+            self.ring.recv_stamped(slot);
+        } else {
+            self.ring.recv(slot);
+        }
     }
 
     #[inline]
@@ -136,7 +157,7 @@ impl Uring {
         let connection = self.connection_of(slot);
         match result {
             Ok(()) => {
-                self.ring.recv(slot);
+                self.recv(slot);
                 let ring = &mut self.ring;
                 sink.connected(connection, || {
                     ring.file(slot)
@@ -148,6 +169,12 @@ impl Uring {
                 sink.not_connected(connection, Failure::from_connect_errno(errno));
             }
         }
+    }
+
+    /// The peer has ended its stream.
+    fn end(&mut self, slot: Slot, sink: &mut impl Sink) {
+        self.close_slot(slot);
+        sink.ended(self.connection_of(slot));
     }
 
     #[cold]
@@ -235,11 +262,21 @@ impl Engine for Uring {
                     more,
                 } => {
                     let connection = self.connection_of(slot);
-                    let verdict = sink.received(connection, self.ring.bytes(&buffer));
+                    let (stamp, bytes) = if self.stamped {
+                        self.ring.stamped_bytes(&buffer)
+                    } else {
+                        (None, self.ring.bytes(&buffer))
+                    };
+                    if bytes.is_empty() {
+                        self.ring.release(buffer);
+                        self.end(slot, sink);
+                        continue;
+                    }
+                    let verdict = sink.received(connection, bytes, stamp);
                     self.ring.release(buffer);
                     match verdict {
                         Err(failure) => self.fail(slot, failure, sink),
-                        Ok(Then::Receive) if !more => self.ring.recv(slot),
+                        Ok(Then::Receive) if !more => self.recv(slot),
                         Ok(_) => {}
                     }
                 }
@@ -247,10 +284,7 @@ impl Engine for Uring {
                     slot,
                     result: Ok(None),
                     ..
-                } => {
-                    self.close_slot(slot);
-                    sink.ended(self.connection_of(slot));
-                }
+                } => self.end(slot, sink),
                 Event::Recv {
                     slot,
                     result: Err(Errno::NOBUFS),
@@ -285,7 +319,11 @@ impl Engine for Uring {
             }
         }
         for slot in self.starved.drain(..) {
-            self.ring.recv(slot);
+            if self.stamped {
+                self.ring.recv_stamped(slot);
+            } else {
+                self.ring.recv(slot);
+            }
         }
         any
     }

@@ -109,6 +109,11 @@ fn usage_errors_name_flag_cause_and_cure() {
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{flags:?}");
         assert!(stderr.contains(named), "{flags:?}: {stderr}");
     }
+    let (code, _, stderr) = output(&["unix:/tmp/nobody", "--timestamps", "kernel"]);
+    assert!(
+        code == Some(2) && stderr.contains("--timestamps") && stderr.contains("HOST:PORT"),
+        "{stderr}"
+    );
     for address in ["127.0.0.1", "127.0.0.1:0", "unix:"] {
         let (code, _, stderr) = output(&[address]);
         assert_eq!(code, Some(2), "{address}: {stderr}");

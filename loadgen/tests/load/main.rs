@@ -5,6 +5,7 @@ mod breaking_peers;
 mod churn;
 mod command;
 mod loads;
+mod recv_lag;
 mod support;
 mod truths;
 

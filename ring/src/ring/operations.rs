@@ -122,6 +122,31 @@ impl Ring {
         self.push(entry, Op::Recv, slot);
     }
 
+    /// As [`Ring::recv`], from the small buffers and without a bound, for piece after piece: and each piece comes with the
+    /// time at which the kernel received it ([`Ring::stamped_bytes`]), if the socket was told to stamp
+    /// ([`stamp_receives`](crate::stamp_receives)). The end of the stream is a piece without bytes, after which the
+    /// receive has ended. A ring with [`Feature::Restrictions`] answers `EACCES`: a server needs no such receive.
+    ///
+    /// # Panics
+    /// When one is armed already, and without [`Feature::MultishotRecv`].
+    #[inline]
+    pub fn recv_stamped(&mut self, slot: Slot) {
+        assert!(
+            self.features.has(Feature::MultishotRecv),
+            "a receive with times is a multishot one"
+        );
+        self.arm(slot, Op::Recv);
+        let group = Group::Small;
+        self.slots.state(slot).group = group;
+        let group = group as u16;
+        let request: *const libc::msghdr = &raw const *self.stamped_request;
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::RecvMsgMulti::new(fixed, request, group).build(),
+            Target::Plain(fd) => opcode::RecvMsgMulti::new(fd, request, group).build(),
+        };
+        self.push(entry, Op::Recv, slot);
+    }
+
     /// Whether an accept, a receive or a poll is armed on the slot.
     #[inline]
     pub fn is_armed(&mut self, slot: Slot) -> bool {
