@@ -135,6 +135,24 @@ mod tests {
     }
 
     #[test]
+    fn every_address_of_a_name_is_tried() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addresses = [&nobody, &listener].map(|one| Address::Tcp(one.local_addr().unwrap()));
+        drop(nobody);
+        let target = Target {
+            name: "two-faced:7777".to_owned(),
+            addresses: addresses.to_vec(),
+        };
+        let mut fleet = crate::Fleet::start(&crate::Plan::default()).unwrap();
+        fleet.open(&target).expect("the second address answers");
+        // With nobody at any of them the error names one.
+        drop(listener);
+        let error = fleet.open(&target).unwrap_err().to_string();
+        assert!(error.contains(&addresses[1].to_string()), "{error}");
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         for (text, reason) in [
             ("127.0.0.1", "port is missing"),

@@ -16,6 +16,27 @@ for_each_engine! {
     fn mixed_sizes_come_back_whole;
     fn a_ramp_sends_what_is_due;
     fn who_thinks_sends_less;
+    fn every_kind_of_address_is_loaded;
+}
+
+fn every_kind_of_address_is_loaded(engine: Engine) {
+    let folder = tempfile::tempdir().unwrap();
+    let unix = format!("unix:{}", folder.path().join("echo").display());
+    for address in ["127.0.0.1:0", "[::1]:0", &unix] {
+        let server = Server::start_on(address, "none");
+        let plan = Plan {
+            verify: true,
+            ..plan(engine)
+        };
+        let tally = drive(&plan, &server.target(), &run_of(0, 50));
+        assert_eq!(
+            (tally.errors.total(), tally.mismatch),
+            (0, None),
+            "{address}"
+        );
+        assert_eq!((tally.sent, tally.lost), (tally.messages, 0), "{address}");
+        assert_eq!(server.finish().total.bytes_in, tally.life_sent_bytes);
+    }
 }
 
 fn mixed_sizes_come_back_whole(engine: Engine) {

@@ -109,6 +109,42 @@ fn a_fixed_delay_is_seen(engine: Engine) {
     );
 }
 
+/// The two engines on one server whose delays are drawn from the same distribution: what they show is the server's.
+#[test]
+fn the_engines_agree() {
+    const QUANTILES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
+    let server = Server::start("exp:10ms");
+    let quantiles_ms = |engine| {
+        let plan = Plan {
+            load: Load::Open {
+                rate_per_s: 1_000.0,
+                arrivals: Arrivals::Poisson,
+            },
+            // A connection has one message at a time on its way, nearly always, so that none waits for another's delay.
+            connections: 200,
+            pipeline: 1_024,
+            ..plan(engine)
+        };
+        let tally = drive(&plan, &server.target(), &run_of(100, 2_100));
+        QUANTILES.map(|quantile| tally.latency.value_at_quantile(quantile) as f64 / 1e6)
+    };
+    let (uring, epoll) = (quantiles_ms(Engine::Uring), quantiles_ms(Engine::Epoll));
+    for (quantile, (uring, epoll)) in QUANTILES.iter().zip(uring.into_iter().zip(epoll)) {
+        // Of 2,000 draws these quantiles scatter by 2 to 4 %; a busy machine adds to both, and not the same.
+        let apart = (uring - epoll).abs();
+        assert!(
+            apart < 0.2 * uring.min(epoll) + 2.0,
+            "p{}: {uring} ms and {epoll} ms",
+            quantile * 100.0
+        );
+        let truth = -(1.0 - quantile).ln() * 10.0;
+        assert!(
+            0.8 * truth < uring.min(epoll),
+            "below what the server makes: {truth} ms"
+        );
+    }
+}
+
 fn an_overload_is_called_one(engine: Engine) {
     // 500 us of work a message: 2,000/s at the very most, and twice as many are due.
     let server = Server::start("busy:500us");
