@@ -741,6 +741,54 @@ fn bundles_are_used_once_a_connection_has_filled_its_buffers() {
 }
 
 #[test]
+fn a_piece_that_was_said_to_follow_comes_next_though_the_queue_fills_meanwhile() {
+    // Pieces in a row are put together by the ring's word: an end of another connection's send, in between them, would
+    // find them half done.
+    let mut ring = Ring::new(&Config {
+        shared: Arc::from(&b"x"[..]),
+        ..small(Features::default().without(Feature::Bundle))
+    })
+    .expect("ring");
+    let (_, sender, mut client) = connected(&mut ring);
+    let address = client.peer_addr().expect("address");
+    let _other_client = TcpStream::connect(address).expect("connect");
+    let Event::Accept {
+        result: Ok(other), ..
+    } = event(&mut ring)
+    else {
+        panic!("an accept was to come");
+    };
+    ring.recv(sender);
+    client.write_all(&[1; 128]).expect("write");
+    let Event::Recv {
+        result: Ok(Some(first)),
+        ..
+    } = event(&mut ring)
+    else {
+        panic!("bytes were to arrive");
+    };
+    assert!(ring.another_piece_follows(sender), "two buffers' worth");
+    ring.send_now(other, Payload::Shared(0..1));
+    // More than the 8 submission entries hold: they are submitted early.
+    for _ in 0..8 {
+        ring.shutdown_write(other);
+    }
+    match event(&mut ring) {
+        Event::Recv {
+            slot,
+            result: Ok(Some(second)),
+            ..
+        } => {
+            assert_eq!(slot, sender);
+            ring.release(second);
+        }
+        other => panic!("{other:?}"),
+    }
+    ring.release(first);
+    assert!(matches!(event(&mut ring), Event::Sent { bytes: 1, .. }));
+}
+
+#[test]
 fn a_receive_with_times_brings_bytes_and_when_they_came() {
     const WAIT: Duration = Duration::from_millis(30);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

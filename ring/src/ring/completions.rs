@@ -158,7 +158,9 @@ impl Ring {
         self.bundle.buffers.pop_front()
     }
 
-    pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+    /// Calls into the kernel, and leaves completions where they are.
+    #[inline]
+    pub(super) fn hand_over(&mut self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
         if std::mem::take(&mut self.disabled) {
             self.submitter.register_enable_rings()?;
         }
@@ -174,6 +176,11 @@ impl Ring {
             _ => self.submitter.submit_and_wait(want),
         };
         self.submissions.sync();
+        entered
+    }
+
+    pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        let entered = self.hand_over(want, limit);
         if self.submissions.is_empty() {
             self.addresses.clear();
             self.confirmable = self.unconfirmed.len();

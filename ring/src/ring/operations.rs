@@ -384,11 +384,16 @@ impl Ring {
         }
     }
 
-    /// The submission queue is full: submit early.
+    /// The submission queue is full: submit early. Completions stay in the kernel's queue, because their user is in the
+    /// middle of those that the last submit brought: the end of a send would come in between pieces that were said to
+    /// follow one another.
     #[cold]
     fn make_room(&mut self) {
-        // An error here is seen again, and reported, by the submit at the end of the turn.
-        let _ = self.enter(0, None);
+        if self.hand_over(0, None).is_err() {
+            // It may want its completions taken first. What else is wrong is seen again, and reported, by the submit at
+            // the end of the turn.
+            let _ = self.enter(0, None);
+        }
     }
 }
 
