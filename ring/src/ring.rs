@@ -34,6 +34,10 @@ const NAPI_POLL_US: u32 = 50;
 /// there so that a kernel fault costs memory and not the process.
 const REAP_LIMIT: Duration = Duration::from_secs(2);
 
+/// The same where only notifications of zero-copy sends are awaited: those of a peer that doesn't read can't be cancelled,
+/// and others come with the next acknowledgement.
+const NOTIFICATION_LIMIT: Duration = Duration::from_millis(100);
+
 /// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
 pub struct Ring {
     /// It was set up with restrictions and not used yet: files can still be installed.
@@ -58,6 +62,10 @@ pub struct Ring {
     unconfirmed: VecDeque<(Slot, u32)>,
     confirmable: usize,
     ticket: u32,
+    /// Zero-copy sends that are over but for their notification, also of files that are closed by now.
+    notifications: u32,
+    /// What the latter sent, by the token of the send: the kernel reads from it until the notification.
+    lingering: Vec<(u64, Payload)>,
     /// Gathers that were sent, to be filled again.
     #[allow(clippy::vec_box, reason = "a payload holds it boxed")]
     gathers: Vec<Box<Gather>>,
@@ -203,6 +211,8 @@ impl Ring {
             unconfirmed: VecDeque::new(),
             confirmable: 0,
             ticket: 0,
+            notifications: 0,
+            lingering: Vec::new(),
             gathers: Vec::new(),
             bundle: Bundle {
                 slot: Slot(Slot::MAX),
@@ -280,23 +290,27 @@ impl Ring {
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
     /// closes, then says [`Event::Close`](crate::Event::Close). From this call on the slot is not the caller's any more. A
     /// second call is without effect.
+    ///
+    /// What a zero-copy send holds until the peer has it comes back later, and doesn't hold up the close. Connections that
+    /// a listener's accept took in meanwhile are closed too, each with an event of its own.
     pub fn close(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         if state.life != Life::Open {
             return;
         }
         state.life = Life::Closing;
-        let quiet = state.in_flight == 0;
+        let may_close = state.may_close();
         if self.bundle.slot == slot {
             self.discard_bundle();
         }
-        if quiet {
+        if may_close {
             self.push_close(slot);
             return;
         }
         // Closing under an armed receive would send no FIN and go on receiving: so first all must have ended.
         self.cancel(slot);
-        if self.slots.state(slot).sending.is_some() {
+        let state = self.slots.state(slot);
+        if state.sending.is_some() && !state.notifying {
             self.push_cancel_of(slot, Op::Send);
         }
         if self.slots.state(slot).connecting {
@@ -391,6 +405,7 @@ impl Drop for Ring {
             for (_, state) in self.slots.iter_mut() {
                 std::mem::forget(state.sending.take());
             }
+            std::mem::forget(std::mem::take(&mut self.lingering));
             std::mem::forget(Arc::clone(&self.shared));
         }
         if self.features.has(Feature::RegisteredRing) {
@@ -409,20 +424,25 @@ impl Drop for Ring {
 }
 
 impl Ring {
-    /// Ends all that is in flight. Returns whether it did within [`REAP_LIMIT`].
+    /// Ends all that is in flight. Returns whether it did within [`REAP_LIMIT`], or [`NOTIFICATION_LIMIT`].
     fn come_to_rest(&mut self) -> bool {
-        let deadline = Instant::now() + REAP_LIMIT;
+        let began = Instant::now();
         let everything = Token::new(Op::Cancel, Slot(Slot::MAX), 0);
         self.push_raw(
             &opcode::AsyncCancel2::new(CancelBuilder::any())
                 .build()
                 .user_data(everything.pack()),
         );
-        while 0 < self.in_flight && Instant::now() < deadline {
-            if self
-                .submit_and_wait(Some(Duration::from_millis(100)))
-                .is_err()
-            {
+        while 0 < self.in_flight {
+            let limit = if self.in_flight == self.notifications {
+                NOTIFICATION_LIMIT
+            } else {
+                REAP_LIMIT
+            };
+            if limit <= began.elapsed() {
+                break;
+            }
+            if self.submit_and_wait(Some(NOTIFICATION_LIMIT)).is_err() {
                 return false;
             }
             // Buffers that come now go down with the pool, and slots with the table: nothing is armed again.

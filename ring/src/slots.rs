@@ -57,7 +57,8 @@ pub(crate) struct State {
     /// The bytes that the kernel is sending: one send at a time, because two on one socket corrupt its stream (a short
     /// first send is followed by the second's bytes).
     pub(crate) sending: Option<Payload>,
-    /// What a zero-copy send said before its buffer was free.
+    /// A zero-copy send has said its `outcome`, and its buffer is the kernel's until the notification.
+    pub(crate) notifying: bool,
     pub(crate) outcome: i32,
     /// That send says nothing when it succeeds: its ticket, which no other silent send of late has. 0: it will speak.
     pub(crate) ticket: u32,
@@ -80,6 +81,7 @@ impl State {
             cancelling: false,
             file: None,
             sending: None,
+            notifying: false,
             outcome: 0,
             ticket: 0,
         }
@@ -99,7 +101,15 @@ impl State {
         self.cancelling = false;
         self.file = file;
         self.sending = None;
+        self.notifying = false;
         self.ticket = 0;
+    }
+
+    /// Whether the file may be closed: nothing is in flight but the notification of a zero-copy send, which is no
+    /// operation on the file and may take as long as the peer doesn't read.
+    #[inline]
+    pub(crate) fn may_close(&self) -> bool {
+        self.in_flight == u16::from(self.notifying)
     }
 }
 

@@ -123,10 +123,10 @@ impl Ring {
         let payload = payload.expect("an unconfirmed send has its payload");
         let bytes = payload.len();
         let closing = state.life == Life::Closing;
-        let quiet = state.in_flight == 0;
+        let may_close = state.may_close();
         self.take_back(payload);
         if closing {
-            if quiet {
+            if may_close {
                 self.push_close(slot);
             }
             return None;
@@ -242,9 +242,13 @@ impl Ring {
         let state = self.slots.try_state(slot)?;
         if token.generation != state.generation {
             self.discard_received(slot, result, flags);
-            if token.op == Op::Close {
-                self.slots.closed(slot);
-                return Some(Event::Close { slot });
+            match token.op {
+                Op::Close => {
+                    self.slots.closed(slot);
+                    return Some(Event::Close { slot });
+                }
+                Op::Send => self.end_lingering(entry.user_data()),
+                _ => {}
             }
             return None;
         }
@@ -264,10 +268,17 @@ impl Ring {
             if more {
                 // Zero-copy: it was sent, or failed, and the buffer is still the kernel's until the notification.
                 state.outcome = result;
+                state.notifying = true;
+                self.notifications += 1;
+                if state.life == Life::Closing && state.may_close() {
+                    self.push_close(slot);
+                }
                 return None;
             }
             if cqueue::notif(flags) {
                 result = state.outcome;
+                state.notifying = false;
+                self.notifications -= 1;
             }
         }
         if state.life == Life::Closing {
@@ -277,12 +288,18 @@ impl Ring {
             } else {
                 None
             };
-            let quiet = state.in_flight == 0;
+            let may_close = state.may_close();
             self.discard_received(slot, result, flags);
             if let Some(payload) = sent {
                 self.take_back(payload);
             }
-            if quiet {
+            if token.op == Op::Accept
+                && let Ok(accepted) = self.accepted(result)
+            {
+                // Taken in before the accept heard of its end: nobody else would close it.
+                self.close(accepted);
+            }
+            if may_close {
                 self.push_close(slot);
             }
             return None;
@@ -399,6 +416,18 @@ impl Ring {
     pub(super) fn discard_bundle(&mut self) {
         while let Some(buffer) = self.bundle.buffers.pop_front() {
             self.pools.release(buffer);
+        }
+    }
+
+    /// The notification of a zero-copy send whose file was closed meanwhile.
+    #[cold]
+    fn end_lingering(&mut self, user_data: u64) {
+        let found = self.lingering.iter().position(|(of, _)| *of == user_data);
+        debug_assert!(found.is_some(), "a send that nobody waits for");
+        if let Some(index) = found {
+            self.notifications -= 1;
+            let (_, payload) = self.lingering.swap_remove(index);
+            self.take_back(payload);
         }
     }
 

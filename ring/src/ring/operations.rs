@@ -351,9 +351,14 @@ impl Ring {
     /// connection before the completion of this close is read.
     pub(super) fn push_close(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
-        debug_assert_eq!(state.in_flight, 0, "a close under something in flight");
+        debug_assert!(state.may_close(), "a close under something in flight");
         let generation = state.generation;
-        let file = state.file.take();
+        if let Some(payload) = state.sending.take() {
+            // Only a notification is awaited: it comes as a stranger's, and finds the payload here.
+            let name = Token::new(Op::Send, slot, generation).pack();
+            self.lingering.push((name, payload));
+        }
+        let file = self.slots.state(slot).file.take();
         let entry = match file {
             Some(file) => opcode::Close::new(Fd(file.into_raw_fd())).build(),
             None => opcode::Close::new(Fixed(slot.0)).build(),
