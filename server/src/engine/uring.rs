@@ -732,6 +732,9 @@ impl<'a> Server<'a> {
         let mut limit = None;
         if let Some(due) = self.delayed.next_due() {
             let now = clock::now_ns();
+            // Those that are armed now may have nothing to receive, and then nothing would be heard of the buffers that
+            // they leave to the next.
+            self.hurry |= !self.parked.is_empty();
             let due = self.config.delay.frozen_until(now).unwrap_or(due).max(due);
             limit = Some(Duration::from_nanos(due.saturating_sub(now + WAKE_LEAD_NS)));
         }

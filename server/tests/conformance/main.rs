@@ -100,6 +100,7 @@ macro_rules! suite {
         }
         tests! { peers:
             a_slow_reader_is_bounded_and_harms_nobody
+            more_active_connections_than_buffers_are_all_served
             a_half_close_with_megabytes_pending_loses_nothing
             a_reset_ends_only_its_own_connection
             a_reset_of_a_slow_reader_is_noticed

@@ -10,7 +10,7 @@ use echometer_server::config::OWED_MAX_DEFAULT;
 use socket2::SockRef;
 
 use crate::support::{
-    Pattern, Process, close, connect, connect_to, echo, finish, read_to_eof, serve, stuff, until,
+    Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, serve, stuff, until,
 };
 
 pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
@@ -52,6 +52,33 @@ pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
     );
     close(&mut neighbour);
     finish(server);
+}
+
+/// Connections that are all active, and few buffers: who finds none waits for its turn, and is no failure.
+pub(crate) fn more_active_connections_than_buffers_are_all_served(engine: &str) {
+    let server = serve(engine, |config| {
+        config.buffer_size = Some(64);
+        config.buffers = Some(4);
+    });
+    let mut streams: Vec<TcpStream> = (0..40).map(|_| connect(&server)).collect();
+    let rounds = 5;
+    for round in 0..rounds {
+        for (mut stream, seed) in streams.iter().zip(0..) {
+            let message = Pattern::new(seed * rounds + round).next(1_000);
+            stream.write_all(&message).expect("sent");
+        }
+        for (mut stream, seed) in streams.iter().zip(0..) {
+            let mut back = [0; 1_000];
+            stream.read_exact(&mut back).expect("echoed");
+            assert!(back[..] == Pattern::new(seed * rounds + round).next(1_000));
+        }
+    }
+    streams.iter_mut().for_each(close);
+    let stats = finish(server);
+    assert_eq!(stats.total.closed["peer_closed"], 40);
+    if base_engine(engine) == "uring" {
+        assert!(0 < stats.total.recv_parks, "four were enough for forty");
+    }
 }
 
 pub(crate) fn a_half_close_with_megabytes_pending_loses_nothing(engine: &str) {
