@@ -389,6 +389,15 @@ impl Ring {
         usize::from(self.pools.home(buffer).count())
     }
 
+    /// Buffers as large as `buffer` that are still held by zero-copy sends of connections closed meanwhile: for as long as
+    /// those peers don't read, or until the kernel gives them up.
+    pub fn buffers_lingering(&self, buffer: &Buffer) -> usize {
+        let large = self.is_large(buffer);
+        let alike = |payload: &Payload| matches!(payload, Payload::Buffer(held) if self.is_large(held) == large);
+        let payloads = self.lingering.iter().map(|(_, payload)| payload);
+        payloads.filter(|payload| alike(payload)).count()
+    }
+
     /// Whether it is one of the large buffers.
     #[inline]
     pub fn is_large(&self, buffer: &Buffer) -> bool {

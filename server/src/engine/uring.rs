@@ -114,7 +114,7 @@ struct Peer {
     parked: bool,
     /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
     due_ns: u64,
-    /// Buffers that the send in flight keeps while it waits for the peer: they are counted in `held`.
+    /// Buffers that the send in flight keeps while it waits, or may wait, for the peer: they are counted in `held`.
     stalled_on: [u16; 2],
 }
 
@@ -480,6 +480,12 @@ impl<'a> Server<'a> {
         if self.peers[slot.index()].connection.receive() != Receive::Echo {
             self.hurry = true;
         }
+        let payload = if self.ring.features().has(Feature::SendZc) {
+            // It may keep its buffer for as long as the peer doesn't read, whatever the socket takes.
+            self.keep_all(slot, payload)
+        } else {
+            payload
+        };
         self.ring.send_now(slot, payload);
     }
 
@@ -522,6 +528,12 @@ impl<'a> Server<'a> {
     /// The socket is full: the rest is sent by a request that waits for the peer.
     fn stall(&mut self, slot: Slot, payload: Payload) {
         self.worker.counters.send_stalls.add(1);
+        let payload = self.keep_all(slot, payload);
+        self.ring.send(slot, payload);
+    }
+
+    /// What a send is to have that waits for the peer: the buffers that it keeps are counted until it is over.
+    fn keep_all(&mut self, slot: Slot, payload: Payload) -> Payload {
         let held_before = self.held;
         let payload = match payload {
             Payload::Buffer(buffer) => self.keep(buffer),
@@ -543,7 +555,7 @@ impl<'a> Server<'a> {
         for (size, stalled) in self.peers[slot.index()].stalled_on.iter_mut().enumerate() {
             *stalled = (self.held[size] - held_before[size]) as u16;
         }
-        self.ring.send(slot, payload);
+        payload
     }
 
     /// The send that waited for the peer is over, or its connection is.
@@ -558,7 +570,9 @@ impl<'a> Server<'a> {
     /// move to the heap, where `owed_max` bounds them for each connection.
     fn keep(&mut self, buffer: Buffer) -> Payload {
         let held = &mut self.held[usize::from(self.ring.is_large(&buffer))];
-        if *held < self.ring.buffers_like(&buffer) / 2 {
+        // Those that zero-copy sends of closed connections hold are nobody's here.
+        let lingering = self.ring.buffers_lingering(&buffer);
+        if *held + lingering < self.ring.buffers_like(&buffer) / 2 {
             *held += 1;
             return Payload::Buffer(buffer);
         }
@@ -718,6 +732,9 @@ impl<'a> Server<'a> {
             free -= 1;
             self.peers[turn.slot.index()].parked = false;
             self.settle(turn.slot);
+            // Those that are armed now may have nothing to receive, and then nothing would be heard of the buffers that
+            // they leave to the next.
+            self.hurry |= !self.parked.is_empty();
         }
     }
 
@@ -732,9 +749,6 @@ impl<'a> Server<'a> {
         let mut limit = None;
         if let Some(due) = self.delayed.next_due() {
             let now = clock::now_ns();
-            // Those that are armed now may have nothing to receive, and then nothing would be heard of the buffers that
-            // they leave to the next.
-            self.hurry |= !self.parked.is_empty();
             let due = self.config.delay.frozen_until(now).unwrap_or(due).max(due);
             limit = Some(Duration::from_nanos(due.saturating_sub(now + WAKE_LEAD_NS)));
         }

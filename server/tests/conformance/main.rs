@@ -51,6 +51,11 @@ const EXCEPTIONS: &[Exception] = &[
         why: "a write that waits without having sent a part of it waits out of the engine's sight",
     },
     Exception {
+        engines: &["uring_zc"],
+        promises: &[STALLS_ARE_COUNTED],
+        why: "a zero-copy send is in flight until the peer has its bytes, and none follows it: no socket gets full",
+    },
+    Exception {
         engines: &["tokio", "tokio-uring"],
         promises: &[ENTERS_ARE_COUNTED],
         why: "the runtime makes the system calls, unseen: `enters` is 0",
@@ -100,6 +105,8 @@ macro_rules! suite {
         }
         tests! { peers:
             a_slow_reader_is_bounded_and_harms_nobody
+            slow_readers_leave_buffers_for_others
+            slow_readers_that_were_cut_off_leave_buffers_for_others
             more_active_connections_than_buffers_are_all_served
             a_half_close_with_megabytes_pending_loses_nothing
             a_reset_ends_only_its_own_connection
@@ -177,6 +184,7 @@ engines! {
     uring_5_19: "uring_5_19",
     uring_6_1: "uring_6_1",
     uring_all: "uring_all",
+    uring_zc: "uring_zc",
     #[cfg(feature = "tokio")]
     tokio: "tokio",
     #[cfg(feature = "tokio-uring")]

@@ -7,10 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use echometer_server::config::OWED_MAX_DEFAULT;
+use echometer_server::running::Running;
 use socket2::SockRef;
 
 use crate::support::{
-    Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, serve, stuff, until,
+    Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, serve,
+    stuff, until,
 };
 
 pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
@@ -52,6 +54,101 @@ pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
     );
     close(&mut neighbour);
     finish(server);
+}
+
+/// More slow readers than there are buffers: what waits for them must not be all that there is to receive into.
+pub(crate) fn slow_readers_leave_buffers_for_others(engine: &str) {
+    let server = serve(engine, |config| {
+        config.buffer_size = Some(PIECE as u32);
+        config.buffers = Some(16);
+    });
+    let slow: Vec<TcpStream> = (0..24).map(|_| connect(&server)).collect();
+    let mut neighbour = connect(&server);
+    let mut ask = || {
+        for _ in 0..100 {
+            echo(&mut neighbour, b"is there room for me?");
+        }
+    };
+    let pieces = fill_windows(&server, &slow);
+    ask();
+    // And as much as there is room for, behind it.
+    let written: Vec<u64> = thread::scope(|scope| {
+        let stuffing: Vec<_> = slow
+            .iter()
+            .zip(0..)
+            .map(|(stream, seed)| {
+                scope.spawn(move || {
+                    let mut pattern = Pattern::new(seed);
+                    pattern.skip(pieces * PIECE);
+                    (pieces * PIECE) as u64 + stuff(stream, &mut pattern)
+                })
+            })
+            .collect();
+        stuffing
+            .into_iter()
+            .map(|stuffed| stuffed.join().expect("it is taken in, up to a point"))
+            .collect()
+    });
+    ask();
+    // What is read late is what was sent: no buffer was filled again while it waited.
+    for ((stream, written), seed) in slow.iter().zip(written).zip(0..) {
+        stream.shutdown(Shutdown::Write).expect("connected");
+        assert_eq!(read_to_eof(stream, &mut Pattern::new(seed)), written);
+    }
+    close(&mut neighbour);
+    let stats = finish(server);
+    assert_eq!(stats.total.bytes_in, stats.total.bytes_out);
+}
+
+/// The same when the slow readers' connections are closed, and they still don't read what was sent to them.
+pub(crate) fn slow_readers_that_were_cut_off_leave_buffers_for_others(engine: &str) {
+    let server = serve(engine, |config| {
+        config.buffer_size = Some(PIECE as u32);
+        config.buffers = Some(16);
+        config.idle_timeout = Some(Duration::from_millis(700));
+    });
+    let mut cut_off = Vec::new();
+    for wave in 1..=3 {
+        let slow: Vec<TcpStream> = (0..24).map(|_| connect(&server)).collect();
+        fill_windows(&server, &slow);
+        until("all of them to be closed", || {
+            server.stats().total.closed["timed_out"] == 24 * wave
+        });
+        cut_off.extend(slow);
+        let mut neighbour = connect(&server);
+        for _ in 0..100 {
+            echo(&mut neighbour, b"is there room for me?");
+        }
+        close(&mut neighbour);
+    }
+    finish(server);
+}
+
+const PIECE: usize = 4 * 1024;
+
+/// Sends to all, who don't read, piece by piece: so each has one piece on its way and none behind it. What is sent without
+/// a copy is on its way until the peer's window has room for it, long before a socket is full. Gives the pieces sent to each.
+fn fill_windows(server: &Running, streams: &[TcpStream]) -> usize {
+    let sent_before = server.stats().total.bytes_out;
+    for pieces in 1..=64 {
+        for (mut stream, seed) in streams.iter().zip(0..) {
+            let mut pattern = Pattern::new(seed);
+            pattern.skip((pieces - 1) * PIECE);
+            stream.write_all(&pattern.next(PIECE)).expect("sent");
+        }
+        let sent_all = sent_before + (streams.len() * pieces * PIECE) as u64;
+        let (mut sent, mut moved) = (0, Instant::now());
+        while sent < sent_all {
+            let now = server.stats().total.bytes_out;
+            if sent < now {
+                (sent, moved) = (now, Instant::now());
+            } else if Duration::from_millis(300) <= moved.elapsed() {
+                return pieces;
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    64
 }
 
 /// Connections that are all active, and few buffers: who finds none waits for its turn, and is no failure.

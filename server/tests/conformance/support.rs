@@ -29,7 +29,7 @@ pub(crate) fn serve(engine: &str, change: impl FnOnce(&mut Config)) -> Running {
 }
 
 /// The io_uring engine stands in the suite several times, as kernels of several ages would have it.
-const RINGS: [(&str, &str); 4] = [
+const RINGS: [(&str, &str); 5] = [
     (
         "uring_none",
         "-multishot-accept,-multishot-recv,-bundle,-gather,-skip-success,-direct,-defer-taskrun,-registered-ring,-no-sqarray,-bind-listen",
@@ -40,6 +40,8 @@ const RINGS: [(&str, &str); 4] = [
     ),
     ("uring_6_1", "-bundle,-no-sqarray,-bind-listen"),
     ("uring_all", "+restrictions,+napi"),
+    // Zero-copy excludes two of the others.
+    ("uring_zc", "+send-zc,-skip-success,-gather"),
 ];
 
 /// The engine's name without what is said of its features.

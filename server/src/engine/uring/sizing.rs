@@ -1,5 +1,6 @@
 //! From what the user asked for and what the limits allow to the size of one ring.
 
+use echometer_host::address::Address;
 use echometer_host::limits;
 use echometer_ring::{Config as RingConfig, Feature, Features};
 
@@ -36,6 +37,11 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
     let hard = limits::nofile().hard;
     let _ = limits::raise_nofile(u64::from(wanted).min(hard));
     let slots = u64::from(wanted).min(limits::nofile().soft) as u32;
+    let mut features = features(&config.uring)?;
+    if matches!(config.listen, Address::Unix(_)) {
+        // A unix socket refuses zero-copy sends (EOPNOTSUPP), and every connection would fail.
+        features = features.without(Feature::SendZc);
+    }
     Ok(RingConfig {
         slots,
         buffers: config.buffers.unwrap_or(BUFFERS).min(1 << 15) as u16,
@@ -46,7 +52,7 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         },
         large_buffer_size: LARGE_BUFFER_SIZE,
         recv_bytes_max: owed_pause(config.owed_max),
-        features: features(&config.uring)?,
+        features,
         ..RingConfig::default()
     })
 }
