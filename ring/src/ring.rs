@@ -58,6 +58,8 @@ pub struct Ring {
     /// Completions that the last submits brought and that are still to be settled: those of sends, and all others.
     said_of_sends: VecDeque<cqueue::Entry>,
     said: VecDeque<cqueue::Entry>,
+    /// Completions that came while the user was busy with those: the next submit adds them.
+    early: Vec<cqueue::Entry>,
     /// Sends that say nothing when they succeed, each with its ticket, in order; the first `confirmable` were handed over.
     unconfirmed: VecDeque<(Slot, u32)>,
     confirmable: usize,
@@ -208,6 +210,7 @@ impl Ring {
             accepts: 0,
             said_of_sends: VecDeque::new(),
             said: VecDeque::new(),
+            early: Vec::new(),
             unconfirmed: VecDeque::new(),
             confirmable: 0,
             ticket: 0,

@@ -993,6 +993,46 @@ fn a_wait_that_a_signal_cuts_short_is_no_error() {
 }
 
 #[test]
+fn what_is_submitted_early_fills_no_queue_with_completions() {
+    let mut ring = Ring::new(&Config {
+        entries: 8,
+        cq_entries: 64,
+        slots: 64,
+        ..small(Features::default())
+    })
+    .expect("ring");
+    let (listener, first, client) = connected(&mut ring);
+    let address = client.peer_addr().expect("address");
+    let mut clients = vec![client];
+    let mut slots = vec![first];
+    while slots.len() < 40 {
+        clients.push(TcpStream::connect(address).expect("connect"));
+        match event(&mut ring) {
+            Event::Accept {
+                result: Ok(slot), ..
+            } => slots.push(slot),
+            other => panic!("{other:?}"),
+        }
+    }
+    let _ = listener;
+    for slot in &slots {
+        ring.recv(*slot);
+    }
+    ring.submit().expect("submit");
+    // Each has two completions, its own and the receive's: 80, in a queue of 64.
+    for slot in &slots {
+        ring.cancel(*slot);
+    }
+    for _ in &slots {
+        match event(&mut ring) {
+            Event::Recv { result, .. } => assert_eq!(result.err(), Some(Errno::CANCELED)),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(ring.counts().cq_overflows, 0);
+}
+
+#[test]
 fn a_receive_with_times_brings_bytes_and_when_they_came() {
     const WAIT: Duration = Duration::from_millis(30);
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

@@ -39,6 +39,7 @@ impl Ring {
             || !self.completions.is_empty()
             || self.submissions.taskrun()
             || self.submissions.cq_overflow()
+            || !self.early.is_empty()
             || !self.said.is_empty()
             || 0 < self.confirmable;
         if due {
@@ -56,8 +57,10 @@ impl Ring {
     pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         // Events that are here already are reason enough not to wait.
         self.completions.sync();
-        let nothing =
-            self.completions.is_empty() && self.said.is_empty() && self.said_of_sends.is_empty();
+        let nothing = self.completions.is_empty()
+            && self.early.is_empty()
+            && self.said.is_empty()
+            && self.said_of_sends.is_empty();
         self.enter(usize::from(nothing), limit)
     }
 
@@ -210,16 +213,32 @@ impl Ring {
     /// Takes all completions off the queue, so that the kernel has room for more, and those of sends apart from the others.
     #[inline]
     fn take_completions(&mut self) {
-        self.completions.sync();
-        for entry in self.completions.by_ref() {
-            self.counts.cqes += 1;
-            if entry.user_data() >> Token::OP_SHIFT == Op::Send as u64 {
-                self.said_of_sends.push_back(entry);
-            } else {
-                self.said.push_back(entry);
-            }
+        if !self.early.is_empty() {
+            self.take_early();
         }
         self.completions.sync();
+        while let Some(entry) = self.completions.next() {
+            self.sort(entry);
+        }
+        self.completions.sync();
+    }
+
+    /// Those that came while the user was busy with others.
+    #[cold]
+    fn take_early(&mut self) {
+        for entry in std::mem::take(&mut self.early) {
+            self.sort(entry);
+        }
+    }
+
+    #[inline]
+    fn sort(&mut self, entry: cqueue::Entry) {
+        self.counts.cqes += 1;
+        if entry.user_data() >> Token::OP_SHIFT == Op::Send as u64 {
+            self.said_of_sends.push_back(entry);
+        } else {
+            self.said.push_back(entry);
+        }
     }
 
     /// Turns a completion into an event, or swallows it: a stranger's, a cancel's, a closing connection's.

@@ -380,8 +380,8 @@ impl Ring {
     pub(super) fn push_raw(&mut self, entry: &squeue::Entry) {
         self.in_flight += 1;
         loop {
-            // SAFETY: every entry is built in this file from memory that the ring owns until the completion: a pool
-            // buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
+            // SAFETY: every entry that names memory is built in this file, from what the ring owns until the completion: a
+            // pool buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
             if unsafe { self.submissions.push(entry) }.is_ok() {
                 return;
             }
@@ -389,16 +389,16 @@ impl Ring {
         }
     }
 
-    /// The submission queue is full: submit early. Completions stay in the kernel's queue, because their user is in the
-    /// middle of those that the last submit brought: the end of a send would come in between pieces that were said to
-    /// follow one another.
+    /// The submission queue is full: submit early. What comes of it is set aside until the turn's own submit, because the
+    /// user is in the middle of what the last one brought: the end of a send would come in between pieces that were said
+    /// to follow one another.
     #[cold]
     fn make_room(&mut self) {
-        if self.hand_over(0, None).is_err() {
-            // It may want its completions taken first. What else is wrong is seen again, and reported, by the submit at
-            // the end of the turn.
-            let _ = self.enter(0, None);
-        }
+        // An error here is seen again, and reported, by the submit at the end of the turn.
+        let _ = self.hand_over(0, None);
+        self.completions.sync();
+        self.early.extend(self.completions.by_ref());
+        self.completions.sync();
     }
 }
 
