@@ -87,6 +87,8 @@ struct Server<'a> {
     /// nobody's slowness leaves the others without.
     held: [usize; 2],
     connections: usize,
+    /// Connections whose close is on its way: they have their slot until the ring says that it is done.
+    closing: usize,
     connections_max: usize,
     /// Vacant places below which connections are accepted one by one.
     accept_room: usize,
@@ -176,6 +178,7 @@ impl<'a> Server<'a> {
             releases: Releases::new(config.delay, worker.index as u64),
             held: [0; 2],
             connections: 0,
+            closing: 0,
             connections_max,
             accept_room,
             accepting: Accepting::Yes,
@@ -259,8 +262,8 @@ impl<'a> Server<'a> {
         match result {
             Ok(slot) => self.welcome(slot),
             Err(Errno::AGAIN | Errno::INVAL) if emptied => {}
-            // Our own cancel: at a limit, or at the stop.
-            Err(Errno::CANCELED) => {}
+            // Our own cancel: at a limit, or at the stop. Or a signal, which ends nothing else.
+            Err(Errno::CANCELED | Errno::INTR) => {}
             Err(errno) => {
                 let error = AcceptError::from_errno(errno);
                 self.worker.counters.accept_error(error);
@@ -288,6 +291,7 @@ impl<'a> Server<'a> {
         let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
         if limit < self.worker.connections_open() {
             self.worker.counters.close(CloseReason::OverLimit);
+            self.closing += 1;
             self.ring.close(slot);
             return;
         }
@@ -307,22 +311,32 @@ impl<'a> Server<'a> {
             self.settle_stopped(slot);
             return;
         }
-        if self.connections_max <= self.connections && self.accepting == Accepting::Yes {
+        if !self.has_place() && self.accepting == Accepting::Yes {
             // The next ones wait in the listen queue: a full table of direct descriptors would drop them.
             self.worker.counters.accept_error(AcceptError::ProcessLimit);
             self.rest_accepting();
             self.cancel_accept();
-        } else if self.connections_max < self.connections + self.accept_room {
+        } else if !self.has_room() {
             // From here on one by one.
             self.cancel_accept();
         }
         self.settle(slot);
     }
 
+    /// Whether one more can be accepted.
+    fn has_place(&self) -> bool {
+        self.connections + self.closing < self.connections_max
+    }
+
+    /// Whether as many can be as may be waiting.
+    fn has_room(&self) -> bool {
+        self.connections + self.closing + self.accept_room <= self.connections_max
+    }
+
     fn handle_close(&mut self) {
-        if matches!(self.accepting, Accepting::Resting(_))
-            && self.connections < self.connections_max
-        {
+        // The listener's own is not counted, and nothing is accepted after it.
+        self.closing = self.closing.saturating_sub(1);
+        if matches!(self.accepting, Accepting::Resting(_)) && self.has_place() {
             self.accepting = Accepting::Yes;
             self.arm_accept();
         }
@@ -339,10 +353,10 @@ impl<'a> Server<'a> {
         if let Some((listener, _)) = self.listener
             && !self.ring.is_armed(listener)
         {
-            if self.connections_max < self.connections + self.accept_room {
-                self.ring.accept_one(listener);
-            } else {
+            if self.has_room() {
                 self.ring.accept(listener);
+            } else {
+                self.ring.accept_one(listener);
             }
         }
     }
@@ -650,6 +664,7 @@ impl<'a> Server<'a> {
     fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.worker.counters.close(reason);
         self.connections -= 1;
+        self.closing += 1;
         if let Some(idle) = &mut self.idle {
             idle.closed(slot.index());
         }
@@ -688,7 +703,7 @@ impl<'a> Server<'a> {
             && until <= Instant::now()
         {
             // At our own limit there is nothing to look for: a close of ours ends that rest.
-            if self.connections < self.connections_max {
+            if self.has_place() {
                 self.accepting = Accepting::Yes;
                 self.arm_accept();
             } else {

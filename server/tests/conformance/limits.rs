@@ -88,6 +88,43 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
     assert!(failed < 1000, "{failed} failed accepts");
 }
 
+/// At the limit, who is let in has a place: those that are being closed have theirs until the kernel has closed them.
+pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let stats = path.to_str().expect("text");
+    let server = Process::start_limited(
+        engine,
+        40,
+        &[
+            "--threads",
+            "1",
+            "--stats",
+            stats,
+            "--idle-timeout",
+            "20ms",
+            "--backlog",
+            "128",
+        ],
+    );
+    // All places are taken nearly always, and each is left when its connection is closed for being idle.
+    thread::scope(|scope| {
+        for _ in 0..60 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    let mut stream = connect_to(server.address);
+                    echo(&mut stream, b"?");
+                    let end = uninterrupted(|| stream.read(&mut [0; 1]));
+                    assert_eq!(end.expect("EOF, and no reset"), 0);
+                }
+            });
+        }
+    });
+    let stats = server.finish(&path);
+    assert_eq!(stats.total.accepted, 60 * 50);
+    assert_eq!(stats.total.accept_errors["system_limit"], 0);
+}
+
 pub(crate) fn an_idle_connection_is_closed_and_a_busy_one_is_not(engine: &str) {
     let timeout = Duration::from_millis(400);
     let server = serve(engine, |config| config.idle_timeout = Some(timeout));

@@ -128,6 +128,7 @@ macro_rules! suite {
         tests! { limits:
             one_connection_too_many_is_closed_at_once
             the_descriptor_limit_is_waited_out
+            nobody_is_let_in_where_there_is_no_place
             an_idle_connection_is_closed_and_a_busy_one_is_not
             a_stuck_peer_is_idle_too
         }
