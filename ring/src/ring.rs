@@ -77,6 +77,8 @@ pub struct Ring {
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
+    /// A wait need not be accounted as one for a disk.
+    no_iowait: bool,
     /// What a receive with times is asked with.
     stamped_request: Box<libc::msghdr>,
     counts: Counts,
@@ -115,6 +117,8 @@ impl Ring {
                 what: "no timed waits or no completion back-log",
             });
         }
+        // A polling thread has to be woken besides, which the crate's own submit knows how to do.
+        let no_iowait = uring.params().is_feature_no_iowait() && !features.has(Feature::Sqpoll);
         let slots = config.slots.clamp(1, Slot::MAX);
         if features.has(Feature::Direct) {
             match uring.submitter().register_files_sparse(slots) {
@@ -224,6 +228,7 @@ impl Ring {
             },
             recv_bytes_max,
             addresses: Vec::new(),
+            no_iowait,
             stamped_request: receive_time::request(),
             counts: Counts::default(),
         })

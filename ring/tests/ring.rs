@@ -1109,3 +1109,50 @@ fn a_receive_with_times_brings_bytes_and_when_they_came() {
         assert_eq!(ring.buffers_free(), 8);
     }
 }
+
+/// A ring that waits for its peers is idle, and not waiting for a disk: else `top` shows a busy machine.
+#[test]
+fn a_wait_is_not_counted_as_iowait() {
+    const WAIT: Duration = Duration::from_millis(300);
+    const TRIES: usize = 8;
+    let trial = io_uring::IoUring::new(2).expect("a ring");
+    if !trial.params().is_feature_no_iowait() {
+        return;
+    }
+    let waiting = std::thread::spawn(|| {
+        let mut ring = Ring::new(&small(Features::default())).expect("ring");
+        let (_listener, slot, _client) = connected(&mut ring);
+        ring.recv(slot);
+        ring.submit().expect("armed");
+        let cpu = rustix::thread::sched_getcpu();
+        let mut cpus = rustix::thread::CpuSet::new();
+        cpus.set(cpu);
+        rustix::thread::sched_setaffinity(None, &cpus).expect("pinned");
+        let shares = (0..TRIES).map(|_| {
+            let (idle, iowait) = at_rest(cpu);
+            ring.submit_and_wait(Some(WAIT)).expect("waited");
+            let (idle_then, iowait_then) = at_rest(cpu);
+            (idle_then - idle, iowait_then - iowait)
+        });
+        // Other tests keep the cpu busy, or wait for a disk themselves: what counts is the stillest time.
+        shares.max_by_key(|(idle, iowait)| *idle + *iowait)
+    });
+    let (idle, iowait) = waiting.join().expect("no panic").expect("a try");
+    assert!(iowait <= idle, "{iowait:?} of iowait, {idle:?} idle");
+}
+
+/// How long a cpu was idle so far, without and with somebody waiting for a disk.
+fn at_rest(cpu: usize) -> (Duration, Duration) {
+    let stat = std::fs::read_to_string("/proc/stat").expect("/proc/stat");
+    let name = format!("cpu{cpu}");
+    let line = stat
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .find(|words| words[0] == name)
+        .expect("a line a cpu");
+    let time = |column: usize| {
+        let ticks: u64 = line[column].parse().expect("a number");
+        Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())
+    };
+    (time(4), time(5))
+}

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::cqueue;
 use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, cqueue};
 use rustix::io::Errno;
 
 use super::Ring;
@@ -170,16 +170,40 @@ impl Ring {
         self.pools.publish();
         self.submissions.sync();
         self.counts.enters += 1;
-        let entered = match limit {
-            Some(limit) if 0 < want => {
-                let limit = Timespec::from(limit);
-                let args = SubmitArgs::new().timespec(&limit);
-                self.submitter.submit_with_args(want, &args)
-            }
-            _ => self.submitter.submit_and_wait(want),
+        let limit = limit.filter(|_| 0 < want).map(Timespec::from);
+        let args = limit
+            .as_ref()
+            .map(|limit| SubmitArgs::new().timespec(limit));
+        let entered = match &args {
+            _ if 0 < want && self.no_iowait => self.wait_at_rest(want, args.as_ref()),
+            Some(args) => self.submitter.submit_with_args(want, args),
+            None => self.submitter.submit_and_wait(want),
         };
         self.submissions.sync();
         entered
+    }
+
+    /// As the submitter's own way to submit and wait; but a cpu that has nothing to do meanwhile counts as idle. Else the
+    /// kernel accounts the wait as iowait (it takes a ring with anything in flight for one that waits for a disk), and
+    /// `top` shows an idle server as a busy disk. 6.15.
+    #[inline]
+    fn wait_at_rest(&self, want: usize, args: Option<&SubmitArgs<'_, '_>>) -> io::Result<usize> {
+        let submitted = self.submissions.len() as u32;
+        let want = want as u32;
+        let flags = EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT;
+        // SAFETY: the flags say what the argument is: a `SubmitArgs`, whose time outlives the call, or nothing.
+        unsafe {
+            match args {
+                Some(args) => {
+                    let flags = flags | EnterFlags::EXT_ARG;
+                    self.submitter
+                        .enter(submitted, want, flags.bits(), Some(args))
+                }
+                None => self
+                    .submitter
+                    .enter::<libc::sigset_t>(submitted, want, flags.bits(), None),
+            }
+        }
     }
 
     pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
