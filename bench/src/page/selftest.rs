@@ -65,12 +65,13 @@ fn chart(selftest: &Selftest) -> Chart {
         {
             let at = truth_ns.max(1) as f64;
             let mut truth = Point::at(at, at);
-            truth.low = Some(truth_ns.saturating_sub(bound_ns).max(1) as f64);
+            truth.low = Some(at - bound_ns as f64);
             truth.high = Some((truth_ns + bound_ns) as f64);
             truths.push(truth);
             shown.push(Point::at(at, shown_ns.max(1) as f64));
         }
     }
+    clip_low(&mut truths, &shown);
     for points in [&mut truths, &mut shown] {
         points.sort_by(|one, other| one.x.total_cmp(&other.x));
     }
@@ -94,6 +95,24 @@ fn chart(selftest: &Selftest) -> Chart {
         series: vec![series("truth, with its bound", truths, false), series("shown", shown, true)],
         marks: Vec::new(),
         figures: checks(selftest),
+    }
+}
+
+/// A bound that is most of its truth, or more, reaches down to nothing, which a log axis has no place for: it ends where
+/// the axis does, at the least of what else is drawn.
+fn clip_low(truths: &mut [Point], shown: &[Point]) {
+    let reaches_down = |truth: &Point, low: f64| low < truth.y / 2.0;
+    let lows = truths.iter().filter_map(|truth| {
+        let low = truth.low?;
+        (!reaches_down(truth, low)).then_some(low)
+    });
+    let values = truths.iter().chain(shown).map(|point| point.y);
+    let least = lows.chain(values).fold(f64::INFINITY, f64::min);
+    for truth in truths {
+        truth.low = truth.low.map(|low| match reaches_down(truth, low) {
+            true => low.max(least),
+            false => low,
+        });
     }
 }
 
@@ -243,5 +262,39 @@ fn client_name(engine: Engine) -> String {
         Engine::Uring => "uring".to_owned(),
         Engine::Epoll => "epoll".to_owned(),
         Engine::Auto => "auto".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_beyond_its_truth_ends_at_the_axis() {
+        let with_bound = |at: f64, bound: f64| Point {
+            low: Some(at - bound),
+            high: Some(at + bound),
+            ..Point::at(at, at)
+        };
+        let mut truths = [
+            with_bound(77_000.0, 200_000.0),
+            with_bound(1_000_000.0, 50_000.0),
+            // Its low end is above nothing, and still far below all that is drawn.
+            with_bound(200_001.0, 200_000.0),
+        ];
+        let shown = [Point::at(77_000.0, 79_000.0), Point::at(1e6, 70_000.0)];
+        clip_low(&mut truths, &shown);
+        let lows = truths.map(|truth| truth.low);
+        assert_eq!(lows, [Some(70_000.0), Some(950_000.0), Some(70_000.0)]);
+    }
+
+    #[test]
+    fn the_saved_selftest_is_drawn_where_its_latencies_are() {
+        let saved = include_str!("../../tests/saved/selftest.json");
+        let chart = chart(&serde_json::from_str(saved).expect("it was saved by us"));
+        let points = chart.series.iter().flat_map(|series| &series.points);
+        let ends = points.flat_map(|point| [Some(point.y), point.low, point.high]);
+        let least = ends.flatten().fold(f64::INFINITY, f64::min);
+        assert_eq!(least, 77_503.0, "the least that was shown or true");
     }
 }
