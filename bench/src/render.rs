@@ -12,11 +12,11 @@ use serde_json::{Map, json};
 use echometer_loadgen::{file::Summary, report as run_report};
 
 use crate::{
-    find_rate,
+    find_rate, floor,
     page::{Page, csv, html, markdown, svg, text},
     report,
     saved::{Kind, Saved},
-    storm, sweep,
+    selftest, storm, sweep,
 };
 
 /// A form.
@@ -87,7 +87,7 @@ pub fn figures(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// As the command that made it printed it.
+/// As the command that made it printed it; a log, which none of ours printed, as its page's words and main table.
 fn plain(saved: &Saved) -> String {
     match &saved.kind {
         Kind::Run(run, _) => run_report::text(run),
@@ -95,8 +95,10 @@ fn plain(saved: &Saved) -> String {
         Kind::Sweep(sweep) => sweep::text::text(sweep),
         Kind::FindRate(search) => find_rate::text::text(search),
         Kind::Storm(storm, _) => storm::text::text(storm),
+        Kind::Floor(floor) => floor::command::text(floor),
+        Kind::Selftest(selftest) => selftest::report::text(selftest),
         Kind::Doctor(examination) => examination.text(),
-        _ => text::text(&Page::of(saved)),
+        Kind::Log(_) => text::text(&Page::of(saved)),
     }
 }
 

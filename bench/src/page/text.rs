@@ -1,4 +1,4 @@
-//! A result as text of at most 80 columns, for the kinds that have no text of their own making.
+//! A page as text of at most 80 columns: for logs, which no command of ours has printed.
 
 use std::fmt::Write as _;
 

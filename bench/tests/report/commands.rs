@@ -44,11 +44,15 @@ fn golden(name: &str, seen: &str) {
 fn the_texts_are_as_they_were_and_fit_80_columns() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
-    let results: [(&str, PathBuf); 5] = [
+    let results: [(&str, PathBuf); 9] = [
         ("compare", fixtures::compare()),
+        ("runs", fixtures::runs()),
         ("sweep", fixtures::made_up(at, "sweep.json")),
+        ("pinning", fixtures::saved("pinning.json")),
         ("find-rate", fixtures::made_up(at, "find-rate.json")),
         ("storm", fixtures::storm(at)),
+        ("floor", fixtures::made_up(at, "floor.json")),
+        ("selftest", fixtures::made_up(at, "selftest.json")),
         ("log", fixtures::log(at)),
     ];
     for (name, path) in results {
@@ -69,12 +73,14 @@ fn the_texts_are_as_they_were_and_fit_80_columns() {
 
 #[test]
 fn a_saved_comparison_is_shown_as_it_was_printed() {
+    for path in [fixtures::compare(), fixtures::runs()] {
+        let shown = report(&[path.as_os_str(), "--format".as_ref(), "text".as_ref()]);
+        assert_eq!(
+            shown,
+            fs::read_to_string(path.join("report.txt")).expect("it is there")
+        );
+    }
     let path = fixtures::compare();
-    let shown = report(&[path.as_os_str(), "--format".as_ref(), "text".as_ref()]);
-    assert_eq!(
-        shown,
-        fs::read_to_string(path.join("report.txt")).expect("it is there")
-    );
     let shown = report(&[path.as_os_str(), "--format".as_ref(), "json".as_ref()]);
     assert_eq!(
         shown,
@@ -117,10 +123,9 @@ fn logs_are_merged_to_every_count() {
         at,
     );
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(
-        text(&output.stdout).contains("values: latency 20,000"),
-        "{}",
-        text(&output.stdout)
+    assert_eq!(
+        text(&output.stdout),
+        "both.hlog: 2 logs, 5 intervals; values: latency 20,000\n"
     );
     let both = Log::read(&at.join("both.hlog")).expect("it was written");
     assert_eq!(

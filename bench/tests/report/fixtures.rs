@@ -38,6 +38,7 @@ pub(crate) fn all(folder: &Path) -> Vec<Fixture> {
     };
     vec![
         fixture("compare", compare(), 3, 7, true),
+        fixture("runs", runs(), 3, 5, true),
         fixture("run", run_of(folder), 4, 0, true),
         fixture("sweep", made_up(folder, "sweep.json"), 5, 7, true),
         fixture("find-rate", made_up(folder, "find-rate.json"), 1, 0, true),
@@ -65,7 +66,19 @@ pub(crate) fn report<T: AsRef<OsStr>>(arguments: &[T]) -> String {
 
 /// A comparison of this repository's own results.
 pub(crate) fn compare() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/saved/compare")
+    saved("compare")
+}
+
+/// A comparison by whole runs, on a busy machine: it is not valid, and says why.
+pub(crate) fn runs() -> PathBuf {
+    saved("runs")
+}
+
+/// What lies in `tests/saved`.
+pub(crate) fn saved(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/saved")
+        .join(name)
 }
 
 /// A run of the load generator against an echo server in this process.
@@ -112,9 +125,7 @@ fn run_of(folder: &Path) -> PathBuf {
 
 /// A result file from `tests/saved` in a folder of its own.
 pub(crate) fn made_up(folder: &Path, file: &str) -> PathBuf {
-    let from = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/saved")
-        .join(file);
+    let from = saved(file);
     let into = folder.join(file.trim_end_matches(".json"));
     fs::create_dir_all(&into).expect("it can be made");
     fs::copy(&from, into.join(file)).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
