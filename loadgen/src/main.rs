@@ -113,3 +113,47 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(EXIT_FAILED)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use clap::Parser;
+    use echometer_loadgen::recorder;
+
+    /// A run as it was saved on a busy machine, with a histogram of 1 to 1,000 us.
+    fn run() -> Run {
+        let mut latency = recorder::histogram();
+        for us in 1..=1_000_u64 {
+            latency.record(us * 1_000).expect("it fits");
+        }
+        Run {
+            file: serde_json::from_str(include_str!("../tests/saved/run.json"))
+                .expect("it was saved by us"),
+            latency,
+            mismatch: None,
+        }
+    }
+
+    fn printed(flags: &[&str]) -> String {
+        let words = [&["echometer-loadgen", "127.0.0.1:7777"], flags].concat();
+        let text = output(&Cli::try_parse_from(words).expect("flags of ours"), &run());
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
+        text
+    }
+
+    #[test]
+    fn a_run_with_its_spectrum_reads_like_this() {
+        let text = printed(&["--latency"]);
+        assert_eq!(text, include_str!("../tests/golden/run-latency.txt"));
+    }
+
+    #[test]
+    fn a_quiet_run_says_only_what_is_wrong() {
+        let text = printed(&["--quiet"]);
+        assert_eq!(text, include_str!("../tests/golden/run-quiet.txt"));
+    }
+}
