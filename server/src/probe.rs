@@ -144,3 +144,74 @@ impl Report {
         self.unavailable.is_none() && self.byte_checks.iter().all(|check| check.ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(unavailable: Option<&str>) -> Report {
+        let feature = |name, offered, used| FeatureReport {
+            name,
+            offered,
+            used,
+        };
+        let check = |receive, fault: Option<&str>| ByteCheck {
+            receive,
+            bytes: CHECK_BYTES,
+            ok: fault.is_none(),
+            fault: fault.map(str::to_owned),
+        };
+        Report {
+            schema: "echometer.probe/1",
+            kernel: Some("6.12.1".to_owned()),
+            unavailable: unavailable.map(str::to_owned),
+            features: vec![
+                feature("multishot-recv", true, true),
+                feature("sqpoll", true, false),
+                feature("bundle", false, false),
+            ],
+            byte_checks: vec![
+                check("one-shot", None),
+                check("multishot", Some("byte 4,096 is 0x00 and not 0x17")),
+            ],
+            memlock_bytes: Some(8_388_608),
+            nofile: None,
+        }
+    }
+
+    #[test]
+    fn the_text_reads_like_this() {
+        let text = report(None).text();
+        assert_eq!(
+            text,
+            "\
+io_uring on Linux 6.12.1
+
+feature             offered     used
+multishot-recv          yes      yes
+sqpoll                  yes        -
+bundle                    -        -
+
+byte check, random chunks, every byte compared:
+  one-shot               16 MiB  ok
+  multishot              16 MiB  FAULT: byte 4,096 is 0x00 and not 0x17
+
+limits: memlock 8388608 bytes, nofile unlimited
+"
+        );
+        assert!(!report(None).is_sound());
+    }
+
+    #[test]
+    fn without_a_ring_only_the_reason_is_told() {
+        let denied = report(Some(
+            "io_uring is switched off: sysctl kernel.io_uring_disabled=0",
+        ));
+        assert_eq!(
+            denied.text(),
+            "io_uring on Linux 6.12.1\n\n\
+             not usable: io_uring is switched off: sysctl kernel.io_uring_disabled=0\n"
+        );
+        assert!(!denied.is_sound());
+    }
+}
