@@ -10,6 +10,7 @@ mod connect;
 pub mod connects;
 mod drive;
 mod engine;
+pub mod expression;
 pub mod fail_if;
 pub mod failure;
 pub mod file;

@@ -1,11 +1,14 @@
-//! What a rate has to hold: `p99<200us`, a quantile of the latency and its limit.
+//! What a rate has to hold: `p99<200us`, a quantile of the latency and its limit. It is read as the load generator's
+//! thresholds are, and is one of those that a search can be made for.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use echometer_host::units;
-use echometer_loadgen::verdict::Status;
+use echometer_loadgen::{
+    expression::{Comparison, Expression, ExpressionError, Figure, Of, Statistic},
+    verdict::Status,
+};
 
 use crate::open_load::OpenRun;
 
@@ -118,35 +121,34 @@ impl FromStr for Slo {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text: String = text.split_whitespace().collect();
+        // Whose quantile it is needs no word here, and the figure's name is shown in tables.
+        let text = text.strip_prefix("latency.").unwrap_or(&text).to_owned();
         let form = || {
             format!("'{text}' is no objective: write a quantile, < and a time, such as 'p99<200us'")
         };
-        let (name, rest) = text.split_once('<').ok_or_else(form)?;
-        let (or_equal, limit) = match rest.strip_prefix('=') {
-            Some(limit) => (true, limit),
-            None => (false, rest),
+        let expression = text.parse::<Expression>().map_err(|error| match error {
+            ExpressionError::NoComparison | ExpressionError::NoFigure(_) => form(),
+            ExpressionError::Value(why) => format!("'{text}': {why}"),
+        })?;
+        let quantile = match expression.figure {
+            Figure::Time(Of::Latency, Statistic::Max) => None,
+            Figure::Time(Of::Latency, Statistic::Quantile(quantile)) => Some(quantile),
+            _ => return Err(form()),
         };
-        let limit = units::duration(limit).map_err(|why| format!("'{text}': {why}"))?;
+        let or_equal = match expression.comparison {
+            Comparison::Below => false,
+            Comparison::AtMost => true,
+            Comparison::Above | Comparison::AtLeast | Comparison::Equal => return Err(form()),
+        };
+        let limit = Duration::from_nanos(expression.limit as u64);
         if limit.is_zero() {
             return Err(format!("'{text}': no latency is below 0"));
         }
-        let quantile = match name {
-            "max" => None,
-            _ => {
-                let digits = name.strip_prefix('p').ok_or_else(form)?;
-                let plain = digits
-                    .bytes()
-                    .all(|byte| byte.is_ascii_digit() || byte == b'.');
-                let percent: f64 = digits.parse().ok().filter(|_| plain).ok_or_else(form)?;
-                let quantile = percent / 100.0;
-                if !(0.01..=QUANTILE_MAX).contains(&quantile) {
-                    return Err(format!(
-                        "'{text}': a quantile lies between p1 and p99.99; there is also max"
-                    ));
-                }
-                Some(quantile)
-            }
-        };
+        if quantile.is_some_and(|quantile| !(0.01..=QUANTILE_MAX).contains(&quantile)) {
+            return Err(format!(
+                "'{text}': a quantile lies between p1 and p99.99; there is also max"
+            ));
+        }
         Ok(Self {
             text,
             quantile,
@@ -206,6 +208,7 @@ mod tests {
         assert_eq!(slo("p99<200us").messages_min(), 10_000);
         assert_eq!(slo("p50<=1s").messages_min(), 200);
         assert_eq!(slo("max<1s").messages_min(), 10_000);
+        assert_eq!(slo("latency.p99<200us"), slo("p99<200us"));
         for text in [
             "",
             "p99",
@@ -220,6 +223,24 @@ mod tests {
             "p99<0us",
         ] {
             assert!(text.parse::<Slo>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_objective_is_told_with_what_is() {
+        for (text, words) in [
+            ("p99", "such as 'p99<200us'"),
+            ("q99<1ms", "such as 'p99<200us'"),
+            ("service.p99<1ms", "such as 'p99<200us'"),
+            ("mean<1ms", "such as 'p99<200us'"),
+            ("rate>50k", "such as 'p99<200us'"),
+            ("p99==1ms", "such as 'p99<200us'"),
+            ("p99<5", "unit"),
+            ("p99<0us", "no latency is below 0"),
+            ("p99.999<1ms", "between p1 and p99.99"),
+        ] {
+            let error = text.parse::<Slo>().expect_err(text);
+            assert!(error.contains(text) && error.contains(words), "{error}");
         }
     }
 
