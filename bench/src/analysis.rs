@@ -101,6 +101,16 @@ pub struct Trust {
 }
 
 impl Trust {
+    /// Of something of which nothing was measured.
+    #[must_use]
+    pub fn nothing_yet() -> Self {
+        Self {
+            status: Status::Invalid,
+            reasons: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// Takes reasons from elsewhere for not trusting it; none changes nothing.
     pub fn object(&mut self, reasons: Vec<String>) {
         if !reasons.is_empty() {

@@ -2,13 +2,11 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
+    io,
     time::{Duration, SystemTime},
 };
 
-use hdrhistogram::{Histogram, serialization::V2DeflateSerializer};
-
-use echometer_loadgen::histogram_log;
+use echometer_loadgen::histogram_log::{self, Line};
 
 use crate::{
     floor::{FloorSlice, LABEL},
@@ -56,29 +54,25 @@ pub fn write_part(
 
 /// The latency of the whole block on one line, or of each run on its own, tagged as in the load generator's logs.
 fn histogram(arm: &ArmBlock) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut serializer = V2DeflateSerializer::new();
-    let mut log = histogram_log::begin(&mut bytes, &mut serializer, SystemTime::now())?;
-    let mut write = |latency: &Histogram<u64>, start_ns: u64, length_ns: u64| {
-        let (start, length) = (
-            Duration::from_nanos(start_ns),
-            Duration::from_nanos(length_ns),
-        );
-        histogram_log::write(&mut log, "latency", latency, start, length)
+    let line = |histogram, start_ns, length_ns| Line {
+        tag: "latency",
+        histogram,
+        start: Duration::from_nanos(start_ns),
+        length: Duration::from_nanos(length_ns),
     };
+    let mut lines = Vec::new();
     if arm.runs.is_empty() {
         let recorded_ns = arm.slices.iter().map(|slice| slice.recorded_span_ns).sum();
-        write(&arm.latency, 0, recorded_ns)?;
+        lines.push(line(&arm.latency, 0, recorded_ns));
     }
     // One after the other, as if nothing had been between them.
     let mut start_ns = 0;
     for run in &arm.runs {
         let length_ns = run.stretch.recorded_span_ns;
-        write(&run.stretch.latency, start_ns, length_ns)?;
+        lines.push(line(&run.stretch.latency, start_ns, length_ns));
         start_ns += length_ns;
     }
-    bytes.flush()?;
-    Ok(bytes)
+    histogram_log::whole(SystemTime::now(), lines)
 }
 
 /// One row a slice, in the order in which they were run.

@@ -16,8 +16,8 @@ use crate::{
     floor::{self, Floor, multiples::FloorEntry},
     placement::{Placement, place},
     progress::Progress,
-    record::{REPORT_NAME, Record},
-    results::ResultFolder,
+    record::Record,
+    results::{REPORT_NAME, ResultFolder},
     runs::{self, RUNS_AN_ARM, RunsPlan},
     server_process::Launcher,
     servers::Servers,
@@ -203,11 +203,10 @@ fn run_blocks(
                 bail!("arm '{}' ({}) {reason}", arm.name, arm.spec);
             }
         }
-        record.started(
-            (0..settings.arms.len())
-                .map(|arm| arms.started(arm))
-                .collect(),
-        );
+        let started: Vec<_> = (0..settings.arms.len())
+            .map(|arm| arms.started(arm))
+            .collect();
+        record.started(&started);
         let last = index == settings.blocks;
         let stopped = stop();
         record.comparison.cut_short |= stopped && !last;

@@ -104,15 +104,6 @@ impl Examination {
             .any(|finding| finding.grade == Grade::Fail)
     }
 
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
-    }
-
     /// For people, in at most 80 columns, without colours; ends with the sentence.
     #[must_use]
     pub fn text(&self) -> String {
@@ -189,6 +180,7 @@ fn engine_name(engine: Use) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::json;
 
     fn finding(check: &str, grade: Grade, value: &str, cure: Option<&str>) -> Finding {
         Finding {
@@ -284,7 +276,7 @@ mod tests {
             .map(|finding| finding.grade)
             .collect();
         assert!(grades.is_sorted());
-        let read: Examination = serde_json::from_str(&examination.to_json()).expect("it is JSON");
+        let read: Examination = serde_json::from_str(&json(&examination)).expect("it is JSON");
         assert_eq!(read, examination);
     }
 }

@@ -8,10 +8,12 @@ use echometer_loadgen::Plan;
 
 use crate::{
     analysis::{MetricResult, Trust},
+    arm::Arm,
     figures::BlockFigures,
     flags::Design,
     floor::multiples::FloorEntry,
     metric::Metric,
+    slices::Started,
 };
 
 /// What the file says of its form.
@@ -97,16 +99,45 @@ pub struct CommandEntry {
     pub command: String,
 }
 
-impl Comparison {
-    /// As JSON, indented, with a line feed at the end.
+impl ArmEntry {
+    /// An arm whose server was not started yet.
     #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
+    pub fn of(arm: &Arm) -> Self {
+        Self {
+            name: arm.name.clone(),
+            spec: arm.spec.to_string(),
+            ready_line: None,
+        }
+    }
+}
+
+impl CommandEntry {
+    /// The bench's own command line, which is the first of a result's.
+    #[must_use]
+    pub fn bench(command_line: &str) -> Self {
+        Self {
+            of: "echometer".to_owned(),
+            command: command_line.to_owned(),
+        }
     }
 
+    /// Writes down behind the bench's own line how the servers were started last, each under its name. One that was
+    /// running already has no line.
+    pub fn list_servers<'a>(
+        commands: &mut Vec<Self>,
+        servers: impl IntoIterator<Item = (&'a String, &'a Started)>,
+    ) {
+        commands.truncate(1);
+        commands.extend(servers.into_iter().filter_map(|(name, started)| {
+            Some(Self {
+                of: name.clone(),
+                command: started.command.clone()?,
+            })
+        }));
+    }
+}
+
+impl Comparison {
     /// Blocks that are part of the comparison.
     pub fn valid_blocks(&self) -> impl Iterator<Item = &BlockFigures> {
         self.blocks.iter().filter(|block| block.valid)

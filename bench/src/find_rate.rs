@@ -21,7 +21,7 @@ use crate::{
     open_load::{Loadgen, OpenLoad, OpenRun},
     placement::place,
     progress::Progress,
-    results::ResultFolder,
+    results::{REPORT_NAME, ResultFolder},
     server_process::Launcher,
     servers::Servers,
     slices::Arms,
@@ -34,7 +34,7 @@ pub mod slo;
 pub mod text;
 
 use bisection::{Bisection, Climb, ladder};
-use file::{FILE_NAME, FindRateFile, REPORT_NAME, Record};
+use file::{FILE_NAME, FindRateFile, Record};
 use slo::{Slo, Trial};
 
 /// An invalid run is repeated so many times at most.

@@ -12,9 +12,10 @@ use anyhow::Context;
 use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
-    compare::{Finished, compare},
+    compare::compare,
     doctor,
     export::export,
+    file::FILE_NAME,
     find_rate,
     flags::{
         Cli, Colour, Command, CompareSettings,
@@ -25,8 +26,11 @@ use echometer::{
     merge::merge_files,
     render::{self, Format},
     report,
+    results::json,
     saved::Saved,
-    selftest, storm, sweep, trace,
+    selftest,
+    shown::{show_report, show_text},
+    storm, sweep, trace,
 };
 use echometer_host::signals::Stop;
 use echometer_loadgen::run::command_line;
@@ -118,26 +122,21 @@ fn usage(command: &mut clap::Command, subcommand: &str, text: String) -> ! {
 fn run_compare(settings: &CompareSettings) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let finished = compare(settings, &command_line(), &stop)?;
-    let shown = match settings.output.json {
-        true => io::stdout()
-            .lock()
-            .write_all(finished.comparison.to_json().as_bytes()),
-        false => show(&finished),
-    };
-    match shown {
-        // Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to stdout");
-        }
-        _ => {}
+    match settings.output.json {
+        true => show_text(&json(&finished.comparison))?,
+        false => show_report(
+            &report::text(&finished.comparison),
+            &finished.report,
+            FILE_NAME,
+        )?,
     }
     Ok(ExitCode::from(finished.exit_code(settings.decide)))
 }
 
 fn run_doctor(flags: &DoctorFlags) -> anyhow::Result<ExitCode> {
     let examination = doctor::examine(flags.purpose());
-    print(&match flags.json {
-        true => examination.to_json(),
+    show_text(&match flags.json {
+        true => json(&examination),
         false => report::coloured(&examination.text()),
     })?;
     Ok(ExitCode::from(if examination.failed() { 3 } else { 0 }))
@@ -185,27 +184,5 @@ fn list(paths: &[PathBuf]) -> anyhow::Result<ExitCode> {
 }
 
 fn printed(text: &str) -> anyhow::Result<ExitCode> {
-    print(text).map(|()| ExitCode::SUCCESS)
-}
-
-/// Prints in colour where that is wanted. Who closes our output early (`| head`) has seen enough: that is no failure.
-fn print(text: &str) -> anyhow::Result<()> {
-    match anstream::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The table in colour where colour is wanted, and the file to open.
-fn show(finished: &Finished) -> io::Result<()> {
-    let text = report::coloured(&report::text(&finished.comparison));
-    let mut stdout = anstream::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    writeln!(
-        stdout,
-        "\nopen: {} (data: compare.json beside it)",
-        finished.report.display()
-    )
+    show_text(text).map(|()| ExitCode::SUCCESS)
 }

@@ -16,6 +16,14 @@ pub struct Placement {
     pub client: CpuList,
 }
 
+impl Placement {
+    /// The servers' cpus, if any of them is started here.
+    #[must_use]
+    pub fn server_cpus(&self) -> Option<CpuList> {
+        Some(self.server.clone()).filter(|cpus| !cpus.is_empty())
+    }
+}
+
 /// Places both sides on this machine. `local` says whether any server is started here.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use echometer_host::{clock, counters::IrqTimeAccounting, fitness, machine::Facts
 use echometer_loadgen::plan::{Load, Plan};
 
 use crate::{
-    analysis::{Status, Terms, Trust, analyse},
+    analysis::{Terms, Trust, analyse},
     block_files, doctor,
     figures::BlockFigures,
     file::{ArmEntry, CommandEntry, Comparison, DesignEntry, FILE_NAME, SCHEMA},
@@ -22,9 +22,6 @@ use crate::{
     slices::{Block, Started},
     statistics::{ALPHA, blocks_min},
 };
-
-/// The report as text, beside [`FILE_NAME`].
-pub const REPORT_NAME: &str = "report.txt";
 
 /// What is known so far.
 #[derive(Debug)]
@@ -60,22 +57,14 @@ impl Record {
             design: settings.design,
             open: load.load != Load::Closed,
         };
-        let arms = settings.arms.iter().map(|arm| ArmEntry {
-            name: arm.name.clone(),
-            spec: arm.spec.to_string(),
-            ready_line: None,
-        });
+        let arms = settings.arms.iter().map(ArmEntry::of);
         let comparison = Comparison {
             schema: SCHEMA.to_owned(),
             started_at: clock::wall_time().to_string(),
             elapsed_ns: 0,
             cut_short: false,
             sentence: String::new(),
-            verdict: Trust {
-                status: Status::Invalid,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
-            },
+            verdict: Trust::nothing_yet(),
             arms: arms.collect(),
             design: DesignEntry {
                 kind: settings.design,
@@ -86,17 +75,14 @@ impl Record {
                 },
                 primary: settings.primary,
                 margin: settings.margin,
-                server_cpus: Some(placement.server.clone()).filter(|cpus| !cpus.is_empty()),
+                server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
                 load,
             },
             seed: settings.load.seed,
             doctor: doctor::findings(&settings.arms, placement, &machine),
             machine,
-            commands: vec![CommandEntry {
-                of: "echometer".to_owned(),
-                command: command_line.to_owned(),
-            }],
+            commands: vec![CommandEntry::bench(command_line)],
             blocks: Vec::new(),
             metrics: Vec::new(),
             floor: None,
@@ -169,23 +155,17 @@ impl Record {
     }
 
     /// How the arms' servers were started, in the arms' order.
-    pub fn started(&mut self, started: Vec<Option<Started>>) {
-        self.comparison.commands.truncate(1);
+    pub fn started(&mut self, started: &[Option<Started>]) {
         for (arm, started) in self.comparison.arms.iter_mut().zip(started) {
-            let Some(Started {
-                command,
-                ready_line,
-            }) = started
-            else {
-                continue;
-            };
-            arm.ready_line = ready_line;
-            let entry = command.map(|command| CommandEntry {
-                of: arm.name.clone(),
-                command,
-            });
-            self.comparison.commands.extend(entry);
+            if let Some(started) = started {
+                arm.ready_line.clone_from(&started.ready_line);
+            }
         }
+        let servers = self.names.iter().zip(started);
+        CommandEntry::list_servers(
+            &mut self.comparison.commands,
+            servers.filter_map(|(name, started)| Some((name, started.as_ref()?))),
+        );
     }
 
     /// Draws the conclusions from what is there and writes them down.
@@ -210,13 +190,8 @@ impl Record {
             .map(|floor| floor.answered(&self.names, &self.comparison.blocks));
         self.comparison.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
         self.comparison.sentence = sentence(&self.comparison);
-        let write = |name: &str, text: &str| {
-            self.folder
-                .write(name, text.as_bytes())
-                .with_context(|| format!("cannot write {}", self.folder.join(name).display()))
-        };
-        write(REPORT_NAME, &report::text(&self.comparison))?;
-        write(FILE_NAME, &self.comparison.to_json())
+        self.folder
+            .save(&report::text(&self.comparison), FILE_NAME, &self.comparison)
     }
 
     /// Why the last block does not count, if so.

@@ -4,7 +4,10 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use echometer_host::units::{show_count, show_ns, show_size};
+use echometer_host::{
+    cpus::CpuList,
+    units::{show_count, show_ns, show_size},
+};
 
 use crate::{
     analysis::{MetricResult, Status},
@@ -28,13 +31,7 @@ pub fn text(comparison: &Comparison) -> String {
     let mut text = String::new();
     let valid = comparison.valid_blocks().count();
     let design = &comparison.design;
-    let cpus = match &design.server_cpus {
-        Some(server) => format!(
-            "server on cpu {server}, client on cpu {}",
-            design.client_cpus
-        ),
-        None => format!("client on cpu {}", design.client_cpus),
-    };
+    let cpus = cpus(design.server_cpus.as_ref(), &design.client_cpus);
     let slice = comparison
         .blocks
         .iter()
@@ -69,6 +66,14 @@ pub fn text(comparison: &Comparison) -> String {
     }
     paragraph(&mut text, "", &comparison.sentence);
     text
+}
+
+/// Where both sides ran, in words. `server` is `None` where no server was started here.
+pub(crate) fn cpus(server: Option<&CpuList>, client: &CpuList) -> String {
+    match server {
+        Some(server) => format!("server on cpu {server}, client on cpu {client}"),
+        None => format!("client on cpu {client}"),
+    }
 }
 
 /// What to know before the figures, the gravest first, each once.

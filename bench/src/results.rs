@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context;
+use serde::Serialize;
 
 use echometer_host::{
     clock,
@@ -16,6 +17,17 @@ use echometer_host::{
 
 /// The folder of the blocks' files, inside a result's folder.
 pub const BLOCKS: &str = "blocks";
+/// The report as text, beside a result's own file.
+pub const REPORT_NAME: &str = "report.txt";
+
+/// A result as its file has it: JSON, indented, with a line feed at the end.
+#[must_use]
+pub fn json(result: &impl Serialize) -> String {
+    let mut text =
+        serde_json::to_string_pretty(result).expect("plain data with text keys has a JSON form");
+    text.push('\n');
+    text
+}
 
 /// The folder of one result. It and its `blocks/` exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +135,24 @@ impl ResultFolder {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&partial, &path)
+    }
+
+    /// Writes a result: its report, then its own file, so that where the file is the report is too.
+    ///
+    /// # Errors
+    /// A file can't be written; it is named.
+    pub fn save(&self, report: &str, name: &str, result: &impl Serialize) -> anyhow::Result<()> {
+        self.write_text(REPORT_NAME, report)?;
+        self.write_text(name, &json(result))
+    }
+
+    /// As [`ResultFolder::write`], with the file's name in the error.
+    ///
+    /// # Errors
+    /// The file can't be written; it is named.
+    pub fn write_text(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        self.write(name, text.as_bytes())
+            .with_context(|| format!("cannot write {}", self.join(name).display()))
     }
 }
 

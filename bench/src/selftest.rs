@@ -67,9 +67,6 @@ pub fn main(settings: &SelftestSettings, command_line: &str) -> anyhow::Result<E
     })
 }
 
-/// The text of the report, beside [`FILE_NAME`].
-pub const REPORT_NAME: &str = "report.txt";
-
 /// A truth that is missed while the machine is disturbed is looked at so often at most.
 const ATTEMPTS_MAX: usize = 3;
 /// Above this share of the time without a cpu on either side, or of it taken by the hypervisor, the machine was
@@ -194,7 +191,7 @@ pub fn selftest(
         selftest.passed =
             !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
         selftest.sentence = report::sentence(&selftest);
-        save(&folder, &selftest).context("cannot write the selftest's files")?;
+        folder.save(&report::text(&selftest), FILE_NAME, &selftest)?;
         if selftest.cut_short {
             break;
         }
@@ -234,11 +231,6 @@ fn agenda(wanted: &[Truth], clients: &[Engine], quick: bool) -> VecDeque<Item> {
             clients.iter().map(move |&client| item(truth, client))
         })
         .collect()
-}
-
-fn save(folder: &ResultFolder, selftest: &Selftest) -> std::io::Result<()> {
-    folder.write(FILE_NAME, selftest.to_json().as_bytes())?;
-    folder.write(REPORT_NAME, report::text(selftest).as_bytes())
 }
 
 struct Bench<'a> {

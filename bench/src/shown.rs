@@ -25,12 +25,12 @@ pub fn show_report(text: &str, report: &Path, data: &str) -> anyhow::Result<()> 
     }))
 }
 
-/// Plain text, or the data file itself.
+/// Text as it is, with its colours where colour is wanted; or the data file itself, which has none.
 ///
 /// # Errors
 /// stdout can't be written to.
 pub fn show_text(text: &str) -> anyhow::Result<()> {
-    settled(io::stdout().lock().write_all(text.as_bytes()))
+    settled(anstream::stdout().lock().write_all(text.as_bytes()))
 }
 
 /// Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.

@@ -14,8 +14,14 @@ use echometer_host::{limits, machine::Facts, signals::Stop};
 use echometer_loadgen::Plan;
 
 use crate::{
-    arm::Arm, flags::StormSettings, placement::place, progress::Progress, results::ResultFolder,
-    server_process::Launcher, servers::Servers, slices::Arms,
+    arm::Arm,
+    flags::StormSettings,
+    placement::place,
+    progress::Progress,
+    results::{REPORT_NAME, ResultFolder},
+    server_process::Launcher,
+    servers::Servers,
+    slices::Arms,
 };
 
 pub mod client;
@@ -159,7 +165,7 @@ pub fn storm(
     }
     outcome?;
     Ok(Finished {
-        report: folder.join(file::REPORT_NAME),
+        report: folder.join(REPORT_NAME),
         file: record.file,
     })
 }

@@ -29,7 +29,7 @@ use crate::{
     levels::Key,
     placement::{Placement, place},
     progress::Progress,
-    results::ResultFolder,
+    results::{REPORT_NAME, ResultFolder},
     server_process::Launcher,
     statistics::Verdict,
 };
@@ -44,7 +44,7 @@ pub mod stage;
 pub mod text;
 
 use block::Terms;
-use file::{JOB_NAME, REPORT_NAME, Record, SweepFile};
+use file::{JOB_NAME, Record, SweepFile};
 use grid::{Base, Grid};
 use stage::{Machine, Stage};
 

@@ -10,7 +10,6 @@ mod walk;
 
 use std::{
     env, fs,
-    io::{self, Write},
     net::{SocketAddr, ToSocketAddrs},
     process::{self, ExitCode},
     thread,
@@ -28,7 +27,9 @@ use self::{
 use crate::{
     arm::{Arm, Spec},
     flags::{TraceSettings, TraceTarget},
+    results::json,
     server_process::Launcher,
+    shown::show_text,
 };
 
 /// What the listener of an ordinary trace asks for: the server's own default.
@@ -41,16 +42,10 @@ const BACKLOG: u32 = 4096;
 pub fn main(settings: &TraceSettings) -> anyhow::Result<ExitCode> {
     let trace = trace(settings)?;
     let text = match settings.json {
-        true => trace.to_json(),
+        true => json(&trace),
         false => report::text(&trace, settings.explain),
     };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Who closes our output early (`| head`) has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to stdout");
-        }
-        _ => {}
-    }
+    show_text(&text)?;
     Ok(match trace.complete {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
@@ -178,16 +173,5 @@ fn finish(
         steps: recorder.steps,
         sentence,
         complete,
-    }
-}
-
-impl Trace {
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
     }
 }

@@ -52,6 +52,35 @@ pub fn write<W: io::Write>(
         })
 }
 
+/// One line of a log that is written at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Line<'a> {
+    /// What it is of: `latency`, say; may be empty.
+    pub tag: &'a str,
+    /// The values, ns.
+    pub histogram: &'a Histogram<u64>,
+    /// Counts from the log's base.
+    pub start: Duration,
+    /// How long it was recorded.
+    pub length: Duration,
+}
+
+/// A whole log, whose times count from `base`.
+///
+/// # Errors
+/// A histogram can't be written down.
+pub fn whole<'a>(
+    base: SystemTime,
+    lines: impl IntoIterator<Item = Line<'a>>,
+) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+    let mut log = begin(&mut bytes, &mut serializer, base)?;
+    for line in lines {
+        write(&mut log, line.tag, line.histogram, line.start, line.length)?;
+    }
+    Ok(bytes)
+}
+
 /// The percentile spectrum of a histogram in ns, as `.hgrm` text in ms: five steps for each halving of the distance to
 /// 100 %.
 pub fn spectrum(histogram: &Histogram<u64>) -> String {

@@ -10,6 +10,7 @@ use crate::{
     flags::{Cli, Command},
     metric::Metric,
     placement::Placement,
+    results::json,
     slices::world::{GOOD, Server, World},
 };
 
@@ -86,7 +87,7 @@ impl Trial {
         let saved = fs::read_to_string(self.folder.join(FILE_NAME)).expect("it was saved");
         let comparison: Comparison = serde_json::from_str(&saved).expect("it is read back");
         assert!(
-            self.record.comparison.to_json() == saved,
+            json(&self.record.comparison) == saved,
             "the last state is what was saved"
         );
         let report = self.folder.join(REPORT_NAME);

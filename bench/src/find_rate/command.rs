@@ -9,6 +9,7 @@ use echometer_host::signals::Stop;
 use crate::{
     find_rate::{file::FILE_NAME, find_rate, text},
     flags::FindRateSettings,
+    results::json,
     shown::{show_report, show_text},
 };
 
@@ -20,7 +21,7 @@ pub fn run(settings: &FindRateSettings, command_line: &str) -> anyhow::Result<Ex
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let finished = find_rate(settings, command_line, &stop)?;
     match settings.output.json {
-        true => show_text(&finished.file.to_json())?,
+        true => show_text(&json(&finished.file))?,
         false => show_report(&text::text(&finished.file), &finished.report, FILE_NAME)?,
     }
     Ok(ExitCode::from(finished.exit_code()))

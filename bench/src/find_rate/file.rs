@@ -1,9 +1,13 @@
 //! `find-rate.json`: what was asked, every run, the blocks' answers, the curve and the answer. Saved after every block.
 
-use std::{fmt::Write as _, io::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
-use hdrhistogram::{Histogram, serialization::V2DeflateSerializer};
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use echometer_host::{
@@ -12,7 +16,12 @@ use echometer_host::{
     fitness::{self, Finding},
     machine::Facts,
 };
-use echometer_loadgen::{Plan, file::Summary, histogram_log, verdict};
+use echometer_loadgen::{
+    Plan,
+    file::Summary,
+    histogram_log::{self, Line},
+    verdict,
+};
 
 use crate::{
     analysis::{Status, Trust},
@@ -35,8 +44,6 @@ use crate::{
 pub const SCHEMA: &str = "echometer.find-rate/1";
 /// The name of the file in its folder.
 pub const FILE_NAME: &str = "find-rate.json";
-/// The report as text, beside it.
-pub const REPORT_NAME: &str = "report.txt";
 /// The curve as a table, beside it.
 pub const CURVE_NAME: &str = "curve.csv";
 
@@ -206,37 +213,26 @@ impl Record {
             started_at: clock::wall_time().to_string(),
             cut_short: false,
             sentence: String::new(),
-            verdict: Trust {
-                status: Status::Invalid,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
-            },
+            verdict: Trust::nothing_yet(),
             slo: settings.slo.to_string(),
             rate_per_s: None,
             ci_low: None,
             ci_high: None,
             confidence: None,
-            arm: ArmEntry {
-                name: settings.arm.name.clone(),
-                spec: settings.arm.spec.to_string(),
-                ready_line: None,
-            },
+            arm: ArmEntry::of(&settings.arm),
             seed: load.seed,
             design: FindRateDesign {
                 blocks: settings.blocks,
                 lowest_per_s: settings.lowest,
                 highest_per_s: settings.highest,
                 step: STEP,
-                server_cpus: Some(placement.server.clone()).filter(|cpus| !cpus.is_empty()),
+                server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
                 load,
             },
             doctor: doctor::findings([&settings.arm], placement, &machine),
             machine,
-            commands: vec![CommandEntry {
-                of: "echometer".to_owned(),
-                command: command_line.to_owned(),
-            }],
+            commands: vec![CommandEntry::bench(command_line)],
             curve: Vec::new(),
             blocks: Vec::new(),
             runs: Vec::new(),
@@ -266,12 +262,7 @@ impl Record {
     pub fn started(&mut self) {
         let Some(started) = &self.started else { return };
         self.file.arm.ready_line.clone_from(&started.ready_line);
-        self.file.commands.truncate(1);
-        let of = self.file.arm.name.clone();
-        let entry = started.command.clone();
-        self.file
-            .commands
-            .extend(entry.map(|command| CommandEntry { of, command }));
+        CommandEntry::list_servers(&mut self.file.commands, [(&self.file.arm.name, started)]);
     }
 
     /// Takes in a run, with its histogram.
@@ -373,14 +364,10 @@ impl Record {
     pub fn save(&mut self) -> anyhow::Result<()> {
         self.conclude();
         self.file.sentence = text::sentence(&self.file);
-        let write = |name: &str, text: &str| {
-            self.folder
-                .write(name, text.as_bytes())
-                .with_context(|| format!("cannot write {}", self.folder.join(name).display()))
-        };
-        write(CURVE_NAME, &curve_csv(&self.file.curve))?;
-        write(REPORT_NAME, &text::text(&self.file))?;
-        write(FILE_NAME, &self.file.to_json())
+        self.folder
+            .write_text(CURVE_NAME, &curve_csv(&self.file.curve))?;
+        self.folder
+            .save(&text::text(&self.file), FILE_NAME, &self.file)
     }
 
     fn conclude(&mut self) {
@@ -455,17 +442,6 @@ impl Record {
     }
 }
 
-impl FindRateFile {
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
-    }
-}
-
 /// One row a point.
 fn curve_csv(curve: &[CurvePoint]) -> String {
     let mut text = String::from(
@@ -492,12 +468,12 @@ fn curve_csv(curve: &[CurvePoint]) -> String {
     text
 }
 
-fn histogram(window_ns: u64, latency: &Histogram<u64>) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut serializer = V2DeflateSerializer::new();
-    let mut log = histogram_log::begin(&mut bytes, &mut serializer, std::time::SystemTime::now())?;
-    let length = Duration::from_nanos(window_ns);
-    histogram_log::write(&mut log, "latency", latency, Duration::ZERO, length)?;
-    bytes.flush()?;
-    Ok(bytes)
+fn histogram(window_ns: u64, latency: &Histogram<u64>) -> io::Result<Vec<u8>> {
+    let line = Line {
+        tag: "latency",
+        histogram: latency,
+        start: Duration::ZERO,
+        length: Duration::from_nanos(window_ns),
+    };
+    histogram_log::whole(SystemTime::now(), [line])
 }

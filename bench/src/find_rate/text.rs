@@ -7,7 +7,7 @@ use echometer_host::units::{show_count, show_ns, show_size};
 use crate::{
     chart::{Bar, bars},
     find_rate::file::{CurvePoint, FindRateFile},
-    report::{align_right, paragraph, plain_table, render},
+    report::{align_right, cpus, paragraph, plain_table, render},
 };
 
 /// Bars end at so many times the limit: an overloaded server's would hide all others.
@@ -145,13 +145,7 @@ fn load_words(file: &FindRateFile) -> String {
 }
 
 fn header(file: &FindRateFile) -> String {
-    let cpus = match &file.design.server_cpus {
-        Some(server) => format!(
-            "server on cpu {server}, client on cpu {}",
-            file.design.client_cpus
-        ),
-        None => format!("client on cpu {}", file.design.client_cpus),
-    };
+    let cpus = cpus(file.design.server_cpus.as_ref(), &file.design.client_cpus);
     format!(
         "the highest rate at which {} holds {}; {}; {cpus}; {} of {} blocks, steps of 2 %",
         file.arm.name,

@@ -1,9 +1,6 @@
 //! `echometer floor`: the floor at several numbers of connections, in blocks of random order, with its interval.
 
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
@@ -25,7 +22,8 @@ use crate::{
     floor::{Floor, FloorSlice, pairs::PairsPlan},
     placement::{self, Placement},
     report::{interval_title, paragraph, plain_table, render_right},
-    results::ResultFolder,
+    results::{REPORT_NAME, ResultFolder, json},
+    shown::{show_report, show_text},
     statistics::{ALPHA, blocks_min, median, signed_rank},
 };
 
@@ -33,8 +31,6 @@ use crate::{
 pub const SCHEMA: &str = "echometer.floor/1";
 /// The name of the file in its folder.
 pub const FILE_NAME: &str = "floor.json";
-/// The report as text, beside it.
-const REPORT_NAME: &str = "report.txt";
 
 /// A measurement of the floor, as it is saved.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,28 +170,11 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
         seed: settings.seed,
         rows,
     };
-    let mut json = serde_json::to_string_pretty(&file).expect("plain data has a JSON form");
-    json.push('\n');
     let text = text(&file);
-    for (name, text) in [(REPORT_NAME, &text), (FILE_NAME, &json)] {
-        folder
-            .write(name, text.as_bytes())
-            .with_context(|| format!("cannot write {}", folder.join(name).display()))?;
-    }
-    let mut stdout = io::stdout().lock();
-    let shown = match settings.output.json {
-        true => stdout.write_all(json.as_bytes()),
-        false => writeln!(
-            stdout,
-            "{text}\nopen: {}",
-            folder.join(REPORT_NAME).display()
-        ),
-    };
-    match shown {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to stdout");
-        }
-        _ => {}
+    folder.save(&text, FILE_NAME, &file)?;
+    match settings.output.json {
+        true => show_text(&json(&file))?,
+        false => show_report(&text, &folder.join(REPORT_NAME), FILE_NAME)?,
     }
     let whole = file.rows.iter().all(|row| row.ci_low.is_some());
     Ok(ExitCode::from(if whole { 0 } else { 3 }))

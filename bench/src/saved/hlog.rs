@@ -12,12 +12,12 @@ use flate2::read::ZlibDecoder;
 use hdrhistogram::{
     Histogram,
     serialization::{
-        DeserializeError, Deserializer, V2DeflateSerializer,
+        DeserializeError, Deserializer,
         interval_log::{IntervalLogHistogram, IntervalLogIterator, LogEntry},
     },
 };
 
-use echometer_loadgen::histogram_log;
+use echometer_loadgen::histogram_log::{self, Line};
 
 use super::error::{FileError, Reason};
 
@@ -121,20 +121,13 @@ impl Log {
     fn to_bytes(&self) -> std::io::Result<Vec<u8>> {
         let starts = self.intervals.iter().map(|interval| interval.start);
         let base = starts.min().unwrap_or_default();
-        let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
-        let since_1970 = SystemTime::UNIX_EPOCH + base;
-        let mut log = histogram_log::begin(&mut bytes, &mut serializer, since_1970)?;
-        for interval in &self.intervals {
-            let start = interval.start.saturating_sub(base);
-            histogram_log::write(
-                &mut log,
-                &interval.tag,
-                &interval.histogram,
-                start,
-                interval.length,
-            )?;
-        }
-        Ok(bytes)
+        let lines = self.intervals.iter().map(|interval| Line {
+            tag: &interval.tag,
+            histogram: &interval.histogram,
+            start: interval.start.saturating_sub(base),
+            length: interval.length,
+        });
+        histogram_log::whole(SystemTime::UNIX_EPOCH + base, lines)
     }
 
     /// The tags, each once, in the order in which they come first.

@@ -132,15 +132,6 @@ pub enum Rule {
 }
 
 impl Selftest {
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
-    }
-
     /// The outcomes that count: the last attempt at each truth with each client.
     pub fn counting(&self) -> impl Iterator<Item = &Outcome> {
         self.truths

@@ -6,7 +6,7 @@ use echometer_host::units::{show_duration, show_ns};
 use echometer_loadgen::plan::Engine;
 
 use super::file::{Check, Finding, Outcome, Rule, Selftest};
-use crate::{metric::METRICS, report::COLUMNS};
+use crate::{metric::METRICS, report::paragraph};
 
 /// The whole report, without colours; ends with the sentence.
 #[must_use]
@@ -22,7 +22,9 @@ pub fn text(selftest: &Selftest) -> String {
 /// What stands above the truths.
 #[must_use]
 pub fn heading(selftest: &Selftest) -> String {
-    let mut text = wrapped(
+    let mut text = String::new();
+    paragraph(
+        &mut text,
         "",
         &format!(
             "selftest on {}; server on cpu {}, client on cpu {}",
@@ -62,7 +64,7 @@ pub fn outcome(outcome: &Outcome) -> String {
     if !outcome.passed() {
         // What the instrument doubts by itself is the likely cause.
         for remark in &outcome.remarks {
-            text.push_str(&wrapped("    note: ", remark));
+            paragraph(&mut text, "    note: ", remark);
         }
     }
     text
@@ -71,7 +73,9 @@ pub fn outcome(outcome: &Outcome) -> String {
 /// The sentence, in lines.
 #[must_use]
 pub fn ending(selftest: &Selftest) -> String {
-    wrapped("", &selftest.sentence)
+    let mut text = String::new();
+    paragraph(&mut text, "", &selftest.sentence);
+    text
 }
 
 /// The answer for people.
@@ -211,32 +215,15 @@ fn row(
     format!("{}\n", line.trim_end())
 }
 
-/// Words in lines of at most [`COLUMNS`], the first after `mark`, the others below its text.
-fn wrapped(mark: &str, words: &str) -> String {
-    let mut text = String::new();
-    let mut line = mark.to_owned();
-    for (index, word) in words.split_whitespace().enumerate() {
-        let blank = usize::from(0 < index && line.chars().count() > mark.len());
-        if 0 < index && COLUMNS < line.chars().count() + blank + word.chars().count() {
-            text.push_str(line.trim_end());
-            text.push('\n');
-            line = " ".repeat(mark.len());
-        } else if 0 < blank {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    text.push_str(line.trim_end());
-    text.push('\n');
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use echometer_host::machine::Facts;
 
     use super::*;
-    use crate::selftest::{file::SCHEMA, truths::Truth};
+    use crate::{
+        report::COLUMNS,
+        selftest::{file::SCHEMA, truths::Truth},
+    };
 
     fn latency(quantity: &str, truth_ns: u64, shown_ns: Option<u64>, bound_ns: u64) -> Check {
         Check {

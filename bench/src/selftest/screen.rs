@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use anyhow::Context;
 
 use super::{Step, file::Selftest, report};
-use crate::{flags::groups::OutputSettings, results::ResultFolder};
+use crate::{
+    flags::groups::OutputSettings,
+    results::{REPORT_NAME, ResultFolder, json},
+};
 
 /// Where a selftest is shown.
 pub(super) struct Screen {
@@ -70,10 +73,10 @@ impl Screen {
     ) -> anyhow::Result<()> {
         self.wipe();
         if self.json {
-            self.print(&selftest.to_json());
+            self.print(&json(selftest));
         } else {
             self.print(&format!("\n{}", report::ending(selftest)));
-            let report = folder.join(super::REPORT_NAME);
+            let report = folder.join(REPORT_NAME);
             self.print(&format!(
                 "\nopen: {} (data: selftest.json beside it)\n",
                 report.display()

@@ -8,6 +8,7 @@ use echometer_host::signals::Stop;
 
 use crate::{
     flags::StormSettings,
+    results::json,
     shown::{show_report, show_text},
     storm::{file::FILE_NAME, storm, text},
 };
@@ -20,7 +21,7 @@ pub fn run(settings: &StormSettings, command_line: &str) -> anyhow::Result<ExitC
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let finished = storm(settings, command_line, &stop)?;
     match settings.output.json {
-        true => show_text(&finished.file.to_json())?,
+        true => show_text(&json(&finished.file))?,
         false => show_report(&text::text(&finished.file), &finished.report, FILE_NAME)?,
     }
     Ok(ExitCode::from(finished.exit_code()))

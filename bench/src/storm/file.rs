@@ -1,13 +1,20 @@
 //! `storm.json`: what was asked, what each level of the backlog gave, and the answer. Saved after every block.
 
-use std::{collections::BTreeMap, io::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
-use hdrhistogram::serialization::V2DeflateSerializer;
 use serde::{Deserialize, Serialize};
 
 use echometer_host::{clock, cpus::CpuList, fitness::Finding, machine::Facts};
-use echometer_loadgen::{Plan, file::Summary, histogram_log};
+use echometer_loadgen::{
+    Plan,
+    file::Summary,
+    histogram_log::{self, Line},
+};
 
 use crate::{
     arm::Spec,
@@ -29,8 +36,6 @@ use crate::{
 pub const SCHEMA: &str = "echometer.storm/1";
 /// The name of the file in its folder.
 pub const FILE_NAME: &str = "storm.json";
-/// The report as text, beside it.
-pub const REPORT_NAME: &str = "report.txt";
 
 /// A storm, finished or under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -186,7 +191,7 @@ impl Record {
             blocks: settings.blocks,
             blocks_done: 0,
             seed: load.seed,
-            server_cpus: Some(placement.server.clone()).filter(|cpus| !cpus.is_empty()),
+            server_cpus: placement.server_cpus(),
             client_cpus: placement.client.clone(),
             load,
             syn_steps_ns: steps.iter().map(|step| step.as_nanos() as u64).collect(),
@@ -197,10 +202,7 @@ impl Record {
                 &machine,
             ),
             machine,
-            commands: vec![CommandEntry {
-                of: "echometer".to_owned(),
-                command: command_line.to_owned(),
-            }],
+            commands: vec![CommandEntry::bench(command_line)],
             levels,
             faults: Vec::new(),
         };
@@ -274,15 +276,11 @@ impl Record {
     /// How a level's server was started.
     pub fn started(&mut self, level: usize, started: Option<Started>) {
         self.started[level] = started;
-        self.file.commands.truncate(1);
-        let known = self.names.iter().zip(&self.started);
-        let entries = known.filter_map(|(name, started)| {
-            Some(CommandEntry {
-                of: name.clone(),
-                command: started.as_ref()?.command.clone()?,
-            })
-        });
-        self.file.commands.extend(entries);
+        let servers = self.names.iter().zip(&self.started);
+        CommandEntry::list_servers(
+            &mut self.file.commands,
+            servers.filter_map(|(name, started)| Some((name, started.as_ref()?))),
+        );
     }
 
     /// Draws the conclusion from what is there and writes it down.
@@ -291,39 +289,22 @@ impl Record {
     /// The files can't be written.
     pub fn save(&mut self) -> anyhow::Result<()> {
         self.file.sentence = text::sentence(&self.file);
-        let write = |name: &str, text: &str| {
-            self.folder
-                .write(name, text.as_bytes())
-                .with_context(|| format!("cannot write {}", self.folder.join(name).display()))
-        };
-        write(REPORT_NAME, &text::text(&self.file))?;
-        write(FILE_NAME, &self.file.to_json())
-    }
-}
-
-impl StormFile {
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
+        self.folder
+            .save(&text::text(&self.file), FILE_NAME, &self.file)
     }
 }
 
 /// Two lines: the connects and the first echoes, tagged as in the load generator's logs.
-fn histograms(tally: &StormTally) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut serializer = V2DeflateSerializer::new();
-    let mut log = histogram_log::begin(&mut bytes, &mut serializer, std::time::SystemTime::now())?;
-    let length = Duration::from_nanos(tally.first_echo.max());
-    for (tag, histogram) in [
-        ("connect", &tally.connect),
-        ("first_echo", &tally.first_echo),
-    ] {
-        histogram_log::write(&mut log, tag, histogram, Duration::ZERO, length)?;
-    }
-    bytes.flush()?;
-    Ok(bytes)
+fn histograms(tally: &StormTally) -> io::Result<Vec<u8>> {
+    let line = |tag, histogram| Line {
+        tag,
+        histogram,
+        start: Duration::ZERO,
+        length: Duration::from_nanos(tally.first_echo.max()),
+    };
+    let lines = [
+        line("connect", &tally.connect),
+        line("first_echo", &tally.first_echo),
+    ];
+    histogram_log::whole(SystemTime::now(), lines)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use echometer_host::units::{show_count, show_ns, show_size};
 
 use crate::{
-    report::{align_right, paragraph, plain_table, render, short},
+    report::{align_right, cpus, paragraph, plain_table, render, short},
     storm::file::{LevelEntry, StormFile},
 };
 
@@ -224,10 +224,7 @@ fn losses_words(level: &LevelEntry) -> String {
 }
 
 fn header(file: &StormFile) -> String {
-    let cpus = match &file.server_cpus {
-        Some(server) => format!("server on cpu {server}, client on cpu {}", file.client_cpus),
-        None => format!("client on cpu {}", file.client_cpus),
-    };
+    let cpus = cpus(file.server_cpus.as_ref(), &file.client_cpus);
     format!(
         "{}; {cpus}; {} of {} blocks, a fresh server for each storm",
         storm_words(file),

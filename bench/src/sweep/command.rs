@@ -8,6 +8,7 @@ use echometer_host::signals::Stop;
 
 use crate::{
     flags::SweepSettings,
+    results::json,
     shown::{show_report, show_text},
     sweep::{Outcome, file::FILE_NAME, sweep, text},
 };
@@ -30,7 +31,7 @@ pub fn run(
         Outcome::Finished(finished) => finished,
     };
     match settings.output.json {
-        true => show_text(&finished.file.to_json())?,
+        true => show_text(&json(&finished.file))?,
         false => show_report(&text::text(&finished.file), &finished.report, FILE_NAME)?,
     }
     Ok(ExitCode::from(finished.exit_code(settings.decide)))

@@ -14,7 +14,7 @@ use echometer_host::{
 use echometer_loadgen::{Plan, plan::Load};
 
 use crate::{
-    analysis::{Status, Trust},
+    analysis::Trust,
     block_files, doctor,
     figures::ArmFigures,
     file::{ArmEntry, CommandEntry},
@@ -37,8 +37,6 @@ use crate::{
 pub const SCHEMA: &str = "echometer.sweep/1";
 /// The name of the file in its folder.
 pub const FILE_NAME: &str = "sweep.json";
-/// The report as text, beside it.
-pub const REPORT_NAME: &str = "report.txt";
 /// The job that repeats the sweep, beside it.
 pub const JOB_NAME: &str = "job.toml";
 
@@ -193,11 +191,7 @@ impl Record {
             name: axis.key.name().to_owned(),
             levels: axis.levels.iter().map(|level| level.text.clone()).collect(),
         });
-        let arms = settings.arms.iter().map(|arm| ArmEntry {
-            name: arm.name.clone(),
-            spec: arm.spec.to_string(),
-            ready_line: None,
-        });
+        let arms = settings.arms.iter().map(ArmEntry::of);
         let points = grid.points.iter().map(|point| PointEntry {
             levels: grid
                 .axes
@@ -216,11 +210,7 @@ impl Record {
             elapsed_ns: 0,
             cut_short: false,
             sentence: String::new(),
-            verdict: Trust {
-                status: Status::Invalid,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
-            },
+            verdict: Trust::nothing_yet(),
             keys: keys.collect(),
             arms: arms.collect(),
             design: SweepDesign {
@@ -234,10 +224,7 @@ impl Record {
             seed: settings.load.seed,
             doctor: doctor::findings(&settings.arms, placement, &machine),
             machine,
-            commands: vec![CommandEntry {
-                of: "echometer".to_owned(),
-                command: command_line.to_owned(),
-            }],
+            commands: vec![CommandEntry::bench(command_line)],
             points: points.collect(),
             rankings: Vec::new(),
             blocks: Vec::new(),
@@ -389,13 +376,8 @@ impl Record {
         self.write_commands();
         self.file.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
         self.file.sentence = text::sentence(&self.file);
-        let write = |name: &str, text: &str| {
-            self.folder
-                .write(name, text.as_bytes())
-                .with_context(|| format!("cannot write {}", self.folder.join(name).display()))
-        };
-        write(REPORT_NAME, &text::text(&self.file))?;
-        write(FILE_NAME, &self.file.to_json())
+        self.folder
+            .save(&text::text(&self.file), FILE_NAME, &self.file)
     }
 
     fn entry(&self, block: &SweepBlock) -> BlockEntry {
@@ -424,14 +406,16 @@ impl Record {
     }
 
     fn write_commands(&mut self) {
-        self.file.commands.truncate(1);
-        for (cell, started) in self.grid.cells.iter().zip(&self.started) {
-            let Some(started) = started else { continue };
-            let entry = started.command.as_ref().map(|command| CommandEntry {
-                of: cell.server.name.clone(),
-                command: command.clone(),
-            });
-            self.file.commands.extend(entry);
+        let cells = self.grid.cells.iter().zip(&self.started);
+        let started = || {
+            let known = cells.clone();
+            known.filter_map(|(cell, started)| Some((cell, started.as_ref()?)))
+        };
+        CommandEntry::list_servers(
+            &mut self.file.commands,
+            started().map(|(cell, started)| (&cell.server.name, started)),
+        );
+        for (cell, started) in started() {
             if cell.point == 0 {
                 self.file.arms[cell.arm]
                     .ready_line
@@ -442,15 +426,6 @@ impl Record {
 }
 
 impl SweepFile {
-    /// As JSON, indented, with a line feed at the end.
-    #[must_use]
-    pub fn to_json(&self) -> String {
-        let mut text =
-            serde_json::to_string_pretty(self).expect("plain data with text keys has a JSON form");
-        text.push('\n');
-        text
-    }
-
     /// Whether the loop was open at every point.
     #[must_use]
     pub fn is_open(&self) -> bool {

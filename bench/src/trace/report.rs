@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use echometer_host::units::show_ns;
 
 use super::steps::{Step, Trace};
-use crate::report::COLUMNS;
+use crate::report::paragraph;
 
 /// Where the words below a step begin.
 const INDENT: usize = 11;
@@ -30,7 +30,7 @@ pub fn text(trace: &Trace, explain: bool) -> String {
         }
     }
     text.push('\n');
-    wrap_at(&mut text, 0, "", &trace.sentence);
+    paragraph(&mut text, "", &trace.sentence);
     text
 }
 
@@ -49,7 +49,7 @@ fn heading(trace: &Trace) -> String {
             )
         }
     };
-    wrap_at(&mut text, 0, "", &what);
+    paragraph(&mut text, "", &what);
     let _ = writeln!(
         text,
         "\n{:>9}  {:<8}{:<15}{:<24}{:<8}{:>9}",
@@ -72,25 +72,5 @@ fn line(step: &Step) -> String {
 }
 
 fn wrap(text: &mut String, mark: &str, words: &str) {
-    wrap_at(text, INDENT, mark, words);
-}
-
-/// Words in lines of at most [`COLUMNS`], from column `indent` on, the first after `mark`.
-fn wrap_at(text: &mut String, indent: usize, mark: &str, words: &str) {
-    let margin = indent + mark.len();
-    let mut line = format!("{}{mark}", " ".repeat(indent));
-    let mut empty = true;
-    for word in words.split_whitespace() {
-        if !empty && COLUMNS < line.chars().count() + 1 + word.chars().count() {
-            let _ = writeln!(text, "{line}");
-            line = " ".repeat(margin);
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    let _ = writeln!(text, "{line}");
+    paragraph(text, &format!("{}{mark}", " ".repeat(INDENT)), words);
 }
