@@ -117,6 +117,7 @@ impl Figures<'_> {
             Of::Service => Some(self.service),
             Of::Queue => self.queue,
             Of::SendLag => self.send_lag,
+            Of::RecvLag => self.recv_lag,
             Of::Connect => Some(self.connect),
             Of::FirstEcho => Some(self.first_echo),
         };
