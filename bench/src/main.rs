@@ -113,6 +113,8 @@ fn main() -> ExitCode {
 
 /// Ends with a usage error of a subcommand.
 fn usage(command: &mut clap::Command, subcommand: &str, text: String) -> ! {
+    // Only then a subcommand knows that it is called `echometer trace`.
+    command.build();
     let subcommand = command
         .find_subcommand_mut(subcommand)
         .expect("it was just parsed");

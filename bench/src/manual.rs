@@ -124,6 +124,7 @@ fn roff(command: Command) -> String {
     let mut bytes = Vec::new();
     clap_mangen::Man::new(command)
         .manual("Echometer")
+        .source(concat!("echometer ", env!("CARGO_PKG_VERSION")))
         .render(&mut bytes)
         .expect("a vector takes all that is written to it");
     String::from_utf8_lossy(&bytes).into_owned()
@@ -165,7 +166,13 @@ mod tests {
             );
         }
         let page = man(&Cli::parser(), Some("compare")).expect("there is one");
-        assert!(page.contains(".TH echometer-compare 1"), "{page}");
+        let source = concat!("\"echometer ", env!("CARGO_PKG_VERSION"), "\" Echometer");
+        let title = page.lines().find(|line| line.starts_with(".TH "));
+        let title = title.expect("a page has a title");
+        assert!(
+            title.starts_with(".TH echometer-compare 1") && title.ends_with(source),
+            "{title}"
+        );
         assert!(page.contains("margin"));
         let all = man(&Cli::parser(), None).expect("there are some");
         assert!(all.contains(".TH echometer 1") && all.contains(".TH echometer-doctor 1"));

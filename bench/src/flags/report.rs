@@ -88,7 +88,9 @@ Examples:
   echometer merge host-a/run.hlog host-b/run.hlog -o both.hlog
   echometer report both.hlog
 
-Counts are added up exactly, tag by tag and interval by interval.";
+Counts are added up exactly, tag by tag and interval by interval.
+Exit codes: 0 ok, 1 a log that is truncated, damaged, foreign or newer, or OUT is
+there already.";
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -96,7 +98,8 @@ Examples:
   echometer export run --out /tmp/figures
 
 For each histogram NAME.hgrm (percentile spectrum, ms) and NAME.csv (every bucket,
-ns), for each table table-NAME.csv.";
+ns), for each table table-NAME.csv.
+Exit codes: 0 ok, 1 a file that is truncated, damaged, foreign or newer.";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

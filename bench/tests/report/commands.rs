@@ -234,6 +234,14 @@ fn completions_and_man_pages_come_out() {
         page.contains(".SH SYNOPSIS") && page.contains("echometer compare"),
         "{page}"
     );
+    // What is wrong with flags is said by the command's whole name.
+    let output = echometer(&["trace", "nonsense"], folder.path());
+    assert_eq!(output.status.code(), Some(2));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("neither an engine") && said.contains("Usage: echometer trace "),
+        "{said}"
+    );
     assert!(
         text(&echometer(&["man", "nonsense"], folder.path()).stderr)
             .contains("no command 'nonsense'")
