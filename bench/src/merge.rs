@@ -154,5 +154,10 @@ mod tests {
         assert_eq!(whole.whole("latency").expect("it is there").count_at(1), 2);
         let error = merge_files(&inputs, &at("a.hlog")).expect_err("it is an input");
         assert!(error.to_string().contains("never overwritten"), "{error}");
+        let error = merge_files(&inputs, &at("nowhere/c.hlog")).expect_err("no such folder");
+        assert!(
+            error.to_string().contains("c.hlog: cannot be written: No"),
+            "{error}"
+        );
     }
 }

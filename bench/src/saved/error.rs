@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file that can't be read.
+/// A file that can't be read, or written.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {reason}", path.display())]
 pub struct FileError {
@@ -21,6 +21,9 @@ pub enum Reason {
     /// The kernel refuses.
     #[error("cannot be read: {0}")]
     Open(#[from] io::Error),
+    /// The kernel refuses to take it.
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
     /// A folder without a result.
     #[error(
         "holds no result: none of {} is in it",

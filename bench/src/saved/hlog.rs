@@ -115,7 +115,7 @@ impl Log {
     /// The file can't be written.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let written = self.to_bytes().and_then(|bytes| fs::write(path, bytes));
-        written.map_err(|error| Reason::Open(error).of(path))
+        written.map_err(|error| Reason::Write(error).of(path))
     }
 
     fn to_bytes(&self) -> std::io::Result<Vec<u8>> {
