@@ -9,7 +9,10 @@ use super::{
     table::{Cell, Table},
     value,
 };
-use crate::selftest::file::{Finding, Outcome, Rule, Selftest};
+use crate::selftest::{
+    file::{Finding, Outcome, Rule, Selftest},
+    report::quantity_label,
+};
 
 /// The page of a selftest.
 pub(super) fn page(selftest: &Selftest) -> Page {
@@ -128,7 +131,11 @@ fn forest(selftest: &Selftest) -> Forest {
             } = check.finding
             {
                 rows.push(ForestRow {
-                    label: format!("{}: {}", outcome.truth.title(), check.quantity),
+                    label: format!(
+                        "{}: {}",
+                        outcome.truth.title(),
+                        quantity_label(&check.quantity)
+                    ),
                     ratio,
                     low: ci_low,
                     high: ci_high,
@@ -166,7 +173,7 @@ fn checks(selftest: &Selftest) -> Table {
             table.push(vec![
                 Cell::text(outcome.truth.title()),
                 client(outcome),
-                Cell::text(check.quantity.clone()),
+                Cell::text(quantity_label(&check.quantity)),
                 truth,
                 shown,
                 bound,

@@ -195,7 +195,9 @@ fn check_row(check: &Check) -> String {
     }
 }
 
-fn quantity_label(quantity: &str) -> &str {
+/// What a checked figure is called: a metric's label, or a quantile's name.
+#[must_use]
+pub fn quantity_label(quantity: &str) -> &str {
     METRICS
         .into_iter()
         .find(|metric| metric.name() == quantity)
