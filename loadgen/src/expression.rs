@@ -150,7 +150,10 @@ impl FromStr for Expression {
         };
         let limit = match figure {
             Figure::Time(..) => units::duration(value).map(|limit| limit.as_nanos() as f64),
-            Figure::Rate => units::rate(value),
+            Figure::Rate => units::rate(value).map_err(|_| {
+                "the limit of a rate is a number a second above 0, with k or M if you like: rate>=50k"
+                    .to_owned()
+            }),
             Figure::Errors | Figure::Lost => units::count(value).map(|limit| limit as f64),
         };
         Ok(Expression {
@@ -216,7 +219,8 @@ mod tests {
             ("p1e1<1s", "no figure"),
             ("cpu<1s", "no figure"),
             ("service.rate>1k", "no figure"),
-            ("rate>0", "rate"),
+            ("rate>0", "limit of a rate"),
+            ("rate>x", "rate>=50k"),
             ("errors<x", ""),
             ("<1s", "no figure"),
             ("p99<<1s", ""),
