@@ -27,8 +27,8 @@ pub enum Feature {
     NoSqarray,
     /// The server's socket, bind and listen are operations too (6.11).
     BindListen,
-    /// Zero-copy sends (6.0). On loopback the kernel copies all the same. A slow reader keeps the buffers of what was
-    /// sent to it, so that the pool should be large.
+    /// Zero-copy sends (6.0). On loopback the kernel copies all the same: a gain seen there is none. A slow reader keeps
+    /// the buffers of what was sent to it, so that the pool should be large.
     SendZc,
     /// Busy polling of the network card's queue while waiting (6.9). Loopback has none.
     Napi,
