@@ -122,6 +122,7 @@ macro_rules! suite {
             who_waits_in_the_queue_is_not_reset
             who_queues_while_the_server_is_busy_is_not_reset
             a_peer_that_never_closes_is_cut_off_at_the_drain_time
+            a_stop_at_the_worst_moment_ends_in_order
             a_second_signal_ends_at_once
             signals_that_come_together_are_one
         }

@@ -11,8 +11,8 @@ use echometer_server::running::Running;
 use socket2::SockRef;
 
 use crate::support::{
-    Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, serve,
-    stuff, until,
+    Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, reset,
+    serve, stuff, until,
 };
 
 pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
@@ -294,12 +294,4 @@ pub(crate) fn who_waits_does_not_spin(engine: &str) {
         used < passed / 4,
         "{used:?} of CPU in {passed:?} for connections that all wait"
     );
-}
-
-/// Closes with a reset instead of a FIN.
-fn reset(stream: TcpStream) {
-    SockRef::from(&stream)
-        .set_linger(Some(Duration::ZERO))
-        .expect("a socket");
-    drop(stream);
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{
-    Pattern, Process, close, connect, connect_to, echo, finish, read_stats, read_to_eof, serve,
-    stuff, uninterrupted, until,
+    Pattern, Process, close, connect, connect_to, echo, finish, read_stats, read_to_eof, reset,
+    serve, stuff, uninterrupted, until,
 };
 
 pub(crate) fn a_stop_under_load_accounts_for_every_byte(engine: &str) {
@@ -162,6 +162,64 @@ pub(crate) fn a_peer_that_never_closes_is_cut_off_at_the_drain_time(engine: &str
     );
     assert_eq!(stats.total.closed["drain_expired"], 2);
     assert_eq!(stats.total.closed["drained"], 1);
+}
+
+/// All at once: slow readers, half-closed ones, a reset, a pool that is small, and the descriptor limit met.
+pub(crate) fn a_stop_at_the_worst_moment_ends_in_order(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let server = Process::start_limited(
+        engine,
+        40,
+        &[
+            "--threads",
+            "1",
+            "--buffers",
+            "8",
+            "--buffer-size",
+            "4KiB",
+            "--drain-timeout",
+            "1s",
+            "--stats",
+            path.to_str().expect("text"),
+        ],
+    );
+    let mut streams: Vec<TcpStream> = (0..9).map(|_| connect_to(server.address)).collect();
+    thread::scope(|scope| {
+        for (stream, seed) in streams.iter().zip(0..) {
+            scope.spawn(move || stuff(stream, &mut Pattern::new(seed)));
+        }
+    });
+    let victim = streams.pop().expect("nine");
+    let readers = &streams[..4];
+    for stream in &readers[..2] {
+        stream.shutdown(Shutdown::Write).expect("connected");
+    }
+    // More than there are descriptors; those that are not let in are reset.
+    let crowd: Vec<TcpStream> = (0..60).map(|_| connect_to(server.address)).collect();
+    reset(victim);
+
+    let began = Instant::now();
+    server.signal(Signal::TERM);
+    thread::scope(|scope| {
+        for (stream, seed) in readers.iter().zip(0..) {
+            scope.spawn(move || {
+                assert!(0 < read_to_eof(stream, &mut Pattern::new(seed)));
+                stream
+                    .shutdown(Shutdown::Write)
+                    .or_else(gone)
+                    .expect("connected");
+            });
+        }
+    });
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(0), "{stderr}");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?} for a drain of 1 s");
+    let stats = read_stats(&path);
+    assert_eq!(stats.total.open, 0);
+    assert_eq!(stats.total.closed["drained"], 4, "{:?}", stats.total.closed);
+    drop(crowd);
 }
 
 pub(crate) fn a_second_signal_ends_at_once(engine: &str) {

@@ -12,6 +12,7 @@ use echometer_server::config::{Config, EngineChoice};
 use echometer_server::running::{Running, start};
 use echometer_server::stats::Stats;
 use rustix::process::{Pid, Signal, kill_process};
+use socket2::SockRef;
 
 /// Longer than anything here takes on a loaded machine, shorter than anybody's patience.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -157,6 +158,14 @@ pub(crate) fn close(stream: &mut TcpStream) {
         0,
         "bytes that nobody sent"
     );
+}
+
+/// Closes with a reset instead of a FIN.
+pub(crate) fn reset(stream: TcpStream) {
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("a socket");
+    drop(stream);
 }
 
 /// A call, made again when a signal cut it short: one with a time limit is not restarted by the kernel (signal(7)).
