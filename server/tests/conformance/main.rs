@@ -108,6 +108,7 @@ macro_rules! suite {
             slow_readers_leave_buffers_for_others
             slow_readers_that_were_cut_off_leave_buffers_for_others
             more_active_connections_than_buffers_are_all_served
+            firehoses_take_turns_at_a_small_pool
             a_half_close_with_megabytes_pending_loses_nothing
             a_reset_ends_only_its_own_connection
             a_reset_of_a_slow_reader_is_noticed

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::support::{
     Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, reset,
-    serve, stuff, until,
+    serve, stuff, uninterrupted, until,
 };
 
 pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
@@ -176,6 +176,54 @@ pub(crate) fn more_active_connections_than_buffers_are_all_served(engine: &str) 
     if base_engine(engine) == "uring" {
         assert!(0 < stats.total.recv_parks, "four were enough for forty");
     }
+}
+
+/// Connections that always have more to send than there are buffers: whoever has waited longest for one is first, or
+/// some would wait for ever.
+pub(crate) fn firehoses_take_turns_at_a_small_pool(engine: &str) {
+    let server = serve(engine, |config| {
+        config.buffer_size = Some(1024);
+        config.buffers = Some(2);
+    });
+    let streams: Vec<TcpStream> = (0..6).map(|_| connect(&server)).collect();
+    let echoed: Vec<AtomicU64> = streams.iter().map(|_| AtomicU64::new(0)).collect();
+    let enough = AtomicBool::new(false);
+    let all_flow = thread::scope(|scope| {
+        for ((stream, echoed), seed) in streams.iter().zip(&echoed).zip(0..) {
+            let enough = &enough;
+            scope.spawn(move || {
+                let mut pattern = Pattern::new(seed);
+                while !enough.load(Ordering::Relaxed) {
+                    (&*stream)
+                        .write_all(&pattern.next(64 * 1024))
+                        .expect("sent");
+                }
+                stream.shutdown(Shutdown::Write).expect("connected");
+            });
+            scope.spawn(move || {
+                let mut pattern = Pattern::new(seed);
+                let mut piece = vec![0; 64 * 1024];
+                loop {
+                    let n = uninterrupted(|| (&*stream).read(&mut piece)).expect("no reset");
+                    if n == 0 {
+                        break;
+                    }
+                    assert!(pattern.next(n) == piece[..n], "wrong bytes");
+                    echoed.fetch_add(n as u64, Ordering::Relaxed);
+                }
+            });
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let flows = |bytes: &AtomicU64| 256 * 1024 <= bytes.load(Ordering::Relaxed);
+        while !echoed.iter().all(flows) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let all_flow = echoed.iter().all(flows);
+        enough.store(true, Ordering::Relaxed);
+        all_flow
+    });
+    assert!(all_flow, "{echoed:?} bytes came back by then");
+    finish(server);
 }
 
 pub(crate) fn a_half_close_with_megabytes_pending_loses_nothing(engine: &str) {
