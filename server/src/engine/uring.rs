@@ -623,7 +623,10 @@ impl<'a> Server<'a> {
             }
             let peer = &mut self.peers[turn.slot.index()];
             peer.waiting.push(payload);
-            if !self.ring.is_sending(turn.slot) {
+            if self.ring.is_sending(turn.slot) {
+                // That send may be a silent one, whose end nobody would hear of in a sleep.
+                self.hurry = true;
+            } else {
                 self.send_next(turn.slot);
             }
         }

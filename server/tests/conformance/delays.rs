@@ -99,6 +99,33 @@ pub(crate) fn a_freeze_stops_all_echoing(engine: &str) {
     finish(server);
 }
 
+/// Pieces that came one by one and are due at once all go, though nothing else happens on the server.
+pub(crate) fn what_a_freeze_held_back_all_comes(engine: &str) {
+    let delay: Delay = "freeze:200ms/500ms".parse().expect("valid");
+    let server = serve(engine, |config| config.delay = delay);
+    let mut stream = connect(&server);
+    let mut pattern = Pattern::new(7);
+    let mut sent = 0;
+    for _ in 0..3 {
+        until("the next freeze", || delay.frozen_until(now_ns()).is_some());
+        let pieces: Vec<_> = (0..12).map(|_| pattern.next(100)).collect();
+        for piece in &pieces {
+            stream.write_all(piece).expect("sent");
+            sent += piece.len() as u64;
+            until("the piece is there", || {
+                server.stats().total.bytes_in == sent
+            });
+        }
+        for piece in pieces {
+            let mut back = vec![0; piece.len()];
+            stream.read_exact(&mut back).expect("echoed");
+            assert_eq!(back, piece);
+        }
+    }
+    close(&mut stream);
+    finish(server);
+}
+
 pub(crate) fn busy_burns_cpu(engine: &str) {
     let server = Process::start(engine, &["--threads", "1", "--delay", "busy:2ms"]);
     let mut stream = connect_to(server.address);

@@ -24,6 +24,7 @@ const EXCEPTIONS: &[Exception] = &[
             "a_fixed_delay_keeps_the_order",
             "an_exponential_delay_keeps_the_order",
             "a_freeze_stops_all_echoing",
+            "what_a_freeze_held_back_all_comes",
             "busy_burns_cpu",
             "who_queues_while_the_server_is_busy_is_not_reset",
             "spinning_burns_and_a_hybrid_comes_to_rest",
@@ -142,6 +143,7 @@ macro_rules! suite {
             a_fixed_delay_keeps_the_order
             an_exponential_delay_keeps_the_order
             a_freeze_stops_all_echoing
+            what_a_freeze_held_back_all_comes
             busy_burns_cpu
         }
         tests! { metrics:
