@@ -31,9 +31,14 @@ impl Gather {
     /// Appends a piece.
     ///
     /// # Panics
-    /// When it is a `Gather` itself.
+    /// When it is a `Gather` itself, and when [`Gather::PIECES_MAX`] are in it: a silent send of more would be taken to
+    /// have succeeded as a whole.
     pub fn push(&mut self, piece: Payload) {
         assert!(!matches!(piece, Payload::Gather(_)), "a gather in a gather");
+        assert!(
+            self.pieces.len() < Gather::PIECES_MAX,
+            "more pieces than one request takes"
+        );
         self.len += piece.len();
         self.pieces.push_back(piece);
     }
@@ -92,5 +97,21 @@ impl std::fmt::Debug for Gather {
         f.debug_struct("Gather")
             .field("pieces", &self.pieces)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "more pieces than one request takes")]
+    fn a_gather_is_never_longer_than_one_request() {
+        let mut gather = Gather::new();
+        for _ in 0..Gather::PIECES_MAX {
+            gather.push(Payload::Shared(0..1));
+        }
+        assert_eq!(gather.len(), Gather::PIECES_MAX);
+        gather.push(Payload::Shared(0..1));
     }
 }

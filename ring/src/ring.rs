@@ -40,8 +40,7 @@ const NOTIFICATION_LIMIT: Duration = Duration::from_millis(100);
 
 /// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
 pub struct Ring {
-    /// It was set up with restrictions and not used yet: files can still be installed.
-    disabled: bool,
+    condition: Condition,
     // The three faces borrow from `uring`, which is boxed and outlives them: see `Drop`.
     submitter: ManuallyDrop<Submitter<'static>>,
     submissions: ManuallyDrop<SubmissionQueue<'static>>,
@@ -82,6 +81,17 @@ pub struct Ring {
     /// What a receive with times is asked with.
     stamped_request: Box<libc::msghdr>,
     counts: Counts,
+}
+
+/// What a submit has to do beside submitting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    /// Nothing.
+    InUse,
+    /// Set up with restrictions and not used yet: files can still be installed.
+    Disabled,
+    /// The kernel took nothing of a full submission queue, and entries were lost: every submit fails from now on.
+    Broken(Errno),
 }
 
 /// A receive that filled several buffers: those whose events are still to come.
@@ -201,7 +211,10 @@ impl Ring {
             0
         };
         Ok(Ring {
-            disabled: features.has(Feature::Restrictions),
+            condition: match features.has(Feature::Restrictions) {
+                true => Condition::Disabled,
+                false => Condition::InUse,
+            },
             submitter: ManuallyDrop::new(submitter),
             submissions: ManuallyDrop::new(submissions),
             completions: ManuallyDrop::new(completions),

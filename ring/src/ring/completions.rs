@@ -8,7 +8,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use rustix::io::Errno;
 
-use super::Ring;
+use super::{Condition, Ring};
 use crate::buffers::Buffer;
 use crate::event::Event;
 use crate::features::Feature;
@@ -164,8 +164,8 @@ impl Ring {
     /// Calls into the kernel, and leaves completions where they are.
     #[inline]
     pub(super) fn hand_over(&mut self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
-        if std::mem::take(&mut self.disabled) {
-            self.submitter.register_enable_rings()?;
+        if self.condition != Condition::InUse {
+            self.put_to_use()?;
         }
         self.pools.publish();
         self.submissions.sync();
@@ -181,6 +181,16 @@ impl Ring {
         };
         self.submissions.sync();
         entered
+    }
+
+    /// What a ring with restrictions needs before its first submit; and a broken one stays broken.
+    #[cold]
+    fn put_to_use(&mut self) -> io::Result<()> {
+        if let Condition::Broken(errno) = self.condition {
+            return Err(errno.into());
+        }
+        self.condition = Condition::InUse;
+        self.submitter.register_enable_rings()
     }
 
     /// As the submitter's own way to submit and wait; but a cpu that has nothing to do meanwhile counts as idle. Else the
@@ -226,9 +236,7 @@ impl Ring {
         }
         match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
             Ok(_) => Ok(()),
-            // The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of
-            // memory for the moment: all of these are for the next turn.
-            Err(Ok(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => Ok(()),
+            Err(Ok(errno)) if is_for_the_moment(errno) => Ok(()),
             Err(Ok(errno)) => Err(errno.into()),
             Err(Err(error)) => Err(error),
         }
@@ -494,4 +502,13 @@ fn outcome(result: i32) -> Result<u32, Errno> {
     } else {
         Err(Errno::from_raw_os_error(-result))
     }
+}
+
+/// The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of memory for
+/// the moment: all of these are for the next turn.
+pub(super) fn is_for_the_moment(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN
+    )
 }

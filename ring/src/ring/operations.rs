@@ -1,18 +1,24 @@
 //! Operations in: what is asked of the kernel, written into the submission queue with all that it points to kept.
 
 use std::os::fd::{AsRawFd, IntoRawFd};
+use std::time::{Duration, Instant};
 
 use io_uring::types::{Fd, Fixed};
 use io_uring::{opcode, squeue};
+use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use super::Ring;
+use super::completions::is_for_the_moment;
+use super::{Condition, Ring};
 use crate::event::Payload;
 use crate::features::Feature;
 use crate::gather::Gather;
 use crate::pools::Group;
 use crate::slots::Slot;
 use crate::token::{Op, Token};
+
+/// How long the kernel may refuse a full submission queue for reasons that pass, before the ring is given up.
+const ROOM_LIMIT: Duration = Duration::from_secs(5);
 
 impl Ring {
     /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
@@ -247,7 +253,6 @@ impl Ring {
             gather
                 .iter()
                 .filter(|piece| !piece.is_empty())
-                .take(Gather::PIECES_MAX)
                 .map(|piece| {
                     let (start, len) = self.piece(piece);
                     libc::iovec {
@@ -379,23 +384,44 @@ impl Ring {
     #[inline]
     pub(super) fn push_raw(&mut self, entry: &squeue::Entry) {
         self.in_flight += 1;
-        loop {
-            // SAFETY: every entry that names memory is built in this file, from what the ring owns until the completion: a
-            // pool buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
-            if unsafe { self.submissions.push(entry) }.is_ok() {
-                return;
-            }
-            self.make_room();
+        if !self.push_if_room(entry) {
+            self.push_late(entry);
         }
     }
 
-    /// The submission queue is full: submit early. What comes of it is set aside until the turn's own submit, because the
-    /// user is in the middle of what the last one brought: the end of a send would come in between pieces that were said
-    /// to follow one another.
+    #[inline]
+    fn push_if_room(&mut self, entry: &squeue::Entry) -> bool {
+        // SAFETY: every entry that names memory is built in this file, from what the ring owns until the completion: a
+        // pool buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
+        unsafe { self.submissions.push(entry) }.is_ok()
+    }
+
+    /// The submission queue is full: submits early, until there is room. A ring of which the kernel takes nothing any more
+    /// is broken: the entry is lost, and the submit at the end of the turn says so.
     #[cold]
+    fn push_late(&mut self, entry: &squeue::Entry) {
+        let began = Instant::now();
+        while !matches!(self.condition, Condition::Broken(_)) {
+            self.make_room();
+            if self.push_if_room(entry) {
+                return;
+            }
+            if ROOM_LIMIT <= began.elapsed() {
+                self.condition = Condition::Broken(Errno::IO);
+            }
+        }
+    }
+
+    /// Submits early. What comes of it is set aside until the turn's own submit, because the user is in the middle of what
+    /// the last one brought: the end of a send would come in between pieces that were said to follow one another.
     fn make_room(&mut self) {
-        // An error here is seen again, and reported, by the submit at the end of the turn.
-        let _ = self.hand_over(0, None);
+        if let Err(error) = self.hand_over(0, None) {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            // The others are for the next attempt, as in `enter`.
+            if !is_for_the_moment(errno) {
+                self.condition = Condition::Broken(errno);
+            }
+        }
         self.completions.sync();
         self.early.extend(self.completions.by_ref());
         self.completions.sync();
@@ -440,4 +466,36 @@ fn with_ioprio(mut entry: squeue::Entry, flags: u16) -> squeue::Entry {
 enum Target {
     Direct(Fixed),
     Plain(Fd),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::features::Features;
+    use crate::setup::Config;
+
+    #[test]
+    fn a_ring_of_which_the_kernel_takes_nothing_says_so_though_its_queue_is_full() {
+        let config = Config {
+            features: Features::NONE,
+            entries: 8,
+            ..Config::default()
+        };
+        let mut ring = Ring::new(&config).expect("a ring");
+        let (here, _there) = UnixStream::pair().expect("a pair");
+        let slot = ring.adopt(here.into()).expect("a slot");
+        let null = std::fs::File::open("/dev/null").expect("it is there");
+        // SAFETY: both descriptors are open, and the ring's is not used for anything but to enter it.
+        let replaced = unsafe { libc::dup2(null.as_raw_fd(), ring.uring.as_raw_fd()) };
+        assert_eq!(replaced, ring.uring.as_raw_fd());
+        for _ in 0..100 {
+            ring.shutdown_write(slot);
+        }
+        for _ in 0..2 {
+            assert!(ring.submit().is_err(), "and goes on saying so");
+        }
+    }
 }
