@@ -157,6 +157,12 @@ pub enum FlagsError {
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub enum Command {
     /// Say what io_uring offers on this kernel, and what would be used
+    #[command(after_help = "\
+Exit codes: 0 a sound ring can be had here, 1 none can, or it corrupts streams, 2 usage.
+
+Examples:
+  echometer-server probe
+  echometer-server probe --json | jq .features")]
     Probe {
         /// As JSON on stdout.
         #[arg(long)]

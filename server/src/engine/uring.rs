@@ -833,7 +833,8 @@ impl<'a> Server<'a> {
         while self.connections < self.connections_max {
             let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
-                Ok(file) => match self.ring.install(file.as_fd()) {
+                // Not copied: where descriptors have run out, there was one for this client and none for the copy.
+                Ok(file) => match self.ring.adopt(file) {
                     Ok(slot) => self.welcome(slot),
                     // All slots are taken, or their closes are not done yet: this one sees its connection end.
                     Err(_) => {

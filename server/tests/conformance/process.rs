@@ -169,6 +169,12 @@ fn probe_says_what_the_kernel_offers() {
         text.contains("multishot-recv") && !text.contains("FAULT"),
         "{text}"
     );
+    let help = run(&["probe", "--help"]);
+    let help = String::from_utf8(help.stdout).expect("text");
+    assert!(
+        help.contains("Examples:\n  echometer-server probe\n"),
+        "{help}"
+    );
     let json = run(&["probe", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
     assert_eq!(json["schema"], "echometer.probe/1");
