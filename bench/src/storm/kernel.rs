@@ -15,7 +15,8 @@ const STEPS_MAX: u32 = 12;
 pub struct Sysctls {
     /// `net.core.somaxconn`: no backlog counts for more.
     pub somaxconn: Option<u32>,
-    /// `net.ipv4.tcp_max_syn_backlog`: connections that have sent their SYN only; beyond it cookies, or nothing.
+    /// `net.ipv4.tcp_max_syn_backlog`: where cookies are off, SYNs are dropped as soon as so many connections, less a
+    /// quarter, have sent their SYN only. Otherwise the backlog alone bounds them.
     pub tcp_max_syn_backlog: Option<u32>,
     /// `net.ipv4.tcp_syncookies`: whether a full SYN queue is answered with cookies.
     pub tcp_syncookies: Option<u32>,

@@ -230,6 +230,63 @@ fn a_backlog_that_somaxconn_cuts_is_said() {
 }
 
 #[test]
+fn a_full_queue_of_half_open_connections_is_cured_by_the_kernels_rule() {
+    let mut file = stormed(&[16, 1_024], false, &world(2), &|| false);
+    let said = |file: &StormFile| text::sentence(file);
+    let level = file.levels[1].clone();
+    let with = |drops, full, cookies| file::LevelEntry {
+        listen_drops: Some(drops),
+        counters: Some(Losses {
+            syn_queue_full_drops: Some(full),
+            syn_cookies: Some(cookies),
+            ..Losses::default()
+        }),
+        ..level.clone()
+    };
+    // Never to lower it, and never where another limit is the one that was met.
+    file.sysctls.tcp_max_syn_backlog = Some(2_048);
+    for (cookies, entry) in [
+        (1, with(0, 0, 9)),
+        (2, with(0, 0, 9)),
+        (0, with(9, 9, 0)),
+        (0, with(9, 0, 0)),
+    ] {
+        file.sysctls.tcp_syncookies = Some(cookies);
+        file.levels[1] = entry;
+        assert!(
+            !said(&file).contains("tcp_max_syn_backlog"),
+            "{}",
+            said(&file)
+        );
+    }
+    // 1,000 half-open connections leave less than a quarter of 1,200 free; and of 1,335 they do not.
+    file.sysctls.tcp_max_syn_backlog = Some(1_200);
+    file.sysctls.tcp_syncookies = Some(0);
+    assert!(
+        said(&file).contains("net.ipv4.tcp_max_syn_backlog 1335 (it is 1200;"),
+        "{}",
+        said(&file)
+    );
+    file.sysctls.tcp_max_syn_backlog = Some(1_335);
+    assert!(
+        !said(&file).contains("tcp_max_syn_backlog"),
+        "{}",
+        said(&file)
+    );
+    // The queue is as long as the backlog that counts: 128 of 1,000.
+    file.sysctls.tcp_syncookies = Some(1);
+    file.levels[1] = with(0, 0, 9);
+    assert!(!said(&file).contains("half-open"), "{}", said(&file));
+    file.levels[1].effective_backlog = Some(128);
+    assert!(
+        said(&file)
+            .contains("half-open connections, which is as long as the backlog: 1,000 holds all"),
+        "{}",
+        said(&file)
+    );
+}
+
+#[test]
 fn a_server_that_does_not_start_again_is_a_fault_and_not_the_end() {
     let world = World::of(&[
         GOOD,

@@ -134,8 +134,8 @@ fn settings(file: &StormFile, level: &LevelEntry, backlog: u32) -> String {
             let _ = write!(words, " (and see that net.core.somaxconn allows it)");
         }
     }
-    if syn_queue_full(level) {
-        let _ = write!(words, "; {}", syn_backlog_advice(file));
+    for advice in syn_queue_advice(file, level) {
+        let _ = write!(words, "; {advice}");
     }
     words
 }
@@ -158,9 +158,7 @@ fn cure(file: &StormFile, level: &LevelEntry) -> String {
         }
         _ => {}
     }
-    if syn_queue_full(level) {
-        cures.push(syn_backlog_advice(file));
-    }
+    cures.extend(syn_queue_advice(file, level));
     if cures.is_empty() {
         cures.push(
             "the accept queue is not the reason: look at the errors and at the server's log"
@@ -170,24 +168,44 @@ fn cure(file: &StormFile, level: &LevelEntry) -> String {
     cures.join(", ")
 }
 
-fn syn_queue_full(level: &LevelEntry) -> bool {
-    level.counters.is_some_and(|counters| {
-        [counters.syn_queue_full_drops, counters.syn_cookies]
-            .into_iter()
-            .flatten()
-            .any(|count| count != 0)
-    })
-}
-
-fn syn_backlog_advice(file: &StormFile) -> String {
-    let now = file
-        .sysctls
-        .tcp_max_syn_backlog
-        .map_or_else(String::new, |now| format!(" (it is {now})"));
-    format!(
-        "net.ipv4.tcp_max_syn_backlog {}{now}, for SYNs met a full queue of half-open connections",
-        file.connects
-    )
+/// What helps against a full queue of half-open connections. The kernel holds as many of them as the effective backlog,
+/// and answers one more by a cookie, or not at all. `tcp_max_syn_backlog` counts only where cookies are off: SYNs are
+/// dropped, under no counter of their own, as soon as less than a quarter of it is free.
+fn syn_queue_advice(file: &StormFile, level: &LevelEntry) -> Vec<String> {
+    let connects = file.connects;
+    let counters = level.counters.unwrap_or_default();
+    let dropped_when_full = counters.syn_queue_full_drops.unwrap_or(0);
+    // With 2 every SYN is answered by a cookie, and that says nothing of the queue.
+    let cookies = match file.sysctls.tcp_syncookies {
+        Some(2) => 0,
+        _ => counters.syn_cookies.unwrap_or(0),
+    };
+    let mut advice = Vec::new();
+    let holds_all = level
+        .effective_backlog
+        .is_some_and(|effective| connects <= effective);
+    if 0 < dropped_when_full.saturating_add(cookies) && !holds_all {
+        advice.push(format!(
+            "SYNs met a full queue of half-open connections, which is as long as the backlog: {} holds all",
+            show_count(u64::from(connects))
+        ));
+    }
+    let unexplained = level.listen_drops.map(|drops| {
+        drops
+            .saturating_sub(level.listen_overflows.unwrap_or(0))
+            .saturating_sub(dropped_when_full)
+    });
+    let needed = connects.saturating_add(connects / 3).saturating_add(2);
+    if file.sysctls.tcp_syncookies == Some(0)
+        && unexplained.is_some_and(|drops| drops != 0)
+        && let Some(now) = file.sysctls.tcp_max_syn_backlog
+        && now < needed
+    {
+        advice.push(format!(
+            "net.ipv4.tcp_max_syn_backlog {needed} (it is {now}; with tcp_syncookies 0 the last quarter of it stays free)"
+        ));
+    }
+    advice
 }
 
 fn losses_words(level: &LevelEntry) -> String {

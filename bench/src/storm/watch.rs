@@ -39,9 +39,9 @@ pub struct Losses {
     pub listen_drops: Option<u64>,
     /// `TCPTimeouts`: retransmission timers that ran out.
     pub tcp_timeouts: Option<u64>,
-    /// `TCPReqQFullDrop`: SYNs dropped because `tcp_max_syn_backlog` or the backlog was met.
+    /// `TCPReqQFullDrop`: SYNs dropped because as many connections as the backlog were half open, and cookies are off.
     pub syn_queue_full_drops: Option<u64>,
-    /// `TCPReqQFullDoCookies`: SYNs that were answered with a cookie for the same reason.
+    /// `TCPReqQFullDoCookies`: SYNs that were answered with a cookie for the same reason, or all with `tcp_syncookies` 2.
     pub syn_cookies: Option<u64>,
 }
 
