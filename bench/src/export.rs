@@ -3,11 +3,12 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, File},
+    io::Write as _,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 
 use echometer_loadgen::histogram_log;
@@ -20,9 +21,8 @@ use crate::{
 /// Writes the files into `folder` and says which.
 ///
 /// # Errors
-/// The folder or a file can't be written.
+/// One of them is there already: then nothing is written. The folder or a file can't be written.
 pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut files: Vec<(String, String)> = Vec::new();
     for (name, histogram) in histograms(saved) {
         files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
@@ -34,11 +34,20 @@ pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             csv::table(table),
         ));
     }
+    if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).exists()) {
+        bail!(
+            "{} is there already, and files are never overwritten: name another folder with --out, or take it away",
+            folder.join(name).display()
+        );
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     files
         .into_iter()
         .map(|(name, text)| {
             let path = folder.join(name);
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            File::create_new(&path)
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("cannot write {}", path.display()))?;
             Ok(path)
         })
         .collect()

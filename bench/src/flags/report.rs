@@ -45,7 +45,7 @@ pub struct ExportFlags {
     #[arg(value_name = "RESULT", value_hint = ValueHint::AnyPath)]
     pub result: PathBuf,
 
-    /// Write into this folder [default: export/ in the result's folder]
+    /// Write into this folder, over nothing that is there [default: export/ in the result's folder]
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
 }
@@ -99,7 +99,8 @@ Examples:
 
 For each histogram NAME.hgrm (percentile spectrum, ms) and NAME.csv (every bucket,
 ns), for each table table-NAME.csv.
-Exit codes: 0 ok, 1 a file that is truncated, damaged, foreign or newer.";
+Exit codes: 0 ok, 1 a file that is truncated, damaged, foreign or newer, or one of
+those to write is there already.";
 
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:

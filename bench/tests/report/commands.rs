@@ -169,6 +169,23 @@ fn a_result_is_exported_for_other_tools() {
         "{last}"
     );
     assert!(out.join("table-blocks.csv").is_file());
+    // Again: nothing is overwritten, and nothing else written either.
+    fs::write(out.join("latency-uring.csv"), "kept").expect("it is writable");
+    fs::remove_file(out.join("latency-uring.hgrm")).expect("it is there");
+    let output = echometer(
+        &["export", &compare.display().to_string(), "-o", "out"],
+        folder.path(),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("is there already, and files are never overwritten")
+            && said.contains("--out"),
+        "{said}"
+    );
+    let kept = fs::read_to_string(out.join("latency-uring.csv")).expect("it is there");
+    assert_eq!(kept, "kept");
+    assert!(!out.join("latency-uring.hgrm").exists());
 }
 
 #[test]
