@@ -147,11 +147,14 @@ fn objections(comparison: &Comparison) -> Vec<String> {
 /// The report with the verdicts in colour, for a terminal. Whoever writes it out decides whether colour is wanted.
 #[must_use]
 pub fn coloured(text: &str) -> String {
-    const WORDS: [(&str, &str); 4] = [
+    const WORDS: [(&str, &str); 6] = [
         ("better", "\x1b[32m"),
         ("worse", "\x1b[31m"),
         ("undecided", "\x1b[33m"),
         ("invalid", "\x1b[33m"),
+        // A selftest's.
+        ("pass", "\x1b[32m"),
+        ("FAIL", "\x1b[31m"),
     ];
     // The doctor's grades are the first word of a line, with blanks up to the tenth column.
     const GRADES: [(&str, &str); 4] = [
@@ -422,6 +425,17 @@ mod tests {
         assert_eq!(
             painted,
             " rate   x1.2  \x1b[32mbetter\x1b[0m\nit got better\n p50  x0.9  \x1b[31mworse\x1b[0m\n"
+        );
+    }
+
+    #[test]
+    fn a_selftests_verdicts_are_painted_where_they_stand() {
+        let painted = coloured(
+            "  p50   1.01 ms      5 %  pass\n  p99   99 ms      2 %  FAIL\nFAIL: 1 of 2\n",
+        );
+        assert_eq!(
+            painted,
+            "  p50   1.01 ms      5 %  \x1b[32mpass\x1b[0m\n  p99   99 ms      2 %  \x1b[31mFAIL\x1b[0m\nFAIL: 1 of 2\n"
         );
     }
 

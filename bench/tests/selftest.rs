@@ -38,7 +38,10 @@ fn the_hidden_tail_is_warned_of_and_the_file_says_so() {
     let out = folder.path().join("out");
     let mut command = Command::new(bench);
     command
-        .args(["selftest", "--quick", "--only", "omission", "--out"])
+        .args([
+            "--color", "always", "selftest", "--quick", "--only", "omission",
+        ])
+        .arg("--out")
         .arg(&out)
         .stdin(Stdio::null());
     let allowed = echometer_host::cpus::allowed().expect("a mask");
@@ -50,6 +53,12 @@ fn the_hidden_tail_is_warned_of_and_the_file_says_so() {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{stdout}{stderr}");
+    let (green, plain) = ("\x1b[32m", "\x1b[0m");
+    assert!(
+        stdout.contains(&format!("  {green}pass{plain}\n")),
+        "{stdout}"
+    );
+    let stdout = stdout.replace(green, "").replace(plain, "");
     assert!(
         stdout.contains("coordinated omission") && stdout.contains("PASS"),
         "{stdout}"

@@ -7,6 +7,7 @@ use anyhow::Context;
 use super::{Step, file::Selftest, report};
 use crate::{
     flags::groups::OutputSettings,
+    report::coloured,
     results::{REPORT_NAME, ResultFolder, json},
 };
 
@@ -57,9 +58,9 @@ impl Screen {
                 }
                 if let [first] = selftest.truths.as_slice() {
                     self.print(&report::heading(selftest));
-                    self.print(&report::outcome(first));
+                    self.print(&coloured(&report::outcome(first)));
                 } else if let Some(last) = selftest.truths.last() {
-                    self.print(&report::outcome(last));
+                    self.print(&coloured(&report::outcome(last)));
                 }
             }
         }
@@ -93,7 +94,7 @@ impl Screen {
 
     fn print(&mut self, text: &str) {
         if self.error.is_none() {
-            let mut stdout = io::stdout().lock();
+            let mut stdout = anstream::stdout().lock();
             let written = stdout
                 .write_all(text.as_bytes())
                 .and_then(|()| stdout.flush());
