@@ -106,9 +106,15 @@ impl ResultFolder {
 
     /// Takes the folder away where nothing was written into it: a comparison that never began leaves no trace.
     pub fn discard_if_empty(&self) {
-        // A folder that holds something is not removed: that is what these calls refuse.
-        let _ = fs::remove_dir(self.join(BLOCKS));
+        self.without_blocks();
+        // A folder that holds something is not removed.
         let _ = fs::remove_dir(&self.path);
+    }
+
+    /// Takes the folder of the blocks' files away where there are none.
+    pub fn without_blocks(&self) {
+        // A folder that holds something is not removed.
+        let _ = fs::remove_dir(self.join(BLOCKS));
     }
 
     /// Takes away a file that was written too early.

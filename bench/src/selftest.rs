@@ -198,7 +198,7 @@ pub fn selftest(
         watch(Step::End(&selftest));
     }
     // The raw results lie in folders of their own.
-    let _ = fs::remove_dir(folder.join(crate::results::BLOCKS));
+    folder.without_blocks();
     Ok((selftest, folder))
 }
 

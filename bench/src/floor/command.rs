@@ -138,7 +138,9 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
             if cut_short {
                 break;
             }
-            let slice = floors[row].slice(settings.duration);
+            let slice = floors[row].slice(settings.duration).inspect_err(|_| {
+                folder.discard_if_empty();
+            });
             block.push((row, slice.map_err(anyhow::Error::msg)?));
         }
         if cut_short {
@@ -172,6 +174,7 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
     };
     let text = text(&file);
     folder.save(&text, FILE_NAME, &file)?;
+    folder.without_blocks();
     match settings.output.json {
         true => show_text(&json(&file))?,
         false => show_report(&text, &folder.join(REPORT_NAME), FILE_NAME)?,
