@@ -156,9 +156,8 @@ fn metrics(comparison: &Comparison) -> Table {
             Cell::shown(metric.p, |p| format!("{p:.4}")),
             Cell::shown(metric.p_holm, |p| format!("{p:.4}")),
             Cell::text(match (&metric.reason, metric.verdict) {
-                (Some(reason), Verdict::Invalid | Verdict::Undecided) => {
-                    format!("{}: {reason}", metric.verdict.word())
-                }
+                // Why a verdict is invalid stands among the warnings, once for all metrics that it spoils.
+                (Some(reason), Verdict::Undecided) => format!("undecided: {reason}"),
                 _ => metric.verdict.word().to_owned(),
             }),
         ]);
