@@ -207,7 +207,8 @@ fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) 
             .into_iter()
             .find_map(|name| {
                 let spoilt = [Judged::ClientBound, Judged::Overloaded];
-                spoilt.into_iter().find_map(|status| runs_judged(valid, name, status, MOST..=1.0))
+                let judged = |status| runs_judged(valid, name, status, MOST..=1.0);
+                spoilt.into_iter().find_map(judged).or_else(|| lower_bounds(valid, name, metric))
             }),
         Metric::LatencyP99 | Metric::LatencyP99_9 if terms.open => {
             Some("slices empty the queues at each turn and hide tails: no verdict above p90 in open loop".to_owned())
@@ -231,6 +232,20 @@ fn runs_judged(
         format!(
             "{}: {count} of {all} runs of {name}, first: {reason}",
             status.name()
+        )
+    })
+}
+
+/// Says where a quantile is only a lower bound in some of an arm's runs. To leave these out would be to judge the arm by
+/// its better runs.
+fn lower_bounds(valid: &[&BlockFigures], name: &str, metric: Metric) -> Option<String> {
+    let runs = || arm_figures(valid, name).flat_map(|arm| &arm.runs);
+    let bounds = runs().filter(|run| metric.is_lower_bound(&run.latency_ns));
+    let (count, all) = (bounds.count(), runs().count());
+    (0 < count).then(|| {
+        format!(
+            "{} is a lower bound in {count} of {all} runs of {name}: messages were left without an answer (lower -R)",
+            metric.label()
         )
     })
 }
@@ -631,6 +646,67 @@ mod tests {
         assert!(
             verdict.reasons[0].contains("rate of uring, the primary metric: client-bound"),
             "{verdict:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_a_lower_bound_in_some_runs_is_not_judged_by_the_others() {
+        let arms = ["epoll", "uring"];
+        let mut blocks = blocks(8, &arms, 0.88);
+        for (block, index) in blocks.iter_mut().zip(0_u64..) {
+            for (name, figures) in &mut block.arms {
+                let ns = if name == "uring" { 500_000 } else { 900_000 };
+                let run = RunFigures {
+                    rate_per_s: 20_000.0,
+                    offered_per_s: Some(20_000.0),
+                    server_cpu_ns_per_message: Some(10_000.0),
+                    client_cpu_ns_per_message: Some(8_000.0),
+                    latency_ns: Summary {
+                        count: 290_000,
+                        p50: Some(100_000 + index),
+                        p90: Some(200_000 + index),
+                        p99: Some(ns + index),
+                        ..Summary::default()
+                    },
+                    status: Judged::Valid,
+                    reasons: Vec::new(),
+                };
+                figures.runs = vec![run.clone(), run];
+            }
+        }
+        let terms = Terms {
+            design: Design::Runs,
+            open: true,
+            primary: Metric::LatencyP99,
+            ..terms(&arms)
+        };
+        assert_eq!(
+            find(&analyse(&terms, &blocks), "uring", Metric::LatencyP99).verdict,
+            Verdict::Better
+        );
+        // In its worst run uring answers too late for its p99 to be known.
+        let worst = &mut blocks[3].arms.get_mut("uring").expect("it is there").runs[1];
+        worst.status = Judged::Overloaded;
+        worst.latency_ns.p99 = Some(900_000_000);
+        worst.latency_ns.censored_from = Some(1_000_000);
+        let analysis = analyse(&terms, &blocks);
+        let tail = find(&analysis, "uring", Metric::LatencyP99);
+        assert_eq!(tail.verdict, Verdict::Invalid);
+        assert_eq!(
+            tail.reason.as_deref(),
+            Some(
+                "latency p99 is a lower bound in 1 of 16 runs of uring: messages were left without an answer (lower -R)"
+            )
+        );
+        assert_eq!(
+            analysis.verdict.status,
+            Status::Invalid,
+            "it is the primary"
+        );
+        assert_ne!(
+            find(&analysis, "uring", Metric::LatencyP50).verdict,
+            Verdict::Invalid,
+            "only what reaches those messages"
         );
     }
 

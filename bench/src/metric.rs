@@ -3,6 +3,8 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use echometer_loadgen::file::Summary;
+
 use crate::statistics::Good;
 
 /// A figure in which two arms are compared. The order is that of tables and files.
@@ -103,6 +105,19 @@ impl Metric {
         // In whole numbers, for 1,000 x (1 - 0.9) is less than 100 in doubles.
         let samples = u128::from(samples) * u128::from(self.ten_thousandths_above()?) / 10_000;
         u64::try_from(samples).ok()
+    }
+
+    /// Whether this is a latency that `summary` only knows to be at least so high: messages without an answer reach it.
+    #[must_use]
+    pub fn is_lower_bound(self, summary: &Summary) -> bool {
+        let value = match self {
+            Self::LatencyP50 => summary.p50,
+            Self::LatencyP90 => summary.p90,
+            Self::LatencyP99 => summary.p99,
+            Self::LatencyP99_9 => summary.p99_9,
+            Self::ServerCpuPerMessage | Self::Rate | Self::ClientCpuPerMessage => None,
+        };
+        value.is_some_and(|value| summary.is_lower_bound(value))
     }
 
     const fn ten_thousandths_above(self) -> Option<u32> {
