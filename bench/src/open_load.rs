@@ -26,6 +26,8 @@ pub struct OpenRun {
     pub verdict: Verdict,
     /// Latency from the due time, ns; unanswered messages are in it at the time that they had waited.
     pub latency: Histogram<u64>,
+    /// Latencies from here on, ns, are lower bounds: of messages without an answer. `None` where all had one.
+    pub censored_from_ns: Option<u64>,
     /// Messages really due, a second.
     pub offered_per_s: f64,
     /// Replies in the window, a second.
@@ -66,6 +68,7 @@ impl OpenLoad for Loadgen {
         Ok(OpenRun {
             verdict: run.file.verdict,
             latency: run.latency,
+            censored_from_ns: end.latency_ns.censored_from,
             offered_per_s: end.offered_per_s.unwrap_or_default(),
             rate_per_s: end.rate_per_s,
             answered: end.answered,

@@ -150,8 +150,12 @@ impl Finished {
             });
         match self.file.verdict.status {
             Status::Invalid => 3,
+            // What carries no verdict is not decided either.
             Status::Valid
-                if decide && primary.any(|contrast| contrast.verdict == Verdict::Undecided) =>
+                if decide
+                    && primary.any(|contrast| {
+                        matches!(contrast.verdict, Verdict::Undecided | Verdict::Invalid)
+                    }) =>
             {
                 4
             }

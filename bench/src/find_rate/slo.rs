@@ -184,6 +184,7 @@ mod tests {
                 warnings: Vec::new(),
             },
             latency,
+            censored_from_ns: None,
             offered_per_s: 1.0,
             rate_per_s: 1.0,
             answered: count,

@@ -62,6 +62,7 @@ impl OpenLoad for MadeUp {
                 warnings: Vec::new(),
             },
             latency,
+            censored_from_ns: None,
             offered_per_s: rate,
             rate_per_s: rate,
             answered: count,

@@ -156,6 +156,12 @@ impl SweepFlags {
         let remote = arms.iter().find(|arm| !arm.spec.is_local());
         let mut notes = Vec::new();
         let primary = match (self.primary, remote) {
+            (Some(Metric::Rate), _) if open => {
+                return Err(
+                    "--primary: in open loop -R sets the rate, and not the server: name another, such as latency_p99"
+                        .to_owned(),
+                );
+            }
             (Some(Metric::ServerCpuPerMessage), Some(arm)) => {
                 return Err(format!(
                     "--primary: the CPU of arm '{}' is unknown, so server_cpu_per_message can't decide: name another",
@@ -287,6 +293,10 @@ mod tests {
             ),
             ("--over cpus=0 --server-cpus 1 uring", "leave --server-cpus"),
             ("--over size=1,2 --blocks 0 uring", "--blocks"),
+            (
+                "--over rate=1k,2k --primary rate uring",
+                "--primary: in open loop -R sets the rate",
+            ),
             ("--over size=1,2 --slice 0s uring", "--slice"),
         ] {
             let error = typed(line).expect_err(line);

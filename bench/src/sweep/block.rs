@@ -43,6 +43,8 @@ pub struct CellBlock {
     pub raw: Option<ArmBlock>,
     /// Its figures.
     pub figures: Option<ArmFigures>,
+    /// Latencies from here on, ns, are lower bounds. `None` where every message had an answer.
+    pub censored_from_ns: Option<u64>,
     /// Why they can't be used; empty where they can.
     pub reasons: Vec<String>,
     /// What to know of them all the same.
@@ -167,6 +169,8 @@ fn of_slices(
         .map(|(arm, name)| CellBlock {
             raw: Some(block.arms[arm].clone()).filter(|arm| !arm.slices.is_empty()),
             figures: figures.arms.remove(name),
+            // A slice that lost a message spoils the block.
+            censored_from_ns: None,
             // Slices stand to each other: what spoils one cell's spoils the group's block.
             reasons: figures.reasons.clone(),
             remarks: Vec::new(),
@@ -224,6 +228,7 @@ fn open_run(
     let ended = servers.ended(0, patience);
     let (mut reasons, mut remarks) = (Vec::new(), Vec::new());
     let mut cut_short = false;
+    let mut censored_from_ns = None;
     let raw = match outcome {
         Err(reason) => {
             reasons.push(reason);
@@ -231,6 +236,7 @@ fn open_run(
         }
         Ok(run) => {
             cut_short = run.cut_short;
+            censored_from_ns = run.censored_from_ns;
             // What the server does not hold is a finding, and so is the noise that all points share; figures that the
             // client makes, or that lack messages, are none.
             let verdict = &run.verdict;
@@ -251,6 +257,7 @@ fn open_run(
     let cell = CellBlock {
         raw,
         figures: None,
+        censored_from_ns,
         reasons,
         remarks,
         movement: servers.movement(0),
@@ -263,10 +270,11 @@ fn open_run(
 fn cell_named(cell: CellBlock, index: usize, grid: &Grid, group: usize) -> CellBlock {
     let spec = &grid.groups[group];
     let name = &grid.cells[spec.cells[0]].server.name;
-    let figures = cell
-        .raw
-        .as_ref()
-        .map(|raw| ArmFigures::of(raw, hlog_name(index, name), spec.server_width));
+    let figures = cell.raw.as_ref().map(|raw| {
+        let mut figures = ArmFigures::of(raw, hlog_name(index, name), spec.server_width);
+        figures.latency_ns.censored_from = cell.censored_from_ns;
+        figures
+    });
     let reasons = cell
         .reasons
         .into_iter()

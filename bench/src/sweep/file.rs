@@ -309,6 +309,7 @@ impl Record {
             block.cells[cell] = Some(crate::sweep::block::CellBlock {
                 raw: None,
                 figures: None,
+                censored_from_ns: None,
                 reasons: vec![reason.clone()],
                 remarks: Vec::new(),
                 movement: None,

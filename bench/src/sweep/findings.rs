@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use echometer_loadgen::plan::Load;
+
 use crate::{
     analysis::{Status, Trust},
     figures::{ArmFigures, ratio},
@@ -291,6 +293,9 @@ fn objection(
                 .any(|(_, figures)| figures.server_cpu_ns_per_message.is_none());
             unknown.then(|| format!("{} runs elsewhere or unseen: its CPU is unknown", name(cell)))
         }),
+        Metric::Rate if cells.into_iter().any(|cell| is_open(grid, cell)) => {
+            Some("open loop: -R sets the rate".to_owned())
+        }
         // A layout is about both sides, and so is the rate that they reach together.
         Metric::Rate if grid.points.iter().all(|point| point.layout.is_none()) => {
             cells.into_iter().find_map(|cell| {
@@ -311,8 +316,26 @@ fn objection(
                 })
             })
         }
-        _ => None,
+        _ => cells.into_iter().find_map(|cell| {
+            let figures = || figures_of(blocks, cell).map(|(_, figures)| figures);
+            let bounds = figures().filter(|figures| metric.is_lower_bound(&figures.latency_ns));
+            let (count, all) = (bounds.count(), figures().count());
+            (0 < count).then(|| {
+                format!(
+                    "{} of {} at {} is a lower bound in {count} of {all} runs: messages were left without an answer",
+                    metric.label(),
+                    name(cell),
+                    grid.points[grid.cells[cell].point].label,
+                )
+            })
+        }),
     }
+}
+
+/// Whether messages are due at instants of their own, whatever the server does.
+fn is_open(grid: &Grid, cell: usize) -> bool {
+    let load = &grid.groups[grid.cells[cell].group].load;
+    matches!(load.load, Load::Open { .. })
 }
 
 fn contrast(
@@ -404,9 +427,17 @@ fn ranking(terms: Terms, grid: &Grid, blocks: &[SweepBlock], arm: usize) -> Opti
     for (index, &one) in others.iter().enumerate() {
         pairs.extend(others[index + 1..].iter().map(|&other| (other, one)));
     }
+    let objections: Vec<Option<String>> = pairs
+        .iter()
+        .map(|&(one, other)| {
+            let cells = [one, other].map(|point| grid.cell(point, arm));
+            objection(grid, blocks, metric, cells)
+        })
+        .collect();
     let questions: Vec<Question> = pairs
         .iter()
-        .map(|&(one, other)| Question {
+        .zip(&objections)
+        .map(|(&(one, other), objection)| Question {
             samples: Samples::Ratios(log_ratios(
                 grid,
                 blocks,
@@ -416,7 +447,7 @@ fn ranking(terms: Terms, grid: &Grid, blocks: &[SweepBlock], arm: usize) -> Opti
             )),
             good: metric.good(),
             primary: true,
-            decidable: true,
+            decidable: objection.is_none(),
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);
@@ -425,8 +456,11 @@ fn ranking(terms: Terms, grid: &Grid, blocks: &[SweepBlock], arm: usize) -> Opti
     let against_best: Vec<Contrast> = pairs
         .iter()
         .zip(answers)
+        .zip(objections)
         .take(others.len())
-        .map(|(&(one, other), answer)| contrast([label(one), label(other)], metric, answer, None))
+        .map(|((&(one, other), answer), objection)| {
+            contrast([label(one), label(other)], metric, answer, objection)
+        })
         .collect();
     let behind = |contrast: &&Contrast| matches!(contrast.verdict, Verdict::Worse | Verdict::Small);
     let left_behind = against_best.iter().filter(behind).count();
@@ -582,6 +616,7 @@ mod tests {
         CellBlock {
             raw: Some(raw),
             figures: Some(figures),
+            censored_from_ns: None,
             reasons: Vec::new(),
             remarks: Vec::new(),
             movement: None,
@@ -674,6 +709,69 @@ mod tests {
         assert!(ranking.against_best.iter().all(|contrast| {
             contrast.baseline == "pinning=same-l3" && contrast.verdict == Verdict::Worse
         }));
+    }
+
+    #[test]
+    fn what_carries_no_verdict_is_not_ranked_either() {
+        let grid = grid(&["backlog=16,128"], &["uring"]);
+        let terms = Terms {
+            primary: Metric::Rate,
+            ..TERMS
+        };
+        let mut blocks = blocks(&grid, 8, &[10e3, 30e3]);
+        let best = |blocks: &[SweepBlock]| find(terms, &grid, blocks).rankings[0].conclusion;
+        assert_eq!(best(&blocks), Conclusion::Best);
+        for cell in blocks
+            .iter_mut()
+            .flat_map(|block| &mut block.cells)
+            .flatten()
+        {
+            let figures = cell.figures.as_mut().expect("measured");
+            (figures.client_busy, figures.server_busy) = (1.0, Some(0.4));
+        }
+        let found = find(terms, &grid, &blocks);
+        let ranking = &found.rankings[0];
+        assert_eq!(ranking.conclusion, Conclusion::Undecided);
+        let against = &ranking.against_best[0];
+        assert_eq!(against.verdict, Verdict::Invalid);
+        assert!(
+            against
+                .reason
+                .as_ref()
+                .is_some_and(|reason| reason.starts_with("client-bound")),
+            "{against:?}"
+        );
+    }
+
+    #[test]
+    fn an_open_loop_judges_neither_its_rate_nor_what_has_no_answer() {
+        let grid = grid(&["rate=1k,2k"], &["epoll", "uring"]);
+        let mut blocks = blocks(&grid, 8, &[20e3, 18e3, 20e3, 18e3]);
+        let of = |blocks: &[SweepBlock], metric: Metric| {
+            let found = find(TERMS, &grid, blocks);
+            // uring at 2k.
+            let wanted = found.cells[3].iter().find(|entry| entry.name == metric);
+            let against = wanted.and_then(|entry| entry.against_arm.clone());
+            against.expect("it is not the first arm")
+        };
+        let rate = of(&blocks, Metric::Rate);
+        assert_eq!(rate.verdict, Verdict::Invalid);
+        assert_eq!(rate.reason.as_deref(), Some("open loop: -R sets the rate"));
+        assert_eq!(of(&blocks, Metric::LatencyP90).verdict, Verdict::Better);
+        let cell = blocks[5].cells[3].as_mut().expect("measured");
+        cell.figures
+            .as_mut()
+            .expect("measured")
+            .latency_ns
+            .censored_from = Some(1_000);
+        let latency = of(&blocks, Metric::LatencyP90);
+        assert_eq!(latency.verdict, Verdict::Invalid);
+        assert_eq!(
+            latency.reason.as_deref(),
+            Some(
+                "latency p90 of uring at rate=2k is a lower bound in 1 of 8 runs: messages were left without an answer"
+            )
+        );
     }
 
     #[test]

@@ -62,6 +62,7 @@ impl OpenLoad for FakeLoad {
                 warnings: Vec::new(),
             },
             latency,
+            censored_from_ns: None,
             offered_per_s: rate_per_s,
             rate_per_s,
             answered,
