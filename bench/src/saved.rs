@@ -7,7 +7,7 @@ pub mod hlog;
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use hdrhistogram::Histogram;
@@ -256,6 +256,12 @@ fn logs_by_level(folder: &Path) -> Result<BTreeMap<String, Log>, FileError> {
 
 /// A log beside the result; one that is not there is noted, one that can't be read is an error.
 fn log_at(folder: &Path, name: &str, missing: &mut Vec<String>) -> Result<Option<Log>, FileError> {
+    let inside = |part| matches!(part, Component::Normal(_));
+    if !Path::new(name).components().all(inside) {
+        // Somebody else's file must not make this program read devices, or what is not part of the result.
+        let reason = Reason::Damaged(format!("it names raw data outside its folder: {name:?}"));
+        return Err(reason.of(folder));
+    }
     let path = folder.join(name);
     if path.exists() {
         Log::read(&path).map(Some)
@@ -316,6 +322,21 @@ mod tests {
             assert!(error.contains(reason), "{text}: {error}");
         }
         assert!(said("a.hlog", "x\n").contains("foreign"));
+    }
+
+    #[test]
+    fn raw_data_are_looked_for_in_the_results_folder_only() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("inside")).expect("it can be made");
+        fs::write(folder.path().join("a.hlog"), "x\n").expect("it can be written");
+        let inside = folder.path().join("inside");
+        for name in ["/dev/zero", "../a.hlog", "blocks/../../a.hlog"] {
+            let error = log_at(&inside, name, &mut Vec::new()).expect_err("it is outside");
+            assert!(error.to_string().contains("outside its folder"), "{error}");
+        }
+        let mut missing = Vec::new();
+        let log = log_at(&inside, "blocks/001-a.hlog", &mut missing).expect("it is only absent");
+        assert_eq!((log, missing), (None, vec!["blocks/001-a.hlog".to_owned()]));
     }
 
     #[test]
