@@ -2,6 +2,7 @@
 //! spectrum (`.hgrm`, for hdr-plot and HdrHistogram's plotter) and CSV, one of each a histogram, and every table as CSV.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     fs::{self, File},
     io::Write as _,
@@ -24,15 +25,15 @@ use crate::{
 /// One of them is there already: then nothing is written. The folder or a file can't be written.
 pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<(String, String)> = Vec::new();
+    let mut taken = HashSet::new();
     for (name, histogram) in histograms(saved) {
+        let name = free_name(name, &mut taken);
         files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
         files.push((format!("{name}.csv"), counts(&histogram)));
     }
     for table in &Page::of(saved).tables {
-        files.push((
-            format!("table-{}.csv", file_name(&table.title)),
-            csv::table(table),
-        ));
+        let name = free_name(format!("table-{}", file_name(&table.title)), &mut taken);
+        files.push((format!("{name}.csv"), csv::table(table)));
     }
     if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).exists()) {
         bail!(
@@ -105,14 +106,27 @@ fn counts(histogram: &Histogram<u64>) -> String {
     text
 }
 
-/// Letters, digits, dots and dashes; `untagged` for nothing.
-fn file_name(text: &str) -> String {
+/// `name`, or `name-2`, `name-3`, ...: the first that is not taken; takes it. Arms `A` and `a` are two.
+pub(crate) fn free_name(name: String, taken: &mut HashSet<String>) -> String {
+    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+    let free = std::iter::once(name.clone())
+        .chain(numbered)
+        .find(|name| !taken.contains(name))
+        .unwrap_or(name);
+    taken.insert(free.clone());
+    free
+}
+
+/// Letters, digits, dots and dashes, and no more of them than a file's name may have; `untagged` for nothing.
+pub(crate) fn file_name(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+
     let plain = |char: char| match char {
         'a'..='z' | '0'..='9' | '.' => char,
         'A'..='Z' => char.to_ascii_lowercase(),
         _ => '-',
     };
-    let name: String = text.chars().map(plain).collect();
+    let name: String = text.chars().take(CHARS_MAX).map(plain).collect();
     let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
     let name = words.join("-").trim_matches(['-', '.']).to_owned();
     if name.is_empty() {
@@ -145,5 +159,9 @@ mod tests {
         assert_eq!(file_name("Metrics (* decides)"), "metrics-decides");
         assert_eq!(file_name("../x"), "x");
         assert_eq!(file_name(""), "untagged");
+        assert_eq!(file_name(&"é\u{1f980}x".repeat(100)).len(), 65);
+        let mut taken = HashSet::new();
+        let names = ["A", "a", "a_b", "a-b", "A"].map(|arm| free_name(file_name(arm), &mut taken));
+        assert_eq!(names, ["a", "a-2", "a-b", "a-b-2", "a-3"]);
     }
 }

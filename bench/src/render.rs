@@ -1,6 +1,7 @@
 //! `echometer report`: a saved result in the form that is wanted: a page, text, data, or figures in files.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -12,6 +13,7 @@ use serde_json::{Map, json};
 use echometer_loadgen::{file::Summary, report as run_report};
 
 use crate::{
+    export::{file_name, free_name},
     find_rate, floor,
     page::{Page, csv, html, markdown, svg, text},
     report,
@@ -77,10 +79,13 @@ pub fn figures(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     for chart in &page.charts {
         drawn.push((chart.id.clone(), svg::chart(chart)?));
     }
+    let mut taken = HashSet::new();
     drawn
         .into_iter()
         .map(|(id, svg)| {
-            let path = folder.join(format!("{id}.svg"));
+            // The name of an arm is in it, and it comes from a file.
+            let name = free_name(file_name(&id), &mut taken);
+            let path = folder.join(format!("{name}.svg"));
             fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))?;
             Ok(path)
         })

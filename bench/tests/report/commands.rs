@@ -189,6 +189,38 @@ fn a_result_is_exported_for_other_tools() {
 }
 
 #[test]
+fn every_arm_has_files_of_its_own_whatever_it_is_called() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let saved = fs::read_to_string(fixtures::compare().join("compare.json")).expect("it is there");
+    let copied = |from: &str, to: &str| {
+        let logs = fixtures::compare().join("blocks");
+        fs::create_dir_all(at.join(to).join("blocks")).expect("it can be made");
+        for log in fs::read_dir(logs).expect("logs") {
+            let log = log.expect("it is readable");
+            fs::copy(log.path(), at.join(to).join("blocks").join(log.file_name())).expect("a copy");
+        }
+        fs::write(at.join(to).join("compare.json"), from).expect("it can be written");
+    };
+    // Arms that differ in what a file's name leaves out.
+    let alike = saved.replace("\"uring\"", "\"EPOLL\"");
+    copied(&alike, "alike");
+    let output = echometer(&["export", "alike", "-o", "out"], at);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let read = |name: &str| fs::read_to_string(at.join("out").join(name)).expect("it was written");
+    assert_ne!(read("latency-epoll.csv"), read("latency-epoll-2.csv"));
+    // And one that is a path.
+    copied(&saved.replace("\"uring\"", "\"/../x\""), "path");
+    let output = echometer(&["report", "path", "--svg", "drawn"], at);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(
+        at.join("drawn/ratios-..-x.svg").is_file(),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_said_in_a_line_with_exit_code_1() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
