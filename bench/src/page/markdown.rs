@@ -34,9 +34,11 @@ pub fn markdown(page: &Page) -> String {
             let of = if of.is_empty() {
                 String::new()
             } else {
-                format!("# {of}\n    ")
+                format!("# {of}\n")
             };
-            let _ = writeln!(text, "    {of}{command}");
+            // A line that is not indented would be Markdown, and whatever a file says might stand in it.
+            let block = format!("{of}{command}").replace(['\r', '\n'], "\n    ");
+            let _ = writeln!(text, "    {block}");
         }
     }
     text
@@ -75,6 +77,20 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::page::table::Cell;
+
+    #[test]
+    fn a_command_of_several_lines_stays_code() {
+        let page = Page {
+            commands: vec![("a\nb".into(), "serve 'one\n<img src=x>'".into())],
+            ..Page::default()
+        };
+        assert!(
+            markdown(&page)
+                .ends_with("### Commands\n\n    # a\n    b\n    serve 'one\n    <img src=x>'\n"),
+            "{}",
+            markdown(&page)
+        );
+    }
 
     #[test]
     fn a_tables_cells_stay_cells() {
