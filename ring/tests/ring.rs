@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -82,6 +82,17 @@ fn connected(ring: &mut Ring) -> (Slot, Slot, TcpStream) {
         } => (slot, connection, client),
         other => panic!("not an accept: {other:?}"),
     }
+}
+
+/// At the descriptor limit there is none for a copy.
+#[test]
+fn a_file_that_is_given_up_is_not_copied() {
+    let mut ring = Ring::new(&small(Features::NONE)).expect("a ring");
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    let descriptor = socket.as_raw_fd();
+    let slot = ring.adopt(socket.into()).expect("a slot");
+    let held = ring.file(slot).map(|file| file.as_raw_fd());
+    assert_eq!(held, Some(descriptor));
 }
 
 #[test]
