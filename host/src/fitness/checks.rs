@@ -211,7 +211,7 @@ const CHECKS: [Check; 30] = [
     Check::new(
         "SYN backlog",
         syn_backlog,
-        "connections that are still being made beyond it are refused or need SYN cookies: late connects",
+        "where SYN cookies are off, the SYNs of connections beyond three quarters of it are dropped: late connects",
     ),
     Check::new(
         "port range",
