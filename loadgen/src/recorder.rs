@@ -472,9 +472,11 @@ impl Recorder {
         self.censor(due_ns, now_ns);
     }
 
-    /// The load stopped early, at `now_ns`: the window ends here.
+    /// The load stopped early, at `now_ns`: the window ends here, and with it the last segment, which takes all that comes
+    /// late.
     pub fn cut_short(&mut self, now_ns: u64) {
         self.window.until_ns = self.window.until_ns.min(now_ns.max(self.window.from_ns));
+        self.segment_end_ns = u64::MAX;
     }
 
     /// The window as it was in the end.

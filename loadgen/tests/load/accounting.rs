@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use echometer_host::signals::Stop;
 use echometer_loadgen::{
     Fleet, Plan, Tally,
     plan::{Arrivals, Engine, Load, Wait},
@@ -19,6 +20,7 @@ for_each_engine! {
     fn sessions_take_turns;
     fn spinning_and_several_workers;
     fn intervals_add_up;
+    fn a_stop_amid_slow_answers_ends_the_series_there;
 }
 
 fn agree(tally: &Tally) {
@@ -233,4 +235,46 @@ fn intervals_add_up(engine: Engine) {
         thirds.iter().all(|third| third.unanswered_mean < 8.01),
         "{thirds:?}"
     );
+}
+
+fn a_stop_amid_slow_answers_ends_the_series_there(engine: Engine) {
+    let server = Server::start("fixed:300ms");
+    let plan = Plan {
+        workers: vec![None, None],
+        ..plan(engine)
+    };
+    let mut fleet = Fleet::start(&plan).unwrap();
+    let stop = Stop::new().unwrap();
+    fleet.stop_on(stop.clone());
+    let session = fleet.open(&server.target()).unwrap();
+    let (mut windows, mut latency, mut counts) =
+        (Vec::new(), echometer_loadgen::recorder::histogram(), (0, 0));
+    // The answers to what is under way when the load stops come some intervals later.
+    let tally = fleet
+        .drive_watched(session, &run_of(0, 20_000), &mut |interval| {
+            let segment = interval.segment;
+            if 0 < segment.answered {
+                stop.request();
+            }
+            windows.push(interval.window);
+            latency.add(&segment.latency).unwrap();
+            counts = (counts.0 + segment.sent, counts.1 + segment.answered);
+        })
+        .unwrap();
+    agree(&tally);
+    assert!(tally.stopped_early && tally.outstanding == 0);
+    assert!(
+        windows
+            .iter()
+            .all(|window| window.from_ns <= window.until_ns)
+    );
+    assert!(
+        windows
+            .windows(2)
+            .all(|pair| pair[0].until_ns == pair[1].from_ns)
+    );
+    let (first, last) = (windows[0], windows[windows.len() - 1]);
+    assert_eq!(last.until_ns - first.from_ns, tally.recorded_span_ns);
+    assert_eq!(latency, tally.latency);
+    assert_eq!(counts, (tally.window.sent, tally.window.answered));
 }
