@@ -144,8 +144,20 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
             say("more came back than was sent: this is no echo server".to_owned());
         }
     }
-    if tally.messages == 0 && tally.sent == 0 {
-        say("nothing was sent: the run was too short for its rate; raise -d or -R".to_owned());
+    // Where something failed, that is why.
+    let window = tally.window;
+    let nothing = window.sent + window.unsent == 0 && window.answered == 0;
+    if nothing && tally.errors.total() == 0 && tally.outstanding == 0 {
+        let why = if tally.stopped_early {
+            "the run was stopped before that; let it run"
+        } else if evidence.open {
+            "the run was too short for its rate; raise -d or -R"
+        } else if tally.think_ns != 0 {
+            "the run was too short for its pauses; raise -d, or lower --think"
+        } else {
+            "the run was too short; raise -d"
+        };
+        say(format!("nothing was sent while it was recorded: {why}"));
     }
 }
 
@@ -521,6 +533,25 @@ mod tests {
             stolen.reasons[0].contains("hypervisor took 1.1 %"),
             "{stolen:?}"
         );
+    }
+
+    #[test]
+    fn a_window_with_nothing_in_it_is_no_valid_run() {
+        for (open, think_ns, stopped_early, words) in [
+            (true, 0, false, "raise -d or -R"),
+            (false, 0, false, "raise -d"),
+            (false, 60_000_000_000, false, "lower --think"),
+            (false, 0, true, "was stopped"),
+        ] {
+            // There was a warm-up, with messages.
+            let verdict = judged(open, 0.0, |tally| {
+                tally.window = WindowCounts::default();
+                tally.think_ns = think_ns;
+                tally.stopped_early = stopped_early;
+            });
+            assert_eq!(verdict.status, Status::Errors, "{verdict:?}");
+            assert!(verdict.reasons[0].contains(words), "{verdict:?}");
+        }
     }
 
     #[test]

@@ -348,6 +348,39 @@ fn a_signal_ends_the_run_early_and_keeps_it() {
 }
 
 #[test]
+fn a_signal_in_the_warm_up_leaves_files_and_no_valid_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let (warm, warming) = std::sync::mpsc::channel();
+    let address = peer(move |mut stream| {
+        let mut buffer = [0; 64];
+        while stream.read_exact(&mut buffer).is_ok()
+            && std::io::Write::write_all(&mut stream, &buffer).is_ok()
+        {
+            let _ = warm.send(());
+        }
+    });
+    let address = address.to_string();
+    let words = [&address, "-c", "2", "-d", "60s", "-w", "60s", "--out", out];
+    let child = command(&words).spawn().unwrap();
+    warming
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the warm-up begins");
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(3));
+    let run = RunFile::read(&folder.path().join("run.json")).unwrap();
+    assert!(run.cut_short && run.end.sent == 0 && 0 < run.end.life.answered);
+    assert_eq!(run.verdict.status.name(), "errors");
+    assert!(
+        run.verdict.reasons[0].contains("was stopped"),
+        "{:?}",
+        run.verdict
+    );
+}
+
+#[test]
 fn a_wrong_byte_is_exit_1_and_shown() {
     let address = peer(|mut stream| {
         let mut buffer = [0; 64];
