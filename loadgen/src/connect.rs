@@ -15,6 +15,7 @@ use rustix::{
 
 use echometer_host::{
     address::Address,
+    signals::Stop,
     sockets::{ConnectOptions, Connecting, connect_start, prepare_stream},
 };
 use echometer_ring::tcp_retransmits;
@@ -82,16 +83,34 @@ impl Dialing {
     }
 }
 
-/// Opens `count` connections, `under_way` (1 or more) at a time.
+/// Why not all connections are there.
+#[derive(Debug)]
+pub(crate) enum Unconnected {
+    Failed(io::Error),
+    /// On request.
+    Stopped,
+}
+
+impl From<io::Error> for Unconnected {
+    fn from(error: io::Error) -> Unconnected {
+        Unconnected::Failed(error)
+    }
+}
+
+/// Whoever waits for a connection, or for its turn, looks this often whether it is to stop.
+const NAP: Duration = Duration::from_millis(100);
+
+/// Opens `count` connections, `under_way` (1 or more) at a time. A request on `stop` ends it where it would wait.
 ///
 /// # Errors
-/// The first that fails, and then none is left open.
+/// The first that fails, or the request; none is left open then.
 pub(crate) fn connect_all(
     count: usize,
     under_way: usize,
     route: &Route,
     offset: usize,
-) -> io::Result<Connected> {
+    stop: Option<&Stop>,
+) -> Result<Connected, Unconnected> {
     let mut connected = Connected {
         sockets: Vec::with_capacity(count),
         connects: Box::default(),
@@ -101,18 +120,27 @@ pub(crate) fn connect_all(
     let began = Instant::now();
     let mut pending: Vec<(Instant, Connecting)> = Vec::with_capacity(under_way);
     while connected.sockets.len() < count {
-        while pending.len() < under_way && connected.sockets.len() + pending.len() < count {
-            let so_far = connected.sockets.len() + pending.len();
-            if 0.0 < route.rate_per_s {
-                // At a pace nothing is gained by looking at the others meanwhile: they are made by the kernel.
-                let due = began + Duration::from_secs_f64(so_far as f64 / route.rate_per_s);
-                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let now = Instant::now();
+        let so_far = connected.sockets.len() + pending.len();
+        let mut until = now + NAP;
+        if so_far < count && pending.len() < under_way {
+            let due = if 0.0 < route.rate_per_s {
+                began + Duration::from_secs_f64(so_far as f64 / route.rate_per_s)
+            } else {
+                began
+            };
+            if due <= now {
+                options.source = sources.next();
+                pending.push((now, connect_start(&route.address, &options)?));
+                continue;
             }
-            let begun = Instant::now();
-            options.source = sources.next();
-            pending.push((begun, connect_start(&route.address, &options)?));
+            // Whoever is connected before that is seen at once: how long it took ends then.
+            until = until.min(due);
         }
-        let ready = writable(&pending, options.time_limit)?;
+        let ready = writable(&pending, options.time_limit, until)?;
+        if ready.is_empty() && stop.is_some_and(Stop::requested) {
+            return Err(Unconnected::Stopped);
+        }
         let now = Instant::now();
         // From the back, so that swapping the last into the place of one that is done moves none that is to come.
         for index in ready.into_iter().rev() {
@@ -131,35 +159,41 @@ pub(crate) fn connect_all(
     Ok(connected)
 }
 
-/// Which of `pending` (not empty) are done, after waiting for the first; ascending. Where the oldest has had its time,
-/// that one is "done" too: finishing it gives the error.
-fn writable(pending: &[(Instant, Connecting)], time_limit: Duration) -> io::Result<Vec<usize>> {
-    loop {
-        let oldest = pending
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, (begun, _))| *begun);
-        let (oldest, (begun, _)) = oldest.expect("the caller has something pending");
-        let left = (*begun + time_limit).saturating_duration_since(Instant::now());
-        if left.is_zero() {
+/// Which of `pending` are done, after waiting for the first, or `until` then; ascending. Where the oldest has had its
+/// time, that one is "done" too: finishing it gives the error.
+fn writable(
+    pending: &[(Instant, Connecting)],
+    time_limit: Duration,
+    until: Instant,
+) -> io::Result<Vec<usize>> {
+    let oldest = pending
+        .iter()
+        .enumerate()
+        .min_by_key(|(_, (begun, _))| *begun);
+    let mut limit = until;
+    if let Some((oldest, (begun, _))) = oldest {
+        let expiry = *begun + time_limit;
+        if expiry <= Instant::now() {
             return Ok(vec![oldest]);
         }
-        let mut polled: Vec<PollFd<'_>> = pending
-            .iter()
-            .map(|(_, connecting)| PollFd::new(connecting, PollFlags::OUT))
-            .collect();
-        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
-        match poll(&mut polled, Some(&limit)) {
-            Ok(0) | Err(Errno::INTR) => {}
-            Ok(_) => {
-                let ready = polled
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, fd)| !fd.revents().is_empty());
-                return Ok(ready.map(|(index, _)| index).collect());
-            }
-            Err(errno) => return Err(errno.into()),
+        limit = limit.min(expiry);
+    }
+    let mut polled: Vec<PollFd<'_>> = pending
+        .iter()
+        .map(|(_, connecting)| PollFd::new(connecting, PollFlags::OUT))
+        .collect();
+    let left = limit.saturating_duration_since(Instant::now());
+    let left = Timespec::try_from(left).map_err(io::Error::other)?;
+    match poll(&mut polled, Some(&left)) {
+        Ok(0) | Err(Errno::INTR) => Ok(Vec::new()),
+        Ok(_) => {
+            let ready = polled
+                .iter()
+                .enumerate()
+                .filter(|(_, fd)| !fd.revents().is_empty());
+            Ok(ready.map(|(index, _)| index).collect())
         }
+        Err(errno) => Err(errno.into()),
     }
 }
 
@@ -182,7 +216,7 @@ mod tests {
     fn all_are_connected_and_timed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Tcp(listener.local_addr().unwrap());
-        let connected = connect_all(40, 7, &route(address), 0).unwrap();
+        let connected = connect_all(40, 7, &route(address), 0, None).unwrap();
         let connects = &connected.connects.connect_ns;
         assert_eq!((connected.sockets.len(), connects.len()), (40, 40));
         assert!(0 < connects.min());
@@ -197,8 +231,11 @@ mod tests {
             ..route(address)
         };
         let begun = Instant::now();
-        connect_all(11, 4, &route, 0).unwrap();
+        let connected = connect_all(11, 4, &route, 0, None).unwrap();
         assert!(Duration::from_millis(50) <= begun.elapsed());
+        // One that is made is not left waiting for those that come after it, 5 ms each: its time would show that.
+        let connect_ns = &connected.connects.connect_ns;
+        assert!(connect_ns.value_at_quantile(0.5) < 4_000_000);
     }
 
     #[test]
@@ -208,7 +245,7 @@ mod tests {
             sources: Some("127.0.0.2-127.0.0.4".parse().unwrap()),
             ..route(Address::Tcp(listener.local_addr().unwrap()))
         };
-        let _connected = connect_all(6, 1, &route, 1).unwrap();
+        let _connected = connect_all(6, 1, &route, 1, None).unwrap();
         let seen: Vec<u8> = (0..6)
             .map(|_| match listener.accept().unwrap().1.ip() {
                 std::net::IpAddr::V4(ip) => ip.octets()[3],
@@ -224,9 +261,26 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             Address::Tcp(listener.local_addr().unwrap())
         };
-        let error = connect_all(3, 2, &route(address), 0)
+        let error = connect_all(3, 2, &route(address), 0, None)
             .map(|_| ())
             .unwrap_err();
+        let Unconnected::Failed(error) = error else {
+            panic!("nobody stopped it");
+        };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn who_waits_for_its_turn_hears_of_a_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let route = Route {
+            rate_per_s: 1e-3,
+            ..route(Address::Tcp(listener.local_addr().unwrap()))
+        };
+        let stop = Stop::new().unwrap();
+        stop.request();
+        // The second would come after 1,000 s.
+        let stopped = connect_all(2, 2, &route, 0, Some(&stop)).map(|_| ());
+        assert!(matches!(stopped, Err(Unconnected::Stopped)));
     }
 }

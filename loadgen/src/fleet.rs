@@ -19,13 +19,13 @@ use echometer_host::{
     clock, limits,
     pinning::PinError,
     signals::Stop,
-    sockets::{ConnectOptions, connect_stream, local_ports},
+    sockets::{ConnectOptions, local_ports},
 };
 use echometer_ring::{Config, Feature, Ring, SetupError};
 use hdrhistogram::Histogram;
 
 use crate::{
-    connect::{CONNECTS_UNDER_WAY, Route},
+    connect::{CONNECTS_UNDER_WAY, Route, connect_all},
     connects::Connects,
     drive::{Job, Outcome},
     failure::connect_hint,
@@ -107,6 +107,9 @@ pub enum OpenError {
         /// The likely cause.
         hint: &'static str,
     },
+    /// [`Fleet::stop_on`] was requested before all connections were made.
+    #[error("stopped before the connections were made")]
+    Stopped,
     /// The limit on descriptors is too low.
     #[error("{0}")]
     Limit(limits::RaiseError),
@@ -228,7 +231,8 @@ impl Fleet {
         self.fallback.as_deref()
     }
 
-    /// Ends the load of every stretch early once `stop` is requested; what is in flight is still waited for.
+    /// Ends the load of every stretch early once `stop` is requested; what is in flight is still waited for. Connections
+    /// that are being made then are given up.
     pub fn stop_on(&mut self, stop: Stop) {
         self.stop = Some(stop);
     }
@@ -237,7 +241,7 @@ impl Fleet {
     /// while load is driven, one is made and closed, to see that the target is there.
     ///
     /// # Errors
-    /// No address of the target answers, or a limit is too low; nothing stays open then.
+    /// No address of the target answers, a limit is too low, or it was stopped; nothing stays open then.
     pub fn open(&mut self, target: &Target) -> Result<SessionId, OpenError> {
         let open = self.sessions.iter().flatten().count() as u64 + 1;
         // A few more for files, epoll sets and rings. Direct descriptors aren't counted, but a ring's table of them is
@@ -400,15 +404,22 @@ impl Fleet {
             hint: connect_hint(&cause),
             cause,
         };
-        if self.opening == Opening::Churn {
-            connect_stream(address, &options).map_err(refused)?;
-        }
         let route = Route {
             address: address.clone(),
             options,
             sources,
             rate_per_s: self.plan.connect_rate_per_s / self.workers.len() as f64,
         };
+        let failed = |failure| match failure {
+            OpenFailure::Connect(cause) => refused(cause),
+            OpenFailure::Stopped => OpenError::Stopped,
+            OpenFailure::Ring(error) => OpenError::Ring(error),
+            OpenFailure::Epoll(error) => OpenError::Epoll(error),
+        };
+        if self.opening == Opening::Churn {
+            connect_all(1, 1, &route, 0, self.stop.as_ref())
+                .map_err(|unconnected| failed(unconnected.into()))?;
+        }
         let under_way = (CONNECTS_UNDER_WAY / self.workers.len()).max(1);
         for worker in &self.workers {
             worker
@@ -417,29 +428,26 @@ impl Fleet {
                     route: route.clone(),
                     under_way,
                     opening: self.opening,
+                    stop: self.stop.clone(),
                 })
                 .map_err(|_| OpenError::WorkerDied)?;
         }
         let mut connects = Box::<Connects>::default();
-        let mut failed = None;
+        let mut failure = None;
         for _ in 0..self.workers.len() {
             match self.answer() {
                 Some((_, Answer::Opened(Ok(part)))) => connects.add(&part),
-                Some((_, Answer::Opened(Err(failure)))) => failed = Some(failure),
+                Some((_, Answer::Opened(Err(of_worker)))) => failure = Some(of_worker),
                 _ => return Err(OpenError::WorkerDied),
             }
         }
-        let Some(failure) = failed else {
+        let Some(failure) = failure else {
             return Ok(Opened { connects, sources });
         };
         for worker in &self.workers {
             let _ = worker.command(Command::Close { session });
         }
-        Err(match failure {
-            OpenFailure::Connect(cause) => refused(cause),
-            OpenFailure::Ring(error) => OpenError::Ring(error),
-            OpenFailure::Epoll(error) => OpenError::Epoll(error),
-        })
+        Err(failed(failure))
     }
 
     /// The next answer; `None` when a worker has died.

@@ -9,11 +9,11 @@ use std::{
     },
 };
 
-use echometer_host::pinning;
+use echometer_host::{pinning, signals::Stop};
 use echometer_ring::SetupError;
 
 use crate::{
-    connect::{Connected, Dialing, Route, connect_all},
+    connect::{Connected, Dialing, Route, Unconnected, connect_all},
     connects::Connects,
     drive::{Job, Outcome, Session},
     engine::{
@@ -34,6 +34,8 @@ pub(crate) enum Command {
         route: Route,
         under_way: usize,
         opening: Opening,
+        /// Ends the connecting early.
+        stop: Option<Stop>,
     },
     Drive {
         session: u32,
@@ -72,8 +74,19 @@ pub(crate) enum Answer {
 /// Why a worker has no session.
 pub(crate) enum OpenFailure {
     Connect(io::Error),
+    /// On request.
+    Stopped,
     Ring(SetupError),
     Epoll(io::Error),
+}
+
+impl From<Unconnected> for OpenFailure {
+    fn from(unconnected: Unconnected) -> OpenFailure {
+        match unconnected {
+            Unconnected::Failed(error) => OpenFailure::Connect(error),
+            Unconnected::Stopped => OpenFailure::Stopped,
+        }
+    }
 }
 
 /// Why a stretch came to nothing.
@@ -122,13 +135,16 @@ pub(crate) fn live(birth: &Birth) {
                 route,
                 under_way,
                 opening,
+                stop,
             } => {
-                let opened = open(birth, route, under_way, opening).map(|(opened, connects)| {
-                    let place = session as usize;
-                    sessions.resize_with(sessions.len().max(place + 1), || None);
-                    sessions[place] = Some(opened);
-                    connects
-                });
+                let opened = open(birth, route, under_way, opening, stop.as_ref()).map(
+                    |(opened, connects)| {
+                        let place = session as usize;
+                        sessions.resize_with(sessions.len().max(place + 1), || None);
+                        sessions[place] = Some(opened);
+                        connects
+                    },
+                );
                 if !answer(Answer::Opened(opened)) {
                     return;
                 }
@@ -170,6 +186,7 @@ fn open(
     route: Route,
     under_way: usize,
     opening: Opening,
+    stop: Option<&Stop>,
 ) -> Result<(AnySession, Box<Connects>), OpenFailure> {
     let Birth {
         index,
@@ -184,8 +201,7 @@ fn open(
         Opening::Before | Opening::BeforeAndAgain => connections as usize,
         Opening::Churn | Opening::Once => 0,
     };
-    let Connected { sockets, connects } =
-        connect_all(before, under_way, &route, *index).map_err(OpenFailure::Connect)?;
+    let Connected { sockets, connects } = connect_all(before, under_way, &route, *index, stop)?;
     let lives = lives_of(plan, connections, opening, &route);
     let region = Arc::clone(payload.region());
     let life_bytes = lives.as_ref().map(|lives| {

@@ -381,6 +381,26 @@ fn a_signal_in_the_warm_up_leaves_files_and_no_valid_run() {
 }
 
 #[test]
+fn a_signal_while_connecting_is_heard() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // The second connection would come after 1,000 s.
+    let child = command(&[&address, "-c", "2", "--connect-rate", "0.001"])
+        .spawn()
+        .unwrap();
+    let _first = listener.accept().unwrap();
+    let pid = Pid::from_raw(child.id() as i32).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        stderr.starts_with("error: stopped") && stderr.lines().count() == 1,
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_wrong_byte_is_exit_1_and_shown() {
     let address = peer(|mut stream| {
         let mut buffer = [0; 64];
