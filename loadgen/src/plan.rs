@@ -10,10 +10,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{address::Address, units::show_size};
+use echometer_host::{
+    address::Address,
+    units::{show_count, show_size},
+};
 
 use crate::{
     fail_if::Threshold,
+    flow::MESSAGES_MAX,
     sizes::{SizeMix, Sizes},
     source::Sources,
     target::Target,
@@ -30,6 +34,11 @@ pub const WORKERS_MAX: usize = 1_024;
 /// How many messages may be in flight on one connection in open loop, unless the user says otherwise: enough that
 /// nothing waits in the client before the server is truly overloaded.
 pub const OPEN_LOOP_PIPELINE: u32 = 1_024;
+
+/// The shortest line of the interval series: adding up a line takes the client some 0.1 ms a worker.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// The most lines of the interval series: 11 days by the second.
+pub const INTERVALS_MAX: u128 = 1_000_000;
 
 /// On loopback, churn goes over so many sources: 64 hold 1.8 million ports, so that 30,000 connections a second last the
 /// minute that a port is out of use.
@@ -59,7 +68,8 @@ pub struct Plan {
     /// Closed loop: how long after an answer the next message is sent.
     #[serde(default, rename = "think_ns", with = "duration_as_ns")]
     pub think: Duration,
-    /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`].
+    /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`]; in closed loop no more on all of a
+    /// worker's connections than [`MESSAGES_MAX`].
     pub pipeline: u32,
     /// Connection churn: after so many messages a connection is closed and made anew. 0: connections stay.
     #[serde(default)]
@@ -92,7 +102,7 @@ pub struct Plan {
     /// What is to hold of the figures.
     #[serde(default)]
     pub fail_if: Vec<Threshold>,
-    /// Length of one line of the interval series; above 0.
+    /// Length of one line of the interval series: [`INTERVAL_MIN`] or more, and at most [`INTERVALS_MAX`] lines.
     #[serde(rename = "interval_ns", with = "duration_as_ns")]
     pub interval: Duration,
     /// Leave Nagle's algorithm on (it is off unless asked for).
@@ -254,6 +264,17 @@ impl Plan {
                 "an interval of 0 s has no end: give a duration such as 1s".to_owned(),
             );
         }
+        if self.interval < INTERVAL_MIN
+            || INTERVALS_MAX < self.duration.as_nanos().div_ceil(self.interval.as_nanos())
+        {
+            return no(
+                "--interval",
+                format!(
+                    "1 ms or more, and at most {} of them in a run: give a longer one",
+                    show_count(INTERVALS_MAX as u64)
+                ),
+            );
+        }
         if self.pipeline == 0 {
             return no(
                 "--pipeline",
@@ -297,6 +318,18 @@ impl Plan {
         }
         if self.workers.is_empty() || WORKERS_MAX < self.workers.len() {
             return no("--threads", format!("1 to {WORKERS_MAX} worker threads"));
+        }
+        // A closed loop has them all from the start.
+        if self.load == Load::Closed
+            && MESSAGES_MAX < u64::from(self.connections_of(0)) * u64::from(self.pipeline)
+        {
+            return no(
+                "--pipeline",
+                format!(
+                    "at most {} messages under way a worker thread: lower it or -c, or raise --threads",
+                    show_count(MESSAGES_MAX)
+                ),
+            );
         }
         if (self.connections as usize) < self.workers.len() {
             let (threads, connections) = (self.workers.len(), self.connections);
@@ -440,6 +473,40 @@ mod tests {
             ..Plan::default()
         };
         assert_eq!(plan.validate().unwrap_err().flag, "--threads");
+    }
+
+    #[test]
+    fn what_no_memory_holds_is_refused() {
+        let plan = |connections, workers, pipeline| Plan {
+            connections,
+            pipeline,
+            workers: vec![None; workers],
+            ..Plan::default()
+        };
+        assert_eq!(plan(8, 2, PIPELINE_MAX).validate(), Ok(()));
+        let refused = plan(9, 2, PIPELINE_MAX).validate().unwrap_err();
+        assert_eq!(refused.flag, "--pipeline");
+        // An open loop takes them in as they are due.
+        let open = Plan {
+            load: Load::Open {
+                rate_per_s: 1.0,
+                arrivals: Arrivals::Uniform,
+            },
+            ..plan(9, 2, PIPELINE_MAX)
+        };
+        assert_eq!(open.validate(), Ok(()));
+        for (interval, duration, holds) in [
+            (Duration::from_micros(999), Duration::from_secs(1), false),
+            (INTERVAL_MIN, Duration::from_secs(1_000), true),
+            (INTERVAL_MIN, Duration::from_secs(1_001), false),
+        ] {
+            let plan = Plan {
+                interval,
+                duration,
+                ..Plan::default()
+            };
+            assert_eq!(plan.validate().is_ok(), holds, "{interval:?}");
+        }
     }
 
     #[test]

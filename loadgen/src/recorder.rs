@@ -278,6 +278,19 @@ impl Cuts {
         })
     }
 
+    /// How many segments interval `index` is made of.
+    pub fn segments_of(&self, index: usize) -> usize {
+        let interval_ns = self.interval_ns.unwrap_or(self.window.length_ns()).max(1);
+        // Those before that end by then, in order.
+        let before = |interval: u64| {
+            let begin_ns = self.window.from_ns + interval * interval_ns;
+            self.ends_ns.partition_point(|end_ns| *end_ns <= begin_ns)
+        };
+        let index = index as u64;
+        let first = if index == 0 { 0 } else { before(index) };
+        before(index + 1) - first
+    }
+
     /// Which third of the window segment `index` belongs to, 0 to 2.
     pub fn third_of(&self, index: usize) -> usize {
         let from_ns = self.begin_ns(index) - self.window.from_ns;
@@ -698,14 +711,16 @@ mod tests {
             let cuts = Cuts::new(window, Some(Duration::from_nanos(interval.max(length / 50))));
             let intervals: Vec<Window> = cuts.intervals().collect();
             prop_assert_eq!(intervals.iter().map(Window::length_ns).sum::<u64>(), length);
-            let mut thirds = [0; 3];
+            let (mut thirds, mut counts) = ([0; 3], vec![0; intervals.len()]);
             for index in 0..cuts.segments() {
+                counts[cuts.interval_of(index)] += 1;
                 let of = intervals[cuts.interval_of(index)];
                 let end_ns = cuts.ends_ns[index];
                 prop_assert!(of.from_ns <= cuts.begin_ns(index) && end_ns <= of.until_ns);
                 thirds[cuts.third_of(index)] += end_ns - cuts.begin_ns(index);
             }
             prop_assert!(thirds.iter().all(|third| third.abs_diff(length / 3) <= 1), "{:?} of {}", thirds, length);
+            prop_assert_eq!((0..intervals.len()).map(|index| cuts.segments_of(index)).collect::<Vec<_>>(), counts);
         }
 
         #[test]

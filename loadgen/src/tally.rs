@@ -214,12 +214,9 @@ impl Collector {
         thirds[self.cuts.third_of(segment.index)].add(segment);
         let interval = self.cuts.interval_of(segment.index);
         let (sum, missing) = self.intervals.entry(interval).or_insert_with(|| {
-            let segments = (0..self.cuts.segments())
-                .filter(|index| self.cuts.interval_of(*index) == interval)
-                .count();
             (
                 Box::new(Segment::new(self.open, self.dials, self.stamped)),
-                segments * self.workers,
+                self.cuts.segments_of(interval) * self.workers,
             )
         });
         sum.add(segment);
