@@ -259,7 +259,10 @@ impl<E: Engine> Session<E> {
                 && loading
             {
                 self.thinking.pop_front();
-                self.flow.due(connection, at_ns);
+                // Of one that was lost meanwhile nobody takes the place: it would think no more.
+                if self.flow.is_alive(connection as usize) {
+                    self.flow.due(connection, at_ns);
+                }
             }
 
             let dialed = self.lives.is_some()
@@ -403,16 +406,15 @@ impl<E: Engine> Session<E> {
         })
     }
 
-    /// The load has ended, and what remains is to be answered. Connections are made from now on only for messages that
-    /// still wait; in closed loop (not `keep_queued`) none does: what was to be sent next was not due.
+    /// The load has ended, and what remains is to be answered. In closed loop (not `keep_queued`) no message waits any
+    /// more: what was to be sent next was not due. Connections are made from now on only for messages that still wait.
     fn end_load(&mut self, keep_queued: bool) {
-        let Some(lives) = &mut self.lives else {
-            return;
-        };
         if !keep_queued {
             (0..self.flow.connections()).for_each(|connection| self.flow.withdraw(connection));
         }
-        lives.drop_waiting(|connection| self.flow.has_queued(connection));
+        if let Some(lives) = &mut self.lives {
+            lives.drop_waiting(|connection| self.flow.has_queued(connection));
+        }
     }
 
     /// Begins the connects that are due, a batch of them at most, and ends those that have had their time. Whether there

@@ -1,6 +1,14 @@
 //! What kinds of load there are beside the plain ones: mixed sizes, rates that change, connections that think.
 
-use std::time::Duration;
+use std::{
+    io::{Read, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use echometer_loadgen::{
     Plan,
@@ -9,13 +17,15 @@ use echometer_loadgen::{
 
 use crate::{
     for_each_engine,
-    support::{Server, drive, plan, run_of},
+    support::{Server, drive, peer, plan, run_of, target_of},
 };
 
 for_each_engine! {
     fn mixed_sizes_come_back_whole;
     fn a_ramp_sends_what_is_due;
     fn who_thinks_sends_less;
+    fn nobody_takes_the_place_of_who_was_lost_while_it_thought;
+    fn what_waits_when_a_closed_loop_ends_is_not_sent;
     fn every_kind_of_address_is_loaded;
 }
 
@@ -103,4 +113,49 @@ fn who_thinks_sends_less(engine: Engine) {
         tally.latency.value_at_quantile(0.5) < 20_000_000,
         "the pause is no part of the latency"
     );
+}
+
+fn nobody_takes_the_place_of_who_was_lost_while_it_thought(engine: Engine) {
+    // Of two connections the first has one answer and is closed.
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let address = peer(move |mut stream| {
+        let first = accepted.fetch_add(1, Ordering::Relaxed) == 0;
+        let mut buffer = [0; 64];
+        while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {
+            if first {
+                return;
+            }
+        }
+    });
+    let plan = Plan {
+        connections: 2,
+        think: Duration::from_millis(50),
+        ..plan(engine)
+    };
+    let tally = drive(&plan, &target_of(address), &run_of(0, 600));
+    assert_eq!((tally.errors.total(), tally.connections_alive), (1, 1));
+    // One of the first's, and one each 50 ms of the other's, the first at once.
+    assert!((2..=13).contains(&tally.sent), "{}", tally.sent);
+}
+
+fn what_waits_when_a_closed_loop_ends_is_not_sent(engine: Engine) {
+    const SIZE: usize = 64 << 10;
+    // Slow enough that the most of a thousand messages wait for the socket all the time.
+    let address = peer(|mut stream| {
+        let mut buffer = vec![0; SIZE];
+        while stream.read_exact(&mut buffer).is_ok() && stream.write_all(&buffer).is_ok() {
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let plan = Plan {
+        connections: 1,
+        pipeline: 1_000,
+        message_size: SIZE as u32,
+        sndbuf: Some(SIZE as u32),
+        rcvbuf: Some(SIZE as u32),
+        ..plan(engine)
+    };
+    let tally = drive(&plan, &target_of(address), &run_of(0, 200));
+    assert_eq!((tally.errors.total(), tally.outstanding), (0, 0));
+    assert!((1..700).contains(&tally.sent), "{}", tally.sent);
 }
