@@ -117,8 +117,8 @@ pub struct End {
     /// those, and in files of older versions.
     #[serde(default)]
     pub recv_lag_ns: Summary,
-    /// From before connect(2) until the connection was seen to be there. Where connections are made while load is driven
-    /// those of the window, else the opening ones.
+    /// From before connect(2) until the connection was seen to be there: of those that opened the run, and of those that
+    /// were made in the window.
     pub connect_ns: Summary,
     /// From before connect(2) until the first answer on the connection: those of the window. Empty where connections
     /// are made before the load.

@@ -167,7 +167,7 @@ pub fn run(
         intervals,
         end: end(plan, &fleet, &tally, &connected, steal_ratio),
         verdict,
-        thresholds: thresholds(plan, &tally, connected.measured(plan, &tally)),
+        thresholds: thresholds(plan, &tally, &connected.measured(&tally)),
         // A run that ended because no connection was left is short too, but that is the verdict's business.
         cut_short: tally.stopped_early && stop.requested(),
     };
@@ -196,12 +196,13 @@ struct Connected {
 }
 
 impl Connected {
-    /// The connects that are shown: with churn those of the window, else those before the load.
-    fn measured<'a>(&'a self, plan: &Plan, tally: &'a Tally) -> &'a Connects {
-        match &tally.connects {
-            Some(connects) if plan.requests_per_connection != 0 => connects,
-            _ => &self.before,
+    /// All connects: those before the load, and those of the window.
+    fn measured(&self, tally: &Tally) -> Connects {
+        let mut connects = self.before.clone();
+        if let Some(of_window) = &tally.connects {
+            connects.add(of_window);
         }
+        connects
     }
 }
 
@@ -260,7 +261,7 @@ fn end(
     connected: &Connected,
     steal_ratio: Option<f64>,
 ) -> End {
-    let connects = connected.measured(plan, tally);
+    let connects = &connected.measured(tally);
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
     let (service, service_censored) = tally.service();
@@ -353,6 +354,16 @@ impl LogFile {
         let Some(out) = out else {
             return Ok(LogFile { file: None });
         };
+        // What an earlier run left here would pass for this one's, should this one come to no end.
+        for name in ["run.json", "run.hgrm"] {
+            let path = out.join(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(RunError::File { path, source });
+                }
+                _ => {}
+            }
+        }
         let path = out.join("run.hlog");
         let file = File::create(&path).map_err(|source| RunError::File {
             path: path.clone(),

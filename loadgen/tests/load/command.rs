@@ -313,6 +313,10 @@ fn a_killed_server_ends_a_run_that_reconnects_on_time_and_with_files() {
 fn a_signal_ends_the_run_early_and_keeps_it() {
     let server = Server::start("none");
     let folder = tempfile::tempdir().unwrap();
+    let of_earlier = ["run.json", "run.hgrm"].map(|name| folder.path().join(name));
+    of_earlier
+        .iter()
+        .for_each(|path| fs::write(path, "of an earlier run").unwrap());
     let out = folder.path().to_str().unwrap();
     let words = [
         &server.name(),
@@ -330,6 +334,10 @@ fn a_signal_ends_the_run_early_and_keeps_it() {
     ];
     let mut child = command(&words).spawn().unwrap();
     wait_for_interval(folder.path());
+    assert!(
+        of_earlier.iter().all(|path| !path.exists()),
+        "beside the new log they would pass for this run's"
+    );
     let pid = Pid::from_raw(child.id() as i32).unwrap();
     kill_process(pid, Signal::INT).unwrap();
     let mut stdout = String::new();
@@ -345,6 +353,31 @@ fn a_signal_ends_the_run_early_and_keeps_it() {
     assert!(run.cut_short && run.end.window_ns < 60_000_000_000);
     assert!(0 < run.end.answered && run.end.lost + run.end.outstanding == 0);
     assert_eq!(RunFile::read(&folder.path().join("run.json")).unwrap(), run);
+}
+
+#[test]
+fn connects_of_a_run_that_reconnects_are_all_told() {
+    // Twenty messages a connection.
+    let address = peer(|mut stream| {
+        let mut buffer = [0; 64];
+        for _ in 0..20 {
+            if stream.read_exact(&mut buffer).is_err()
+                || std::io::Write::write_all(&mut stream, &buffer).is_err()
+            {
+                return;
+            }
+        }
+    });
+    let address = address.to_string();
+    let flags = ["--reconnect", "-c", "2", "-d", "300ms", "-w", "0s"];
+    let (_, stdout, stderr) = output(&[&[&address, "--json"], &flags[..]].concat());
+    let run: RunFile = serde_json::from_str(&stdout).expect(&stderr);
+    let end = run.end;
+    let opened = end.connections_opened;
+    assert!(10 <= opened && end.reconnects == opened - 2, "{opened}");
+    // A connect that began as the window ended is not of it.
+    assert!((opened - 2..=opened).contains(&end.connect_ns.count));
+    assert!(0 < end.first_echo_ns.count && end.first_echo_ns.count <= end.reconnects);
 }
 
 #[test]
