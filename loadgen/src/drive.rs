@@ -310,9 +310,9 @@ impl<E: Engine> Session<E> {
             let behind = schedule
                 .as_ref()
                 .is_some_and(|schedule| schedule.next_at_ns() < stop_ns);
-            let dialing = self.lives.as_ref().is_some_and(Lives::is_dialing);
+            let unsettled = self.lives.as_ref().is_some_and(Lives::is_unsettled);
             if !loading
-                && ((self.flow.unanswered() == 0 && !behind && !dialing)
+                && ((self.flow.unanswered() == 0 && !behind && !unsettled)
                     || give_up_ns <= now_ns
                     || self.flow.alive() == 0)
             {
@@ -497,8 +497,10 @@ impl<E: Engine> Session<E> {
                 .lives
                 .as_ref()
                 .and_then(|lives| lives.unfinished(connection));
-            if unfinished == Some(Unfinished::Connect) {
-                failures.count(Failure::ConnectTimedOut);
+            match unfinished {
+                Some(Unfinished::Connect) => failures.count(Failure::ConnectTimedOut),
+                Some(Unfinished::Close) => failures.count(Failure::NotClosed),
+                None => {}
             }
             let idle = self.flow.is_idle(connection);
             if idle && unfinished.is_none() {

@@ -21,6 +21,8 @@ pub enum Failure {
     Surplus,
     /// What came back is not what was sent (`--verify`).
     Mismatch,
+    /// The peer was to close it (`--close server`), and had not when the waiting ended.
+    NotClosed,
     /// Any other error of a send or a receive.
     Other,
     /// Nobody listened (ECONNREFUSED).
@@ -42,13 +44,14 @@ pub enum Failure {
 }
 
 /// All kinds, in the order in which they are reported.
-pub const KINDS: [Failure; 15] = [
+pub const KINDS: [Failure; 16] = [
     Failure::Reset,
     Failure::ClosedByPeer,
     Failure::BrokenPipe,
     Failure::TimedOut,
     Failure::Surplus,
     Failure::Mismatch,
+    Failure::NotClosed,
     Failure::Other,
     Failure::ConnectRefused,
     Failure::ConnectTimedOut,
@@ -107,6 +110,10 @@ impl Failure {
                 "connects had no answer in time: the server's listen queue was full; raise its --backlog and \
                  net.core.somaxconn",
             ),
+            Failure::NotClosed => Some(
+                "the server was to close its connections (--close server) and did not: does it close after so many \
+                 messages (--requests-per-connection)?",
+            ),
             Failure::ListenQueueFull => {
                 Some("the server's listen queue was full: raise its --backlog")
             }
@@ -123,6 +130,7 @@ impl Failure {
             Failure::TimedOut => "timed_out",
             Failure::Surplus => "surplus",
             Failure::Mismatch => "mismatch",
+            Failure::NotClosed => "not_closed",
             Failure::Other => "other",
             Failure::ConnectRefused => "connect_refused",
             Failure::ConnectTimedOut => "connect_timed_out",
@@ -218,7 +226,7 @@ mod tests {
         }
         failures.add(&failures.clone());
         assert_eq!(failures.of(Failure::Mismatch), 12);
-        assert_eq!(failures.total(), 240);
+        assert_eq!(failures.total(), 272);
         let names: Vec<_> = failures.iter().map(|(kind, _)| kind.name()).collect();
         let written: Vec<_> = KINDS
             .iter()

@@ -27,6 +27,8 @@ pub(crate) struct Lives {
     /// In the order of their beginning; those that are no longer under way are skipped.
     under_way: VecDeque<(u64, u32)>,
     under_way_count: usize,
+    /// How many the peer is to close.
+    ending_count: usize,
     /// Lives that have ended as they should, and whose connections are to be closed.
     spent: Vec<u32>,
     opened: u64,
@@ -91,6 +93,7 @@ impl Lives {
             later: VecDeque::with_capacity(count),
             under_way: VecDeque::with_capacity(count),
             under_way_count: 0,
+            ending_count: 0,
             spent: Vec::with_capacity(count),
             opened: 0,
             reopened: 0,
@@ -186,9 +189,12 @@ impl Lives {
         dial_ns.min(later_ns).min(expiry_ns)
     }
 
-    /// Whether dials wait or are under way.
-    pub(crate) fn is_dialing(&self) -> bool {
-        self.under_way_count != 0 || !self.waiting.is_empty() || !self.later.is_empty()
+    /// Whether dials wait or are under way, or the peer is still to close a connection.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.under_way_count != 0
+            || self.ending_count != 0
+            || !self.waiting.is_empty()
+            || !self.later.is_empty()
     }
 
     /// The dial of `connection` begins.
@@ -252,7 +258,10 @@ impl Lives {
     pub(crate) fn spent(&mut self, connection: usize) -> bool {
         if self.states[connection] == State::Open {
             self.states[connection] = match self.terms.close {
-                Close::Server => State::Ending,
+                Close::Server => {
+                    self.ending_count += 1;
+                    State::Ending
+                }
                 Close::Fin | Close::Rst => {
                     self.spent.push(connection as u32);
                     State::Spent
@@ -275,11 +284,13 @@ impl Lives {
 
     /// The peer closed `connection` and owed nothing any more: it may be dialed again.
     pub(crate) fn ended(&mut self, connection: usize, now_ns: u64) {
+        self.end_ending(connection);
         self.wait(connection as u32, now_ns);
     }
 
     /// `connection` failed while it was open. Whether it will be dialed again.
     pub(crate) fn failed(&mut self, connection: usize, now_ns: u64) -> bool {
+        self.end_ending(connection);
         self.failed[connection] = true;
         self.echo_from_ns[connection] = UNKNOWN;
         if self.terms.again {
@@ -292,6 +303,7 @@ impl Lives {
 
     /// The end of a stretch: `connection` was closed because the waiting ended.
     pub(crate) fn abandoned(&mut self, connection: usize) {
+        self.end_ending(connection);
         if self.states[connection] == State::UnderWay {
             self.end_dial();
         }
@@ -320,6 +332,11 @@ impl Lives {
 
     fn end_dial(&mut self) {
         self.under_way_count -= 1;
+    }
+
+    /// The peer need not close `connection` any more.
+    fn end_ending(&mut self, connection: usize) {
+        self.ending_count -= usize::from(self.states[connection] == State::Ending);
     }
 }
 
@@ -366,7 +383,7 @@ mod tests {
             "told twice, closed once"
         );
         assert_eq!(dialed(&mut lives, 10), [1]);
-        assert_eq!((lives.opened(), lives.is_dialing()), ((1, 0), true));
+        assert_eq!((lives.opened(), lives.is_unsettled()), ((1, 0), true));
     }
 
     #[test]
@@ -415,7 +432,7 @@ mod tests {
         dialed(&mut lives, 0);
         assert!(!lives.not_connected(0, 50));
         lives.begin_stretch(0, 1);
-        assert!(!lives.is_dialing());
+        assert!(!lives.is_unsettled());
     }
 
     #[test]
@@ -449,6 +466,7 @@ mod tests {
         assert!(lives.spent(0));
         assert_eq!(lives.take_spent(1), None, "the peer is to close");
         assert_eq!(lives.unfinished(0), Some(Unfinished::Close));
+        assert!(lives.is_unsettled());
         lives.ended(0, 2);
         assert_eq!(dialed(&mut lives, 3), [0]);
     }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use echometer_loadgen::{
-    Failure, Fleet, Plan,
+    Failure, Fleet, Phase, Plan,
     plan::{Arrivals, Close, Engine, Load, Wait},
     storm::{self, StormPlan},
 };
@@ -29,6 +29,7 @@ for_each_engine! {
     fn sessions_that_churn_take_turns;
     fn a_reset_leaves_nothing_behind;
     fn the_server_may_close_first;
+    fn a_server_that_was_to_close_and_does_not_is_a_failure;
     fn dials_are_paced;
     fn sources_are_taken_in_turn;
     fn a_failing_connection_is_made_anew;
@@ -171,15 +172,6 @@ fn the_server_may_close_first(engine: Engine) {
         (0, 0, 0)
     );
     assert!(8 < tally.life_opened && tally.sent <= 2 * tally.life_opened);
-    // One that never closes keeps its connections, and nothing hangs.
-    let server = Server::start("none");
-    let begun = Instant::now();
-    let tally = drive(&plan, &server.target(), &run_of(0, 100));
-    assert_eq!(
-        (tally.sent, tally.messages, tally.errors.total()),
-        (16, 16, 0)
-    );
-    assert!(begun.elapsed() < Duration::from_secs(10));
 }
 
 fn dials_are_paced(engine: Engine) {
@@ -452,4 +444,22 @@ fn an_address_that_can_t_be_had_is_a_kind_of_its_own() {
         let storm = storm::run(&plan, &server.target(), None).unwrap();
         assert_eq!(storm.failures.of(Failure::NoLocalPort), 3);
     }
+}
+
+fn a_server_that_was_to_close_and_does_not_is_a_failure(engine: Engine) {
+    let server = Server::start("none");
+    let plan = Plan {
+        close: Close::Server,
+        ..churn(engine, 2)
+    };
+    let phase = Phase {
+        give_up_after: Duration::from_millis(200),
+        ..run_of(0, 100)
+    };
+    let begun = Instant::now();
+    let tally = drive(&plan, &server.target(), &phase);
+    assert!(begun.elapsed() < Duration::from_secs(10), "nothing hangs");
+    assert_eq!((tally.sent, tally.messages), (16, 16));
+    assert_eq!(tally.errors.of(Failure::NotClosed), 8);
+    assert_eq!(tally.errors.total(), 8);
 }
