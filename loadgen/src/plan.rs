@@ -35,8 +35,8 @@ pub const WORKERS_MAX: usize = 1_024;
 /// nothing waits in the client before the server is truly overloaded.
 pub const OPEN_LOOP_PIPELINE: u32 = 1_024;
 
-/// The shortest line of the interval series: adding up a line takes the client some 0.1 ms a worker.
-pub const INTERVAL_MIN: Duration = Duration::from_millis(1);
+/// The shortest line of the interval series: to add up a line takes the client some 0.3 ms of CPU a worker.
+pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The most lines of the interval series: 11 days by the second.
 pub const INTERVALS_MAX: u128 = 1_000_000;
 
@@ -270,7 +270,7 @@ impl Plan {
             return no(
                 "--interval",
                 format!(
-                    "1 ms or more, and at most {} of them in a run: give a longer one",
+                    "10 ms or more, and at most {} of them in a run: give a longer one",
                     show_count(INTERVALS_MAX as u64)
                 ),
             );
@@ -496,9 +496,9 @@ mod tests {
         };
         assert_eq!(open.validate(), Ok(()));
         for (interval, duration, holds) in [
-            (Duration::from_micros(999), Duration::from_secs(1), false),
-            (INTERVAL_MIN, Duration::from_secs(1_000), true),
-            (INTERVAL_MIN, Duration::from_secs(1_001), false),
+            (Duration::from_millis(9), Duration::from_secs(1), false),
+            (INTERVAL_MIN, Duration::from_secs(10_000), true),
+            (INTERVAL_MIN, Duration::from_secs(10_001), false),
         ] {
             let plan = Plan {
                 interval,
