@@ -230,6 +230,7 @@ impl<E: Engine> Session<E> {
                 stopped_early = true;
                 stop_ns = now_ns;
                 recorder.cut_short(now_ns);
+                meter.cut_short(now_ns);
             }
             if job.once && asked_to_stop {
                 stopped_early = true;

@@ -90,6 +90,14 @@ impl Meter {
         }
     }
 
+    /// The load stopped early, at `now_ns`: the window ends here, and what is idle from now on is not in it.
+    pub(crate) fn cut_short(&mut self, now_ns: u64) {
+        self.window.until_ns = self.window.until_ns.min(now_ns.max(self.window.from_ns));
+        if self.at_from.is_some() && self.at_until.is_none() {
+            self.next_reading_ns = self.window.until_ns;
+        }
+    }
+
     fn end_idle(&mut self) {
         if let Some((first, last)) = self.idle.take() {
             self.idle_ns += last - first;
@@ -176,6 +184,24 @@ mod tests {
     fn a_window_cut_short_is_measured_as_it_was() {
         let mut meter = Meter::begin(Wait::Spin, WINDOW, false);
         [(1_000, true), (1_500, true), (2_000, false)]
+            .into_iter()
+            .for_each(|(now_ns, idle)| meter.turn(now_ns, idle));
+        let usage = meter.finish(Window {
+            until_ns: 2_000,
+            ..WINDOW
+        });
+        assert!((usage.busy - 0.5).abs() < 1e-9, "{}", usage.busy);
+    }
+
+    #[test]
+    fn waiting_for_answers_after_a_cut_is_not_idle_in_the_window() {
+        let mut meter = Meter::begin(Wait::Spin, WINDOW, false);
+        // Half of the time until the cut, and all of it until the last answer.
+        [(1_000, true), (1_500, true), (1_600, false)]
+            .into_iter()
+            .for_each(|(now_ns, idle)| meter.turn(now_ns, idle));
+        meter.cut_short(2_000);
+        [(2_000, true), (2_900, true)]
             .into_iter()
             .for_each(|(now_ns, idle)| meter.turn(now_ns, idle));
         let usage = meter.finish(Window {
