@@ -24,6 +24,7 @@ for_each_engine! {
     fn mixed_sizes_come_back_whole;
     fn a_ramp_sends_what_is_due;
     fn who_thinks_sends_less;
+    fn a_seed_makes_the_same_load_again;
     fn nobody_takes_the_place_of_who_was_lost_while_it_thought;
     fn what_waits_when_a_closed_loop_ends_is_not_sent;
     fn every_kind_of_address_is_loaded;
@@ -158,4 +159,28 @@ fn what_waits_when_a_closed_loop_ends_is_not_sent(engine: Engine) {
     let tally = drive(&plan, &target_of(address), &run_of(0, 200));
     assert_eq!((tally.errors.total(), tally.outstanding), (0, 0));
     assert!((1..700).contains(&tally.sent), "{}", tally.sent);
+}
+
+fn a_seed_makes_the_same_load_again(engine: Engine) {
+    let server = Server::start("none");
+    let load_of = |seed| {
+        let plan = Plan {
+            load: Load::Open {
+                rate_per_s: 2_000.0,
+                arrivals: Arrivals::Poisson,
+            },
+            size_mix: Some("64:50%,1000:50%".parse().unwrap()),
+            message_size: 1_000,
+            connections: 5,
+            pipeline: 1_024,
+            workers: vec![None; 3],
+            seed,
+            ..plan(engine)
+        };
+        let tally = drive(&plan, &server.target(), &run_of(100, 400));
+        assert_eq!((tally.errors.total(), tally.outstanding), (0, 0));
+        (tally.sent, tally.window.sent, tally.life_sent_bytes)
+    };
+    assert_eq!(load_of(42), load_of(42));
+    assert_ne!(load_of(42), load_of(43));
 }
