@@ -63,6 +63,9 @@ fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> 
         }
         _ => {}
     }
+    if let Some(unwritten) = run.unwritten {
+        return Err(unwritten.into());
+    }
     Ok(match (run.mismatch, run.file.verdict.status) {
         (Some(_), _) => ExitCode::from(EXIT_FAILED),
         (None, Status::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
@@ -88,6 +91,7 @@ fn output(cli: &Cli, run: &Run) -> String {
         text.push_str(&histogram_log::spectrum(&run.latency));
     }
     if let Some(out) = &cli.out
+        && run.unwritten.is_none()
         && !cli.quiet
     {
         text.push_str(&format!("\nwritten: {}\n", out.join("run.json").display()));
@@ -132,6 +136,7 @@ mod tests {
                 .expect("it was saved by us"),
             latency,
             mismatch: None,
+            unwritten: None,
         }
     }
 

@@ -41,7 +41,7 @@ use crate::{
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
 
 /// What a run leaves behind.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Run {
     /// The run file, written already if a folder was given.
     pub file: RunFile,
@@ -49,6 +49,8 @@ pub struct Run {
     pub latency: Histogram<u64>,
     /// The first byte that came back wrong, if bytes were compared.
     pub mismatch: Option<crate::payload::Difference>,
+    /// The first file that could not be written after the load had begun: what was measured is all here.
+    pub unwritten: Option<RunError>,
 }
 
 /// Why there is no run.
@@ -78,8 +80,8 @@ pub enum RunError {
 /// A request on `stop` ends the load early; what was measured until then is a run all the same.
 ///
 /// # Errors
-/// The server can't be reached, the client can't start, or a file can't be written. A server that fails later is no
-/// error, but the run's verdict.
+/// The server can't be reached, the client can't start, or a file can't be begun. A server that fails later is no
+/// error, but the run's verdict; a file that fails later is in the run.
 pub fn run(
     plan: &Plan,
     target: &Target,
@@ -141,7 +143,7 @@ pub fn run(
         intervals.push(row);
     })?;
     let steal_ratio = steal.ratio();
-    log.finish()?;
+    let mut unwritten = log.finish().err();
     fleet.close(session);
 
     let open = plan.load != Load::Closed;
@@ -171,22 +173,30 @@ pub fn run(
         // A run that ended because no connection was left is short too, but that is the verdict's business.
         cut_short: tally.stopped_early && stop.requested(),
     };
-    if let Some(out) = out {
-        let write = |name: &str, written: &dyn Fn(&Path) -> io::Result<()>| {
-            let path = out.join(name);
-            written(&path).map_err(|source| RunError::File { path, source })
-        };
-        write("run.hgrm", &|path| {
-            fs::write(path, histogram_log::spectrum(&tally.latency))
-        })?;
-        // Last, because its presence says that the others are whole.
-        write("run.json", &|path| file.write(path))?;
+    // After a failure nothing more is written: run.json says that the others are whole.
+    if let Some(out) = out
+        && unwritten.is_none()
+    {
+        unwritten = write_files(out, &file, &tally).err();
     }
     Ok(Run {
         file,
         latency: tally.latency,
         mismatch: tally.mismatch,
+        unwritten,
     })
+}
+
+fn write_files(out: &Path, file: &RunFile, tally: &Tally) -> Result<(), RunError> {
+    let write = |name: &str, written: &dyn Fn(&Path) -> io::Result<()>| {
+        let path = out.join(name);
+        written(&path).map_err(|source| RunError::File { path, source })
+    };
+    write("run.hgrm", &|path| {
+        fs::write(path, histogram_log::spectrum(&tally.latency))
+    })?;
+    // Last, because its presence says that the others are whole.
+    write("run.json", &|path| file.write(path))
 }
 
 /// How the session's connections came to be.

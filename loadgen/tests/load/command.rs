@@ -381,6 +381,26 @@ fn connects_of_a_run_that_reconnects_are_all_told() {
 }
 
 #[test]
+fn a_file_that_fails_loses_no_figures() {
+    let server = Server::start("none");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let name = server.name();
+    // The disk is full when the run file is to be written.
+    let unfinished = folder.path().join("run.json.unfinished");
+    std::os::unix::fs::symlink("/dev/full", unfinished).unwrap();
+    let flags = ["-c", "2", "-d", "200ms", "-w", "0s"];
+    let (code, stdout, stderr) = output(&[&[&name, "--out", out], &flags[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("run.json: No space left"), "{stderr}");
+    assert!(
+        stdout.contains("round trip") && stdout.contains("verdict:"),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("written:") && !folder.path().join("run.json").exists());
+}
+
+#[test]
 fn a_signal_in_the_warm_up_leaves_files_and_no_valid_run() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
