@@ -23,7 +23,7 @@ use clap::Parser;
 use hdrhistogram::Histogram;
 
 use echometer_host::{
-    clock, limits, machine::Facts, process::process_run_delay_ns, signals::Stop,
+    clock, counters::Steal, limits, machine::Facts, process::process_run_delay_ns, signals::Stop,
     units::show_duration,
 };
 use echometer_loadgen::{
@@ -305,9 +305,11 @@ impl Bench<'_> {
         Ok(outcome)
     }
 
-    /// One run on a server of its own, and what disturbed it. The server sleeps while it has nothing to do: one that
-    /// spins leaves no cpu to whatever else the machine has to do, which then takes its turn on one of ours, for
-    /// milliseconds at a time.
+    /// One run on a server of its own, and what disturbed it.
+    ///
+    /// At the first attempt the server sleeps while it has nothing to do: one that spins leaves no cpu to whatever else
+    /// the machine has to do, which then takes its turn on one of ours, for milliseconds at a time. At the next it spins:
+    /// where the hypervisor is slow to give a cpu back that slept, the server that sleeps is the one that is late.
     fn measure(
         &mut self,
         name: &str,
@@ -315,7 +317,12 @@ impl Bench<'_> {
         plan: &Plan,
         outcome: &mut Outcome,
     ) -> anyhow::Result<(Run, Vec<String>)> {
-        let arm = format!("auto:--delay {delay}");
+        let wait = if outcome.attempt == 1 {
+            "block"
+        } else {
+            "spin"
+        };
+        let arm = format!("auto:--delay {delay} --wait {wait}");
         let arm = &parse_arms(&[arm]).expect("an engine with flags is an arm")[0];
         let log = self.folder.join(format!("{name}.stderr"));
         let server = self.launcher.start(arm, &log).map_err(|error| {
@@ -328,6 +335,7 @@ impl Bench<'_> {
             process_run_delay_ns(pid).ok()
         };
         let before_ns = server_delay_ns();
+        let server_steal = Steal::begin(self.placement.server.iter().collect());
         let run = run(
             plan,
             &Target::from(server.address),
@@ -340,6 +348,7 @@ impl Bench<'_> {
             .map_or(0, |(after_ns, before_ns)| {
                 after_ns.saturating_sub(before_ns)
             });
+        let server_steal = server_steal.ratio();
         outcome.servers.extend(server.command.clone());
         outcome.folders.push(name.to_owned());
         drop(server);
@@ -355,6 +364,10 @@ impl Bench<'_> {
             (
                 "the client waited for its cpu",
                 client.run_delay_ns as f64 / time_ns,
+            ),
+            (
+                "the hypervisor took the server's cpu",
+                server_steal.unwrap_or_default(),
             ),
             (
                 "the hypervisor took the client's cpu",

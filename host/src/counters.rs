@@ -1,12 +1,12 @@
 //! What does the kernel count that spoils or explains a measurement? Network events, cpu time by kind
-//! (steal above all), and pressure. Every reader takes a snapshot; differences are the caller's.
+//! (steal above all), and pressure. Every reader takes a snapshot; differences are the caller's, but for [`Steal`].
 
 mod cpu;
 mod net;
 mod pressure;
 
 pub(crate) use cpu::irq_time_accounting_in;
-pub use cpu::{CpuTimes, IrqTimeAccounting, cpu_times, irq_time_accounting};
+pub use cpu::{CpuTimes, IrqTimeAccounting, Steal, cpu_times, irq_time_accounting};
 pub use net::{NetCounters, netstat};
 pub use pressure::{Pressure, cpu_pressure};
 

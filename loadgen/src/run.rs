@@ -1,7 +1,6 @@
 //! One whole run: open the connections, drive one stretch, judge it, and write the files.
 
 use std::{
-    collections::BTreeMap,
     env,
     fs::{self, File},
     io::{self, LineWriter},
@@ -11,7 +10,7 @@ use std::{
 
 use echometer_host::{
     clock::DateTime,
-    counters::{CpuTimes, cpu_times},
+    counters::Steal,
     cpus,
     fitness::{self, Purpose, Use},
     machine::Facts,
@@ -122,7 +121,7 @@ pub fn run(
         log.write("connect", before, Duration::ZERO, opening);
     }
 
-    let steal = Steal::begin(plan);
+    let steal = Steal::begin(cpus_of(plan));
     let mut intervals = Vec::new();
     let tally = fleet.drive_watched(session, &phase, &mut |interval| {
         let row = interval_row(&interval, phase.window());
@@ -428,34 +427,12 @@ impl Log<'_, '_> {
     }
 }
 
-/// What the hypervisor takes from the cpus that the client may use, from warm-up to drain.
-struct Steal {
-    cpus: Vec<u32>,
-    before: Option<BTreeMap<u32, CpuTimes>>,
-}
-
-impl Steal {
-    fn begin(plan: &Plan) -> Steal {
-        let pinned: Option<Vec<u32>> = plan.workers.iter().copied().collect();
-        let cpus = pinned
-            .or_else(|| cpus::allowed().ok().map(|cpus| cpus.iter().collect()))
-            .unwrap_or_default();
-        Steal {
-            cpus,
-            before: cpu_times().ok(),
-        }
-    }
-
-    fn ratio(&self) -> Option<f64> {
-        let (before, after) = (self.before.as_ref()?, cpu_times().ok()?);
-        let since = |cpu: &u32| Some(after.get(cpu)?.since(before.get(cpu)?));
-        let passed = self
-            .cpus
-            .iter()
-            .filter_map(since)
-            .reduce(|sum, cpu| sum.plus(&cpu))?;
-        Some(passed.steal_ratio())
-    }
+/// The cpus that the client's threads run on.
+fn cpus_of(plan: &Plan) -> Vec<u32> {
+    let pinned: Option<Vec<u32>> = plan.workers.iter().copied().collect();
+    pinned
+        .or_else(|| cpus::allowed().ok().map(|cpus| cpus.iter().collect()))
+        .unwrap_or_default()
 }
 
 fn rfc3339(at: SystemTime) -> String {

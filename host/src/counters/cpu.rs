@@ -176,6 +176,37 @@ fn parse(text: &str, ns_per_tick: u64) -> BTreeMap<u32, CpuTimes> {
     text.lines().filter_map(line).collect()
 }
 
+/// How much of some cpus' time the hypervisor gives to others, from a moment on.
+#[derive(Clone, Debug)]
+pub struct Steal {
+    cpus: Vec<u32>,
+    before: Option<BTreeMap<u32, CpuTimes>>,
+}
+
+impl Steal {
+    /// Begins to watch `cpus`.
+    #[must_use]
+    pub fn begin(cpus: Vec<u32>) -> Steal {
+        Steal {
+            cpus,
+            before: cpu_times().ok(),
+        }
+    }
+
+    /// The share since then, 0 to 1, over all of them; `None` where the kernel doesn't tell.
+    #[must_use]
+    pub fn ratio(&self) -> Option<f64> {
+        let (before, after) = (self.before.as_ref()?, cpu_times().ok()?);
+        let since = |cpu: &u32| Some(after.get(cpu)?.since(before.get(cpu)?));
+        let passed = self
+            .cpus
+            .iter()
+            .filter_map(since)
+            .reduce(|sum, cpu| sum.plus(&cpu))?;
+        Some(passed.steal_ratio())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -93,6 +93,7 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
 /// At the limit, who is let in has a place: those that are being closed have theirs until the kernel has closed them.
 pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
     const IDLE: Duration = Duration::from_millis(20);
+    const ROUNDS: u64 = 25;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("stats.json");
     let stats = path.to_str().expect("text");
@@ -114,7 +115,7 @@ pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
     thread::scope(|scope| {
         for _ in 0..60 {
             scope.spawn(|| {
-                for _ in 0..50 {
+                for _ in 0..ROUNDS {
                     let began = Instant::now();
                     let mut stream = connect_to(server.address);
                     let written = stream.write_all(b"?");
@@ -132,7 +133,7 @@ pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
         }
     });
     let stats = server.finish(&path);
-    assert_eq!(stats.total.accepted, 60 * 50);
+    assert_eq!(stats.total.accepted, 60 * ROUNDS);
     assert_eq!(stats.total.accept_errors["system_limit"], 0);
 }
 
