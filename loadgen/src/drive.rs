@@ -19,7 +19,7 @@ use crate::{
     lives::{Lives, Unfinished},
     meter::{Meter, Usage},
     payload::{Difference, Payload},
-    plan::{Close, Load, Plan, Timestamps, Wait},
+    plan::{Close, Load, Plan, Wait},
     recorder::{Cuts, Membership, Recorder, Segment, Window},
     schedule::{Ramp, Schedule, Share},
 };
@@ -173,7 +173,7 @@ impl<E: Engine> Session<E> {
             received_bytes: 0,
             lives,
             dialing,
-            stamped: plan.timestamps == Timestamps::Kernel,
+            stamped: plan.is_stamped(),
             batch: Vec::with_capacity(DIAL_BATCH),
             thinking: VecDeque::new(),
         }

@@ -30,7 +30,7 @@ use crate::{
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
-    plan::{Engine, Plan, Timestamps},
+    plan::{Engine, Plan},
     recorder::{Cuts, Segment},
     schedule::Share,
     source::Sources,
@@ -167,7 +167,7 @@ impl Fleet {
         opening: Opening,
         connect_limit: Duration,
     ) -> Result<Fleet, FleetError> {
-        let (engine, fallback) = choose_engine(plan.engine, plan.timestamps)?;
+        let (engine, fallback) = choose_engine(plan)?;
         let plan = Arc::new(plan.clone());
         let payload = Payload::new(plan.message_size, plan.seed);
         let (answer_sender, answers) = channel();
@@ -499,10 +499,8 @@ impl Worker {
 
 /// Finds out by trying whether there is io_uring to be had. Only "missing or forbidden" makes `auto` fall back: a limit
 /// that is too low is the user's to raise.
-fn choose_engine(
-    asked: Engine,
-    timestamps: Timestamps,
-) -> Result<(Engine, Option<String>), FleetError> {
+fn choose_engine(plan: &Plan) -> Result<(Engine, Option<String>), FleetError> {
+    let asked = plan.engine;
     if asked == Engine::Epoll {
         return Ok((Engine::Epoll, None));
     }
@@ -519,7 +517,7 @@ fn choose_engine(
     let trial = std::thread::spawn(move || Ring::new(&smallest).map(|ring| ring.features()));
     let features = trial.join().map_err(|_| FleetError::WorkerDied)?;
     let fits = features.and_then(|features| {
-        if timestamps == Timestamps::Kernel && !features.has(Feature::MultishotRecv) {
+        if plan.is_stamped() && !features.has(Feature::MultishotRecv) {
             return Err(SetupError::Unavailable {
                 what: "no multishot receive, which the kernel's times come with",
             });

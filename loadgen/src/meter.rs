@@ -92,7 +92,7 @@ impl Meter {
 
     /// The load stopped early, at `now_ns`: the window ends here, and what is idle from now on is not in it.
     pub(crate) fn cut_short(&mut self, now_ns: u64) {
-        self.window.until_ns = self.window.until_ns.min(now_ns.max(self.window.from_ns));
+        self.window.cut_short(now_ns);
         if self.at_from.is_some() && self.at_until.is_none() {
             self.next_reading_ns = self.window.until_ns;
         }

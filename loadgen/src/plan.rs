@@ -355,7 +355,7 @@ impl Plan {
     /// # Errors
     /// [`Timestamps::Kernel`] of a unix socket, whose bytes the kernel does not stamp.
     pub fn validate_for(&self, target: &Target) -> Result<(), PlanError> {
-        if self.timestamps == Timestamps::Kernel && target.is_unix() {
+        if self.is_stamped() && target.is_unix() {
             return Err(PlanError {
                 flag: "--timestamps",
                 reason: "the kernel stamps what comes over TCP, and not over a unix socket: leave it away, or give \
@@ -416,6 +416,11 @@ impl Plan {
             Load::Closed => None,
             Load::Open { rate_per_s, .. } => Some(rate_per_s),
         }
+    }
+
+    /// Whether the kernel tells when it received something.
+    pub fn is_stamped(&self) -> bool {
+        self.timestamps == Timestamps::Kernel
     }
 
     /// The highest rate that a ramp reaches, or the rate: messages a second over all workers; `None` in closed loop.

@@ -50,6 +50,11 @@ impl Window {
     pub fn length_ns(&self) -> u64 {
         self.until_ns - self.from_ns
     }
+
+    /// The load stopped early, at `now_ns`: the window ends there, or at once where it has not begun.
+    pub(crate) fn cut_short(&mut self, now_ns: u64) {
+        self.until_ns = self.until_ns.min(now_ns.max(self.from_ns));
+    }
 }
 
 /// One worker's figures from one stretch of time. A reply is counted in the segment in which it was harvested; what
@@ -488,7 +493,7 @@ impl Recorder {
     /// The load stopped early, at `now_ns`: the window ends here, and with it the last segment, which takes all that comes
     /// late.
     pub fn cut_short(&mut self, now_ns: u64) {
-        self.window.until_ns = self.window.until_ns.min(now_ns.max(self.window.from_ns));
+        self.window.cut_short(now_ns);
         self.segment_end_ns = u64::MAX;
     }
 

@@ -145,6 +145,7 @@ pub fn run(
     let mut unwritten = log.finish().err();
     fleet.close(session);
 
+    let connects = connected.measured(&tally);
     let open = plan.load != Load::Closed;
     let mut verdict = judge(&Evidence {
         tally: &tally,
@@ -166,9 +167,16 @@ pub fn run(
             target: target.name().to_owned(),
         },
         intervals,
-        end: end(plan, &fleet, &tally, &connected, steal_ratio),
+        end: end(
+            plan,
+            &fleet,
+            &tally,
+            &connects,
+            connected.sources,
+            steal_ratio,
+        ),
         verdict,
-        thresholds: thresholds(plan, &tally, &connected.measured(&tally)),
+        thresholds: thresholds(plan, &tally, &connects),
         // A run that ended because no connection was left is short too, but that is the verdict's business.
         cut_short: tally.stopped_early && stop.requested(),
     };
@@ -267,10 +275,10 @@ fn end(
     plan: &Plan,
     fleet: &Fleet,
     tally: &Tally,
-    connected: &Connected,
+    connects: &Connects,
+    sources: Option<Sources>,
     steal_ratio: Option<f64>,
 ) -> End {
-    let connects = &connected.measured(tally);
     let counts = tally.window;
     let seconds = tally.recorded_span_ns.max(1) as f64 / 1e9;
     let (service, service_censored) = tally.service();
@@ -313,7 +321,7 @@ fn end(
             .collect(),
         client: Client {
             engine: fleet.engine(),
-            sources: connected.sources,
+            sources,
             cpu_ns_per_message: (tally.messages != 0)
                 .then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
             busiest_thread: tally.busiest_thread,

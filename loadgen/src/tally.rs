@@ -9,7 +9,7 @@ use crate::{
     drive::Outcome,
     failure::Failures,
     payload::Difference,
-    plan::{Load, Plan, Timestamps},
+    plan::{Load, Plan},
     recorder::{Cuts, Membership, OpenLoop, Segment, Window},
 };
 
@@ -187,7 +187,7 @@ impl Collector {
     /// For a plan's load; with `dials` connections are made while it is driven.
     pub(crate) fn new(cuts: Cuts, plan: &Plan, dials: bool) -> Collector {
         let (open, workers) = (plan.load != Load::Closed, plan.workers.len());
-        let stamped = plan.timestamps == Timestamps::Kernel;
+        let stamped = plan.is_stamped();
         let empty = || Box::new(Segment::new(open, dials, stamped));
         let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {

@@ -23,7 +23,7 @@ use crate::{
     flow::NO_END,
     lives::{Lives, Terms},
     payload::Payload,
-    plan::{Engine, Load, Plan, Timestamps},
+    plan::{Engine, Load, Plan},
     recorder::Segment,
 };
 
@@ -125,7 +125,7 @@ pub(crate) fn live(birth: &Birth) {
     // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
     let open_loop = birth.plan.load != Load::Closed;
     let dials = birth.dials;
-    let stamped = birth.plan.timestamps == Timestamps::Kernel;
+    let stamped = birth.plan.is_stamped();
     let empty = || Box::new(Segment::new(open_loop, dials, stamped));
     let mut spares: Vec<Box<Segment>> = vec![empty(), empty()];
     while let Ok(command) = birth.commands.recv() {
@@ -212,7 +212,7 @@ fn open(
     });
     let dialing = Dialing::new(route, *index).map_err(OpenFailure::Connect)?;
     let payload = payload.clone();
-    let stamped = plan.timestamps == Timestamps::Kernel;
+    let stamped = plan.is_stamped();
     let session = if birth.engine == Engine::Epoll {
         let engine =
             Epoll::new(sockets, connections, region, stamped).map_err(OpenFailure::Epoll)?;

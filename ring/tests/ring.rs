@@ -95,6 +95,25 @@ fn a_file_that_is_given_up_is_not_copied() {
     assert_eq!(held, Some(descriptor));
 }
 
+/// Connects to where the first client did until there are `count` clients, each with its slot.
+fn connect_until(
+    count: usize,
+    ring: &mut Ring,
+    clients: &mut Vec<TcpStream>,
+    slots: &mut Vec<Slot>,
+) {
+    let address = clients[0].peer_addr().expect("address");
+    while slots.len() < count {
+        clients.push(TcpStream::connect(address).expect("connect"));
+        match event(ring) {
+            Event::Accept {
+                result: Ok(slot), ..
+            } => slots.push(slot),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn bytes_come_back_with_every_set_of_features() {
     for features in feature_sets() {
@@ -552,16 +571,7 @@ fn a_full_submission_queue_is_submitted_early() {
     let _ = listener;
     let mut clients = vec![client];
     let mut slots = vec![first];
-    let address = clients[0].peer_addr().expect("address");
-    while slots.len() < 20 {
-        clients.push(TcpStream::connect(address).expect("connect"));
-        match event(&mut ring) {
-            Event::Accept {
-                result: Ok(slot), ..
-            } => slots.push(slot),
-            other => panic!("{other:?}"),
-        }
-    }
+    connect_until(20, &mut ring, &mut clients, &mut slots);
     // 20 sends through 8 submission entries, in one turn.
     for slot in &slots {
         ring.send(*slot, Payload::Shared(0..1));
@@ -1013,18 +1023,9 @@ fn what_is_submitted_early_fills_no_queue_with_completions() {
     })
     .expect("ring");
     let (listener, first, client) = connected(&mut ring);
-    let address = client.peer_addr().expect("address");
     let mut clients = vec![client];
     let mut slots = vec![first];
-    while slots.len() < 40 {
-        clients.push(TcpStream::connect(address).expect("connect"));
-        match event(&mut ring) {
-            Event::Accept {
-                result: Ok(slot), ..
-            } => slots.push(slot),
-            other => panic!("{other:?}"),
-        }
-    }
+    connect_until(40, &mut ring, &mut clients, &mut slots);
     let _ = listener;
     for slot in &slots {
         ring.recv(*slot);

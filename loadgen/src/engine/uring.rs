@@ -318,13 +318,9 @@ impl Engine for Uring {
                 Event::Close { .. } => self.closing -= 1,
             }
         }
-        for slot in self.starved.drain(..) {
-            if self.stamped {
-                self.ring.recv_stamped(slot);
-            } else {
-                self.ring.recv(slot);
-            }
-        }
+        let mut starved = std::mem::take(&mut self.starved);
+        starved.drain(..).for_each(|slot| self.recv(slot));
+        self.starved = starved;
         any
     }
 
