@@ -189,11 +189,14 @@ fn count_scale(unit: &str) -> Option<f64> {
     }
 }
 
-/// `number * scale`, if that is a whole number that a double holds exactly.
+/// `number * scale`, if that is a whole number of those that doubles tell apart.
 fn whole(number: &str, scale: f64) -> Option<u64> {
     let value = decimal(number)? * scale;
-    let exact = value.fract() == 0.0 && value <= 9_007_199_254_740_992.0;
-    exact.then_some(value as u64)
+    // Most decimal fractions are none in binary: 1.001 * 1000 is 1000.9999999999999. The text and the product are each
+    // rounded to half an epsilon.
+    let nearest = value.round();
+    let whole = (value - nearest).abs() <= nearest * f64::EPSILON;
+    (whole && value <= 9_007_199_254_740_992.0).then_some(nearest as u64)
 }
 
 #[cfg(test)]
@@ -232,6 +235,11 @@ mod tests {
         assert!(size("0.3").is_err());
         assert_eq!(count("1.5k"), Ok(1_500));
         assert_eq!(count("2M"), Ok(2_000_000));
+        for thousandths in 1..10_000 {
+            let text = format!("{}.{:03}k", thousandths / 1_000, thousandths % 1_000);
+            assert_eq!(count(&text), Ok(thousandths), "{text}");
+        }
+        assert!(count("1.0001k").is_err());
         assert!(count("2KiB").is_err());
         assert!(count("99999999999999999999999").is_err());
     }
