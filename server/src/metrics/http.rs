@@ -39,6 +39,14 @@ impl Responder {
         address: SocketAddr,
         text: impl Fn() -> String + Send + 'static,
     ) -> io::Result<Responder> {
+        Responder::start_patiently(address, PATIENCE, text)
+    }
+
+    fn start_patiently(
+        address: SocketAddr,
+        patience: Duration,
+        text: impl Fn() -> String + Send + 'static,
+    ) -> io::Result<Responder> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -46,7 +54,7 @@ impl Responder {
         let stopped = stop.clone();
         let thread = thread::Builder::new()
             .name("metrics".into())
-            .spawn(move || answer_until(&listener, &stopped, &text))?;
+            .spawn(move || answer_until(&listener, &stopped, patience, &text))?;
         Ok(Responder {
             address,
             stop,
@@ -70,11 +78,16 @@ impl Drop for Responder {
     }
 }
 
-fn answer_until(listener: &TcpListener, stop: &Stop, text: &impl Fn() -> String) {
+fn answer_until(
+    listener: &TcpListener,
+    stop: &Stop,
+    patience: Duration,
+    text: &impl Fn() -> String,
+) {
     while !stop.requested() {
         match listener.accept() {
             // What becomes of one client is of no interest to the next.
-            Ok((stream, _)) => drop(answer(stream, text)),
+            Ok((stream, _)) => drop(answer(stream, stop, Instant::now() + patience, text)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let stop = stop.fd();
                 let mut waiting = [
@@ -92,10 +105,19 @@ fn answer_until(listener: &TcpListener, stop: &Stop, text: &impl Fn() -> String)
     }
 }
 
-fn answer(mut stream: TcpStream, text: &impl Fn() -> String) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    let deadline = Instant::now() + PATIENCE;
-    let head = read_head(&mut stream, deadline)?;
+fn answer(
+    stream: TcpStream,
+    stop: &Stop,
+    deadline: Instant,
+    text: &impl Fn() -> String,
+) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    let client = Client {
+        stream,
+        stop,
+        deadline,
+    };
+    let head = client.read_head()?;
     let (status, body) = match target(&head) {
         Target::Metrics => ("200 OK", text()),
         Target::Elsewhere => (
@@ -114,46 +136,77 @@ fn answer(mut stream: TcpStream, text: &impl Fn() -> String) -> io::Result<()> {
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
     );
-    write_within(&mut stream, head.as_bytes(), deadline)?;
-    write_within(&mut stream, body.as_bytes(), deadline)
+    client.write(head.as_bytes())?;
+    client.write(body.as_bytes())
 }
 
-/// The request up to its empty line, or all that came.
-fn read_head(stream: &mut TcpStream, deadline: Instant) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut piece = [0; 1024];
-    while head.len() < HEAD_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        stream.set_read_timeout(Some(time_left(deadline)?))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(n) => head.extend(&piece[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+/// One client and the bounds of its turn: its time, and the stop of the server, which waits for no scraper.
+struct Client<'a> {
+    stream: TcpStream,
+    stop: &'a Stop,
+    deadline: Instant,
+}
+
+impl Client<'_> {
+    /// The request up to its empty line, or all that came.
+    fn read_head(&self) -> io::Result<Vec<u8>> {
+        let mut head = Vec::new();
+        let mut piece = [0; 1024];
+        while head.len() < HEAD_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            self.wait(PollFlags::IN)?;
+            match (&self.stream).read(&mut piece) {
+                Ok(0) => break,
+                Ok(n) => head.extend(&piece[..n]),
+                Err(error) if is_to_be_repeated(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(head)
+    }
+
+    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            self.wait(PollFlags::OUT)?;
+            match (&self.stream).write(bytes) {
+                Ok(n) => bytes = &bytes[n..],
+                Err(error) if is_to_be_repeated(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the stream is ready. The error is that the turn is over.
+    fn wait(&self, flags: PollFlags) -> io::Result<()> {
+        loop {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Errno::TIMEDOUT.into());
+            }
+            let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+            let mut waiting = [
+                PollFd::new(&self.stream, flags),
+                PollFd::from_borrowed_fd(self.stop.fd(), PollFlags::IN),
+            ];
+            match poll(&mut waiting, Some(&limit)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            if self.stop.requested() {
+                return Err(Errno::CANCELED.into());
+            }
+            if !waiting[0].revents().is_empty() {
+                return Ok(());
+            }
         }
     }
-    Ok(head)
 }
 
-fn write_within(stream: &mut TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.set_write_timeout(Some(time_left(deadline)?))?;
-        match stream.write(bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Never zero, which a socket would take for "for ever".
-fn time_left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(Errno::TIMEDOUT.into())
-    } else {
-        Ok(left)
-    }
+fn is_to_be_repeated(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
+    )
 }
 
 /// What a request asks for.
@@ -184,6 +237,8 @@ fn target(head: &[u8]) -> Target {
 
 #[cfg(test)]
 mod tests {
+    use echometer_host::sockets::listen_queues;
+
     use super::*;
 
     fn responder() -> Responder {
@@ -234,6 +289,24 @@ mod tests {
         let began = Instant::now();
         assert!(ask(&responder, b"GET / HTTP/1.0\r\n\r\n").contains("200 OK"));
         assert!(began.elapsed() < 10 * PATIENCE);
+    }
+
+    #[test]
+    fn a_silent_client_does_not_hold_up_the_stop() {
+        let minute = Duration::from_secs(60);
+        let responder = Responder::start_patiently(([127, 0, 0, 1], 0).into(), minute, String::new)
+            .expect("a free port");
+        let _silent = TcpStream::connect(responder.address()).expect("it listens");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let port = responder.address().port();
+        // From then on the silent one has its turn.
+        while 0 < listen_queues(port).expect("sock_diag")[0].waiting {
+            assert!(Instant::now() < deadline, "nobody accepts");
+        }
+        let began = Instant::now();
+        drop(responder);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(30), "{took:?}");
     }
 
     #[test]
