@@ -1,7 +1,12 @@
 //! How many descriptors and how much locked memory may we have? The two limits that bound a server's
 //! connections and its rings.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+
+use rustix::{
+    io::Errno,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 
 /// A limit of "no limit".
 pub const UNLIMITED: u64 = u64::MAX;
@@ -59,6 +64,25 @@ pub fn raise_nofile(needed: u64) -> Result<Limit, RaiseError> {
     Ok(nofile())
 }
 
+/// The cure for an error of a call that wanted a descriptor, on a line of its own; nothing for other errors.
+#[must_use]
+pub fn hint(error: &io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => {
+            let Limit { soft, hard } = nofile();
+            format!(
+                "\nhint: this process may have {soft} descriptors, and up to {hard} by `ulimit -n` (nofile): raise it, or \
+                 ask for fewer threads"
+            )
+        }
+        Some(Errno::NFILE) => {
+            "\nhint: the whole system has no descriptor left: raise it by sysctl fs.file-max, or end what else runs"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
 /// The descriptor limit is too low and cannot be raised from here.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -72,8 +96,7 @@ pub struct RaiseError {
     pub needed: u64,
     /// The hard limit in the way.
     pub hard: u64,
-    /// What the kernel said, where it was asked.
-    #[source]
+    /// What the kernel said, where it was asked. (No `source`: the text has it.)
     pub cause: Option<std::io::Error>,
 }
 

@@ -99,7 +99,7 @@ pub enum PinError {
     Empty,
     /// The mask cannot be read, so no pin can be trusted.
     #[error("cannot read the affinity mask: {0}")]
-    Unreadable(#[source] io::Error),
+    Unreadable(io::Error),
 }
 
 /// Says why `cpu` cannot be had, before the kernel's bare EINVAL would.

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
+use echometer_host::limits;
 use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
@@ -138,12 +139,13 @@ pub enum ServeError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// A system call that must not fail did.
-    #[error("{what}: {source}")]
+    // No `source`: the text has it, and whoever prints the chain of causes would print it twice.
+    #[error("{what}: {cause}{}", limits::hint(.cause))]
     System {
         /// What was being done, as in "cannot wait for events".
         what: &'static str,
         /// The kernel's answer.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The thread could not be pinned.
     #[error(transparent)]
@@ -193,9 +195,9 @@ impl Worker {
 impl ServeError {
     /// For `map_err`: wraps the error of a system call.
     pub fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> ServeError {
-        move |source| ServeError::System {
+        move |cause| ServeError::System {
             what,
-            source: source.into(),
+            cause: cause.into(),
         }
     }
 }

@@ -150,7 +150,7 @@ pub enum FlagsError {
     #[error(
         "cannot read which cpus this process may use: {0}; name them with --cpus, or use --threads"
     )]
-    Cpus(#[source] std::io::Error),
+    Cpus(std::io::Error),
 }
 
 /// What else than serving.

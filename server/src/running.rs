@@ -42,7 +42,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
     let metrics = match config.metrics {
         Some(address) => {
             let exposed = metrics::expose(address, engine.name, Arc::clone(&counters), &listeners);
-            Some(exposed.map_err(|source| StartError::Metrics { address, source })?)
+            Some(exposed.map_err(|cause| StartError::Metrics { address, cause })?)
         }
         None => None,
     };
@@ -76,11 +76,11 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         };
         match spawn(engine, listener, Arc::clone(&config), worker) {
             Ok(thread) => running.threads.push(thread),
-            Err(source) => {
+            Err(cause) => {
                 running.end();
                 return Err(ServeError::System {
                     what: "cannot start a worker thread",
-                    source,
+                    cause,
                 }
                 .into());
             }
@@ -123,13 +123,13 @@ pub enum StartError {
     Listen(#[from] ListenError),
     /// The counters cannot be served.
     #[error(
-        "cannot serve metrics on {address}: {source}\nhint: choose another --metrics address (port 0 picks a free port)"
+        "cannot serve metrics on {address}: {cause}\nhint: choose another --metrics address (port 0 picks a free port)"
     )]
     Metrics {
         /// Where.
         address: SocketAddr,
         /// The kernel's answer.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A worker did not come up.
     #[error(transparent)]

@@ -14,7 +14,7 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{bound_address, raw_address, set_buffers, stream_socket};
-use crate::address::Address;
+use crate::{address::Address, limits};
 
 /// What listeners are made with.
 #[derive(Clone, Debug)]
@@ -222,7 +222,7 @@ fn hint(error: &io::Error, address: &Address) -> String {
         _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
             "\nhint: this kernel or container has that address family switched off".into()
         }
-        _ => String::new(),
+        _ => limits::hint(error),
     }
 }
 

@@ -2,6 +2,7 @@
 //! at the end runs all of them for all engines.
 
 mod addresses;
+mod cornered;
 mod delays;
 mod limits;
 mod many;
