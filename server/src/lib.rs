@@ -12,6 +12,7 @@ pub mod delay;
 pub mod engine;
 pub mod flags;
 pub mod idle;
+pub mod log;
 mod metrics;
 pub mod probe;
 pub mod running;

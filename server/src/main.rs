@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use echometer_host::signals::Stop;
 use echometer_server::flags::{Command, Flags, FlagsError};
+use echometer_server::log;
 use echometer_server::probe::probe;
 use echometer_server::running::{StartError, start};
 use echometer_server::stats::check_writable;
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
             .error(clap::error::ErrorKind::ValueValidation, text)
             .exit(),
         _ => {
-            eprintln!("error: {error:#}");
+            log::line(format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -40,11 +41,14 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
     let server = start(config, &stop)?;
     if let Some(why) = server.fallback() {
-        eprintln!("note: serving with {}: {why}", server.engine());
+        log::line(format_args!(
+            "note: serving with {}: {why}",
+            server.engine()
+        ));
     }
-    eprintln!("{}", server.limits());
+    log::line(server.limits());
     if let Some(address) = server.metrics_address() {
-        eprintln!("metrics: http://{address}/metrics");
+        log::line(format_args!("metrics: http://{address}/metrics"));
     }
     // Whoever started us may have closed our stdout, and may still want the echo.
     let _ = writeln!(std::io::stdout().lock(), "{}", server.ready_line())

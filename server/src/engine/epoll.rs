@@ -24,6 +24,7 @@ use crate::counters::AcceptError;
 use crate::delay::WAKE_LEAD_NS;
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
+use crate::log;
 use crate::wait::Patience;
 
 /// Bytes received at once unless the user says otherwise. Received into one buffer a worker, so that small messages
@@ -339,12 +340,12 @@ impl<'a> Readiness<'a> {
             Listening::Armed(listener) => {
                 unwatch(&self.epoll, &listener)?;
                 if !std::mem::replace(&mut self.limit_said, true) {
-                    eprintln!(
+                    log::line(format_args!(
                         "note: worker {} is at the descriptor limit with {} connections open; more are let in as \
                          others leave (raise the limit with `ulimit -n`)",
                         self.worker.index,
                         self.worker.counters.open(),
-                    );
+                    ));
                 }
                 Listening::Parked {
                     listener,
