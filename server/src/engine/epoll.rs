@@ -21,7 +21,7 @@ use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
 use crate::counters::AcceptError;
-use crate::delay::WAKE_LEAD_NS;
+use crate::delay::{DelayQueue, WAKE_LEAD_NS};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::log;
@@ -403,6 +403,8 @@ impl<'a> Readiness<'a> {
             // last descriptor is closed.
             unwatch(&self.epoll, &listener)?;
         }
+        // What these hold back, each peer's stop releases.
+        self.shared.delayed = DelayQueue::new();
         for token in self.peers.tokens() {
             if let Some(peer) = self.peers.entry(token) {
                 let turn = peer.stop(token, &mut self.shared);

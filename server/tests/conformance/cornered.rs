@@ -1,10 +1,48 @@
 //! What came of driving servers into corners: promises that are not those of every engine, or of no engine at all.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::support::{Pattern, connect_to, echo};
+use crate::support::{Pattern, connect, connect_to, echo, finish, serve, until};
+
+#[test]
+fn a_stop_waits_for_no_delay() {
+    for engine in ["epoll", "uring"] {
+        let server = serve(engine, |config| {
+            config.delay = "fixed:60s".parse().expect("valid");
+            config.drain_timeout = Duration::from_secs(10);
+        });
+        let mut stream = connect(&server);
+        stream.write_all(b"owed").expect("sent");
+        until("it to be taken in", || server.stats().total.bytes_in == 4);
+        server.stop();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).expect("EOF, and no reset");
+        assert_eq!(back, b"owed", "{engine}");
+        drop(stream);
+        assert_eq!(finish(server).total.closed["drained"], 1);
+    }
+}
+
+#[test]
+fn a_stop_ends_what_is_burnt() {
+    const CONNECTIONS: usize = 30;
+    let server = serve("epoll", |config| {
+        config.delay = "busy:1s".parse().expect("valid");
+    });
+    let streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(&server)).collect();
+    for mut stream in &streams {
+        stream.write_all(b"?").expect("sent");
+    }
+    until("it to be busy", || 0 < server.stats().total.bytes_in);
+    drop(streams);
+    let began = Instant::now();
+    finish(server);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?} of 30 s");
+}
 
 /// Nor one that meets a limit and has something to say of it.
 #[test]

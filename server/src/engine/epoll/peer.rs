@@ -149,6 +149,10 @@ impl Peer {
     pub(super) fn stop(&mut self, token: Token, shared: &mut Shared<'_>) -> Turn {
         self.connection.stop();
         self.connection.receive_ended();
+        // A stop doesn't wait for delays.
+        if let Some(pending) = &mut self.pending {
+            pending.released = pending.bytes.len();
+        }
         // What is to be dropped while lingering may have come already, and its edge with it.
         self.readable = true;
         self.turn(token, shared)
@@ -312,7 +316,7 @@ impl<'a> Shared<'a> {
     #[cold]
     fn slow_down(&self) {
         let burnt_ns = now_ns() + self.delay.busy_ns();
-        while now_ns() < burnt_ns {
+        while now_ns() < burnt_ns && !self.worker.stop.requested() {
             std::hint::spin_loop();
         }
         loop {
