@@ -243,7 +243,16 @@ impl<'a> Readiness<'a> {
             return;
         }
         while let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) {
-            if let Some(token) = self.peers.token_at(index) {
+            let Some(token) = self.peers.token_at(index) else {
+                continue;
+            };
+            let counters = &self.worker.counters;
+            let peer = self.peers.entry(token).expect("a token in use");
+            if peer.could_move(counters) {
+                // A wait that a signal cut short, or a batch of events that was full, told us nothing of it.
+                let idle = self.idle.as_mut().expect("it named the connection");
+                idle.opened(index);
+            } else {
                 self.close(token, CloseReason::TimedOut);
             }
         }

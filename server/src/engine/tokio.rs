@@ -225,12 +225,18 @@ async fn limited<T>(
     limit: Option<Duration>,
     call: impl Future<Output = io::Result<T>>,
 ) -> io::Result<T> {
-    match limit {
-        None => call.await,
-        Some(limit) => timeout(limit, call)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+    let Some(limit) = limit else {
+        return call.await;
+    };
+    let mut call = pin!(call);
+    if let Ok(done) = timeout(limit, call.as_mut()).await {
+        return done;
     }
+    // The kernel may know of something that the runtime doesn't, where this thread was held up: it asks now.
+    tokio::task::yield_now().await;
+    timeout(Duration::ZERO, call)
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// A TCP or unix listener.

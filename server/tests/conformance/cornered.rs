@@ -3,9 +3,13 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Pattern, connect, connect_to, echo, finish, serve, until};
+use echometer_host::units::show_duration;
+use rustix::process::Signal;
+
+use crate::support::{Pattern, Process, connect, connect_to, echo, finish, serve, until};
 
 #[test]
 fn a_stop_waits_for_no_delay() {
@@ -42,6 +46,33 @@ fn a_stop_ends_what_is_burnt() {
     finish(server);
     let took = began.elapsed();
     assert!(took < Duration::from_secs(15), "{took:?} of 30 s");
+}
+
+/// A server that was held up finds its timers run out and bytes waiting, both at once.
+#[test]
+fn who_has_sent_is_not_idle() {
+    const IDLE: Duration = Duration::from_secs(3);
+    for engine in ["epoll", "tokio", "tokio-uring", "blocking"] {
+        let flags = ["--threads", "1", "--idle-timeout", &show_duration(IDLE)];
+        let server = Process::start(engine, &flags);
+        let mut streams: Vec<TcpStream> = (0..40).map(|_| connect_to(server.address)).collect();
+        for stream in &mut streams {
+            echo(stream, b"hello");
+        }
+        server.halt();
+        for stream in &mut streams {
+            stream.write_all(b"still here").expect("sent");
+        }
+        thread::sleep(IDLE);
+        server.signal(Signal::CONT);
+        for stream in &mut streams {
+            let mut back = [0; 10];
+            stream
+                .read_exact(&mut back)
+                .unwrap_or_else(|error| panic!("{engine}: {error}"));
+            assert_eq!(&back, b"still here");
+        }
+    }
 }
 
 /// Nor one that meets a limit and has something to say of it.

@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
+use super::NO_WAIT;
 use super::slab::Token;
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Fate, Receive};
@@ -156,6 +157,21 @@ impl Peer {
         // What is to be dropped while lingering may have come already, and its edge with it.
         self.readable = true;
         self.turn(token, shared)
+    }
+
+    /// Whether the kernel has something for this connection that no event has told yet: bytes to take in, room for what
+    /// is pending, or its end. Asked of one that seems idle, because its worker may have been held up meanwhile.
+    pub(super) fn could_move(&self, counters: &Counters) -> bool {
+        let mut wanted = PollFlags::empty();
+        if self.connection.receive() != Receive::Pause {
+            wanted |= PollFlags::IN;
+        }
+        if !self.writable {
+            wanted |= PollFlags::OUT;
+        }
+        counters.enters.add(1);
+        // A poll that fails says nothing for the connection.
+        poll(&mut [PollFd::new(&self.socket, wanted)], Some(&NO_WAIT)).is_ok_and(|ready| 0 < ready)
     }
 
     /// Lets `bytes` more of what was put off be sent.
