@@ -1,15 +1,19 @@
 //! What came of driving servers into corners: promises that are not those of every engine, or of no engine at all.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, IoSlice, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use echometer_host::address::Address;
 use echometer_host::units::show_duration;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 
-use crate::support::{Pattern, Process, connect, connect_to, echo, finish, serve, until};
+use crate::support::{LIMIT, Pattern, Process, connect, connect_to, echo, finish, serve, until};
 
 #[test]
 fn a_stop_waits_for_no_delay() {
@@ -72,6 +76,40 @@ fn who_has_sent_is_not_idle() {
                 .unwrap_or_else(|error| panic!("{engine}: {error}"));
             assert_eq!(&back, b"still here");
         }
+    }
+}
+
+/// A receive stops at descriptors that a peer of a unix socket sent along: what lies behind them must not be forgotten.
+#[test]
+fn descriptors_do_not_hold_up_what_follows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for engine in ["epoll", "uring"] {
+        let path = folder.path().join(engine);
+        let server = serve(engine, |config| {
+            config.listen = Address::unix(&path).expect("short");
+            config.delay = "busy:300ms".parse().expect("valid");
+        });
+        let mut first = UnixStream::connect(&path).expect("it listens");
+        let mut stream = UnixStream::connect(&path).expect("it listens");
+        stream.set_read_timeout(Some(LIMIT)).expect("a valid time");
+        first.write_all(b"this keeps it busy").expect("sent");
+        until("it to be busy", || 0 < server.stats().total.bytes_in);
+
+        let passed = [stream.as_fd()];
+        let mut space =
+            [const { std::mem::MaybeUninit::uninit() }; rustix::cmsg_space!(ScmRights(1))];
+        let mut along = SendAncillaryBuffer::new(&mut space);
+        assert!(along.push(SendAncillaryMessage::ScmRights(&passed)));
+        let bytes = [IoSlice::new(b"with it,")];
+        sendmsg(&stream, &bytes, &mut along, SendFlags::empty()).expect("sent");
+        (&stream).write_all(b" behind it").expect("sent");
+        let mut back = [0; 18];
+        stream
+            .read_exact(&mut back)
+            .unwrap_or_else(|error| panic!("{engine}: {error}"));
+        assert_eq!(&back, b"with it, behind it");
+        drop((first, stream));
+        finish(server);
     }
 }
 

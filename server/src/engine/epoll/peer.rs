@@ -1,14 +1,18 @@
 //! One connection's socket and what the kernel last said about it, and the turn that it is given: send what is
 //! pending, then receive and echo until the socket is empty, full, or has had its share.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use echometer_host::address::Address;
 use echometer_host::clock::now_ns;
 use echometer_host::receive_buffer::ReceiveBuffer;
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown,
+};
 
 use super::NO_WAIT;
 use super::slab::Token;
@@ -37,6 +41,7 @@ pub(super) struct Peer {
     watched_writable: bool,
     /// In the queue for another turn, which is then the only one that may be given.
     queued: bool,
+    is_unix: bool,
 }
 
 /// What all turns of a worker use.
@@ -90,6 +95,7 @@ impl Peer {
             more_behind: false,
             watched_writable: false,
             queued: false,
+            is_unix: matches!(config.listen, Address::Unix(_)),
         }
     }
 
@@ -186,12 +192,12 @@ impl Peer {
     fn receive(&mut self, token: Token, shared: &mut Shared<'_>) {
         let counters = &*shared.worker.counters;
         counters.enters.add(1);
-        match recv(&self.socket, &mut *shared.buffer, RecvFlags::empty()) {
-            Ok((_, 0)) => {
+        match self.receive_into(&mut shared.buffer) {
+            Ok(0) => {
                 self.readable = false;
                 self.connection.peer_closed();
             }
-            Ok((_, n)) => {
+            Ok(n) => {
                 // A stream socket gives all that it has: less than asked means that it is empty (epoll(7)).
                 if n < shared.buffer.len() && !self.more_behind {
                     self.readable = false;
@@ -208,6 +214,24 @@ impl Peer {
             Err(Errno::INTR) => {}
             Err(errno) => self.connection.failed(CloseReason::from_errno(errno)),
         }
+    }
+
+    #[inline]
+    fn receive_into(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if !self.is_unix {
+            return recv(&self.socket, buffer, RecvFlags::empty()).map(|(_, n)| n);
+        }
+        let mut pieces = [IoSliceMut::new(buffer)];
+        let mut nothing_else = RecvAncillaryBuffer::default();
+        let received = recvmsg(
+            &self.socket,
+            &mut pieces,
+            &mut nothing_else,
+            RecvFlags::empty(),
+        )?;
+        // Descriptors came along, and were dropped: at those a receive stops short, whatever lies behind (unix(7)).
+        self.more_behind |= received.flags.contains(ReturnFlags::CTRUNC);
+        Ok(received.bytes)
     }
 
     /// Sends the first `n` bytes of the buffer back, now or when their time comes; what the socket doesn't take
