@@ -353,17 +353,45 @@ impl Plan {
     /// Checks what depends on who is loaded.
     ///
     /// # Errors
-    /// [`Timestamps::Kernel`] of a unix socket, whose bytes the kernel does not stamp.
+    /// A flag that means nothing to a unix socket, and would be ignored without a word.
     pub fn validate_for(&self, target: &Target) -> Result<(), PlanError> {
-        if self.is_stamped() && target.is_unix() {
-            return Err(PlanError {
-                flag: "--timestamps",
-                reason: "the kernel stamps what comes over TCP, and not over a unix socket: leave it away, or give \
-                         HOST:PORT"
-                    .to_owned(),
-            });
+        if !target.is_unix() {
+            return Ok(());
         }
-        Ok(())
+        let meaningless = [
+            (
+                self.is_stamped(),
+                "--timestamps",
+                "the kernel stamps what comes over TCP, and not over a unix socket",
+            ),
+            (
+                self.sources.is_some(),
+                "--source",
+                "a unix socket is connected to from no address",
+            ),
+            (
+                self.nagle,
+                "--nagle",
+                "Nagle's algorithm is TCP's, and a unix socket has none",
+            ),
+            (
+                self.rcvbuf.is_some(),
+                "--rcvbuf",
+                "what waits in a unix socket counts against the sender's buffer (--sndbuf) alone",
+            ),
+            (
+                self.requests_per_connection != 0 && self.close == Close::Rst,
+                "--close",
+                "a reset is TCP's, and a unix socket has none",
+            ),
+        ];
+        match meaningless.into_iter().find(|(is_asked, ..)| *is_asked) {
+            Some((_, flag, cause)) => Err(PlanError {
+                flag,
+                reason: format!("{cause}: leave it away, or give HOST:PORT"),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// What each message's size is.

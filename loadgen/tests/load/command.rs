@@ -109,11 +109,27 @@ fn usage_errors_name_flag_cause_and_cure() {
         assert_eq!((code, stdout.as_str()), (Some(2), ""), "{flags:?}");
         assert!(stderr.contains(named), "{flags:?}: {stderr}");
     }
-    let (code, _, stderr) = output(&["unix:/tmp/nobody", "--timestamps", "kernel"]);
-    assert!(
-        code == Some(2) && stderr.contains("--timestamps") && stderr.contains("HOST:PORT"),
-        "{stderr}"
-    );
+    // What a unix socket has not is refused, and not ignored; what it has is not (nobody is there: exit 1).
+    for (flags, refused) in [
+        (&["--timestamps", "kernel"][..], true),
+        (&["--source", "127.0.0.2-127.0.0.9"], true),
+        (&["--nagle"], true),
+        (&["--rcvbuf", "64KiB"], true),
+        (&["--requests-per-connection", "1", "--close", "rst"], true),
+        (&["--requests-per-connection", "1", "--close", "fin"], false),
+        (&["--sndbuf", "64KiB"], false),
+        (&["--connect-rate", "10"], false),
+    ] {
+        let (code, _, stderr) = output(&[&["unix:/nowhere/echo"], flags].concat());
+        let flag = flags[flags.len().saturating_sub(2)];
+        match refused {
+            true => assert!(
+                code == Some(2) && stderr.contains(flag) && stderr.contains("HOST:PORT"),
+                "{flags:?}: {stderr}"
+            ),
+            false => assert_eq!(code, Some(1), "{flags:?}: {stderr}"),
+        }
+    }
     for address in ["127.0.0.1", "127.0.0.1:0", "unix:"] {
         let (code, _, stderr) = output(&[address]);
         assert_eq!(code, Some(2), "{address}: {stderr}");
