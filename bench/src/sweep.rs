@@ -144,10 +144,7 @@ impl Finished {
             .iter()
             .flat_map(|point| &point.metrics)
             .filter(|metric| metric.primary)
-            .filter_map(|metric| match self.file.arms.len() {
-                1 => metric.against_point.as_ref(),
-                _ => metric.against_arm.as_ref(),
-            });
+            .filter_map(|metric| metric.judged(self.file.arms.len()));
         match self.file.verdict.status {
             Status::Invalid => 3,
             // What carries no verdict is not decided either.

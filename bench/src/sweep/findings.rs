@@ -141,7 +141,7 @@ pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
         let (point, arm) = (grid.cells[cell].point, grid.cells[cell].arm);
         (point != 0).then(|| grid.cell(0, arm))
     });
-    let cells = across
+    let cells: Vec<Vec<CellMetric>> = across
         .into_iter()
         .zip(along)
         .enumerate()
@@ -156,10 +156,22 @@ pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
                 .collect()
         })
         .collect();
+    let verdict = trust(grid, blocks, &cells);
     Findings {
         cells,
         rankings: rankings(terms, grid, blocks),
-        verdict: trust(grid, blocks),
+        verdict,
+    }
+}
+
+impl CellMetric {
+    /// What the cell is judged by in a sweep of so many arms: against the first arm; of a lone arm against the first point.
+    #[must_use]
+    pub fn judged(&self, arms: usize) -> Option<&Contrast> {
+        match arms {
+            1 => self.against_point.as_ref(),
+            _ => self.against_arm.as_ref(),
+        }
     }
 }
 
@@ -489,7 +501,7 @@ fn ranking(terms: Terms, grid: &Grid, blocks: &[SweepBlock], arm: usize) -> Opti
     })
 }
 
-fn trust(grid: &Grid, blocks: &[SweepBlock]) -> Trust {
+fn trust(grid: &Grid, blocks: &[SweepBlock], cells: &[Vec<CellMetric>]) -> Trust {
     let needed = blocks_min(ALPHA);
     let mut reasons = Vec::new();
     for (cell, spec) in grid.cells.iter().enumerate() {
@@ -505,6 +517,11 @@ fn trust(grid: &Grid, blocks: &[SweepBlock]) -> Trust {
                 grid.arms[spec.arm], grid.points[spec.point].label,
             ));
         }
+    }
+    // With too few blocks there is no answer whatever the metric, and that is said. Points of which some carry no
+    // verdict (overloaded ones, say) cost the others nothing.
+    if reasons.is_empty() {
+        reasons.extend(no_verdict_anywhere(grid, cells));
     }
     let mut warnings = Vec::new();
     let advised = blocks_advised(grid);
@@ -541,6 +558,23 @@ fn trust(grid: &Grid, blocks: &[SweepBlock]) -> Trust {
         reasons,
         warnings,
     }
+}
+
+/// That the metric which was to decide carries a verdict nowhere, if so.
+fn no_verdict_anywhere(grid: &Grid, cells: &[Vec<CellMetric>]) -> Option<String> {
+    let judged = || {
+        let primary = cells.iter().flatten().filter(|metric| metric.primary);
+        primary.filter_map(|metric| Some((metric.name, metric.judged(grid.arms.len())?)))
+    };
+    let (name, first) = judged().next()?;
+    if judged().any(|(_, contrast)| contrast.verdict != Verdict::Invalid) {
+        return None;
+    }
+    let why = first.reason.as_deref().unwrap_or("it can't carry one");
+    Some(format!(
+        "no verdict anywhere on {}, the primary metric: {why}",
+        name.label()
+    ))
 }
 
 #[cfg(test)]
@@ -741,6 +775,49 @@ mod tests {
                 .is_some_and(|reason| reason.starts_with("client-bound")),
             "{against:?}"
         );
+    }
+
+    #[test]
+    fn a_sweep_whose_primary_metric_carries_no_verdict_is_not_valid() {
+        let terms = Terms {
+            primary: Metric::Rate,
+            ..TERMS
+        };
+        for arms in [&["uring"][..], &["epoll", "uring"]] {
+            let grid = grid(&["connections=1,50,100"], arms);
+            let costs = vec![10e3; grid.cells.len()];
+            let mut blocks = blocks(&grid, 8, &costs);
+            assert_eq!(find(terms, &grid, &blocks).verdict.status, Status::Valid);
+            // The client is the busier side, at the last point first and then at all of them.
+            for point in [2, 1, 0] {
+                for block in &mut blocks {
+                    for arm in 0..arms.len() {
+                        let cell = block.cells[grid.cell(point, arm)].as_mut();
+                        let figures = cell.and_then(|cell| cell.figures.as_mut());
+                        let figures = figures.expect("measured");
+                        (figures.client_busy, figures.server_busy) = (1.0, Some(0.4));
+                    }
+                }
+                let verdict = find(terms, &grid, &blocks).verdict;
+                let judged_without = match arms.len() {
+                    // Against the first point: the second and the third.
+                    1 => point < 2,
+                    _ => point == 0,
+                };
+                if judged_without {
+                    assert_eq!(verdict.status, Status::Invalid, "{arms:?} {point}");
+                    assert!(
+                        verdict.reasons.len() == 1
+                            && verdict.reasons[0].starts_with(
+                                "no verdict anywhere on rate, the primary metric: client-bound"
+                            ),
+                        "{verdict:?}"
+                    );
+                } else {
+                    assert_eq!(verdict.status, Status::Valid, "{arms:?} {point}");
+                }
+            }
+        }
     }
 
     #[test]

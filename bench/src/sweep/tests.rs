@@ -308,6 +308,30 @@ fn open_loops_are_whole_runs() {
 }
 
 #[test]
+fn a_primary_metric_without_any_verdict_is_exit_3_as_in_a_comparison() {
+    let exit_code = |primary| {
+        let folder = folder();
+        let settings = SweepSettings {
+            primary,
+            ..settings(&["rate=10k,20k"], &["uring"], &folder)
+        };
+        let file = swept(&settings, &mut made_up(), &|| false).expect("nothing fails");
+        fits(&file);
+        let finished = Finished {
+            report: PathBuf::new(),
+            file,
+        };
+        (finished.exit_code(false), finished.exit_code(true))
+    };
+    assert_eq!(exit_code(Metric::LatencyP50), (0, 0));
+    assert_eq!(
+        exit_code(Metric::Rate),
+        (3, 3),
+        "-R sets the rate; invalid goes before undecided"
+    );
+}
+
+#[test]
 fn a_server_that_dies_spoils_its_own_group_only() {
     let folder = folder();
     let settings = settings(&["connections=1,2"], &["uring"], &folder);

@@ -103,8 +103,12 @@ fn across(file: &SweepFile, arm: &str) -> String {
             format!("within about {:.0} % at", file.design.margin * 100.0),
         ),
         (
-            [Verdict::Undecided, Verdict::Invalid],
+            [Verdict::Undecided, Verdict::Undecided],
             "undecided at".to_owned(),
+        ),
+        (
+            [Verdict::Invalid, Verdict::Invalid],
+            "without a verdict at".to_owned(),
         ),
     ] {
         let points: Vec<String> = file
