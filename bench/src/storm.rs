@@ -10,7 +10,7 @@ use anyhow::bail;
 use hdrhistogram::Histogram;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use echometer_host::{limits, machine::Facts, signals::Stop};
+use echometer_host::{fitness, limits, machine::Facts, signals::Stop};
 use echometer_loadgen::Plan;
 
 use crate::{
@@ -171,11 +171,12 @@ pub fn storm(
 }
 
 impl Finished {
-    /// The exit code: 0, or 3 where a level has no figures.
+    /// The exit code: 0, or 3 where a level has no figures or the machine was not fit for it.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        match self.file.faults.is_empty() && self.file.levels.iter().all(|level| 0 < level.connects)
-        {
+        let whole =
+            self.file.faults.is_empty() && self.file.levels.iter().all(|level| 0 < level.connects);
+        match whole && fitness::objections(&self.file.doctor).is_empty() {
             true => 0,
             false => 3,
         }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
+use echometer_host::fitness;
+
 use super::{
     Page,
     chart::{Axis, Chart, Mark, Point, Scale, Series, Unit, connect_times},
@@ -25,6 +27,7 @@ pub(super) fn page(storm: &Value, logs: &BTreeMap<String, Log>) -> Page {
         None => "Connection storm".to_owned(),
     };
     let mut page = value::page("storm", title, storm);
+    page.trust.reasons = fitness::objections(&page.findings);
     page.trust.warnings.extend(texts(&storm["faults"]));
     let linear = number(storm, &["machine", "tcp_syn_linear_timeouts"]).map(|count| count as u64);
     let whole = |tag: &str| -> Vec<(String, Histogram<u64>)> {

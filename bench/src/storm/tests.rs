@@ -2,7 +2,10 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use echometer_host::cpus::CpuList;
+use echometer_host::{
+    cpus::CpuList,
+    fitness::{Finding, Grade},
+};
 
 use super::*;
 use crate::{
@@ -298,6 +301,31 @@ fn a_server_that_does_not_start_again_is_a_fault_and_not_the_end() {
     let file = stormed(&[16, 1_024], false, &world, &|| false);
     assert_eq!((file.levels[0].storms, file.levels[1].storms), (3, 2));
     assert_eq!(file.faults, ["block 3: uring-1024 exited with status 1"]);
+}
+
+#[test]
+fn a_level_without_figures_or_an_unfit_machine_is_exit_3() {
+    let mut finished = Finished {
+        file: stormed(&[1_024], false, &world(1), &|| false),
+        report: PathBuf::new(),
+    };
+    assert_eq!(finished.exit_code(), 0, "{:?}", finished.file.doctor);
+    finished.file.doctor.push(Finding {
+        check: "descriptors".into(),
+        grade: Grade::Fail,
+        value: "64".into(),
+        why: "each connection is one".into(),
+        cure: Some("raise it".into()),
+    });
+    assert_eq!(finished.exit_code(), 3);
+    let text = text::text(&finished.file);
+    assert!(
+        text.contains("- not valid: the machine is not fit (descriptors: 64)"),
+        "{text}"
+    );
+    finished.file.doctor.pop();
+    finished.file.faults.push("block 3: it died".into());
+    assert_eq!(finished.exit_code(), 3);
 }
 
 #[test]

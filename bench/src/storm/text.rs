@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use echometer_host::units::{show_count, show_ns, show_size};
+use echometer_host::{
+    fitness,
+    units::{show_count, show_ns, show_size},
+};
 
 use crate::{
     report::{align_right, cpus, paragraph, plain_table, render, short},
@@ -266,7 +269,11 @@ fn storm_words(file: &StormFile) -> String {
 /// What to know before the figures.
 fn remarks(file: &StormFile) -> Vec<String> {
     let sysctls = &file.sysctls;
-    let mut remarks: Vec<String> = file.faults.clone();
+    let objections = fitness::objections(&file.doctor).into_iter();
+    let mut remarks: Vec<String> = objections
+        .map(|objection| format!("not valid: {objection}"))
+        .collect();
+    remarks.extend(file.faults.iter().cloned());
     let known = |value: Option<u32>| value.map_or("unknown".to_owned(), |value| value.to_string());
     remarks.push(format!(
         "a lost SYN is sent again after {} (net.ipv4.tcp_syn_linear_timeouts {}, tcp_syn_retries {})",
