@@ -465,9 +465,9 @@ impl Flow {
         }
     }
 
-    /// A message of the schedule that was never taken in counts as unsent.
-    pub fn never_due(&mut self) {
-        self.counts.unsent += 1;
+    /// Messages of the schedule that were never taken in count as unsent.
+    pub fn never_due(&mut self, count: u64) {
+        self.counts.unsent += count;
     }
 
     /// How many connections there are, lost ones included.

@@ -469,7 +469,7 @@ impl Recorder {
         } else {
             self.segment.lost += 1;
         }
-        self.censor(message.due_ns, now_ns);
+        self.censor(message.due_ns, now_ns, 1);
         let segment = &mut *self.segment;
         if let Some(open) = &mut segment.open {
             let waited_ns = now_ns.saturating_sub(message.written_ns);
@@ -480,14 +480,34 @@ impl Recorder {
 
     /// A message was due at `due_ns` and will never be written: it enters the latency as an unanswered one does.
     pub fn unsent(&mut self, due_ns: u64, now_ns: u64) {
+        self.unsent_alike(due_ns, now_ns, 1);
+    }
+
+    /// As [`Recorder::unsent`] for `count` messages that are all due before [`Recorder::alike_until`].
+    pub fn unsent_alike(&mut self, due_ns: u64, now_ns: u64, count: u64) {
         // In closed loop a message that was not written was not due either.
         if self.segment.open.is_none()
             || (self.membership == Membership::ByStart && !self.window.contains(due_ns))
         {
             return;
         }
-        self.segment.unsent += 1;
-        self.censor(due_ns, now_ns);
+        self.segment.unsent += count;
+        self.censor(due_ns, now_ns, count);
+    }
+
+    /// Until when messages that were never written are told from one that was due at `due_ns` by nothing that is
+    /// remembered: they lie on the same side of the window's bounds, and in the same bucket of the histogram. There are
+    /// some 30,000 buckets, however many messages.
+    pub fn alike_until(&self, due_ns: u64, now_ns: u64) -> u64 {
+        let waited_ns = now_ns.saturating_sub(due_ns);
+        let least_ns = match VALUE_NS_MAX < waited_ns {
+            true => VALUE_NS_MAX + 1,
+            false => self.segment.latency.lowest_equivalent(waited_ns),
+        };
+        let until_ns = now_ns.saturating_sub(least_ns).max(due_ns) + 1;
+        let bounds = [self.window.from_ns, self.window.until_ns];
+        let next_bound = bounds.into_iter().find(|bound| due_ns < *bound);
+        until_ns.min(next_bound.unwrap_or(u64::MAX))
     }
 
     /// The load stopped early, at `now_ns`: the window ends here, and with it the last segment, which takes all that comes
@@ -522,13 +542,13 @@ impl Recorder {
         }
     }
 
-    fn censor(&mut self, due_ns: u64, now_ns: u64) {
+    fn censor(&mut self, due_ns: u64, now_ns: u64, count: u64) {
         let waited_ns = now_ns.saturating_sub(due_ns);
-        record(
-            &mut self.segment.latency,
-            waited_ns,
-            &mut self.segment.clipped,
-        );
+        if VALUE_NS_MAX < waited_ns {
+            self.segment.clipped += count;
+        }
+        let latency = &mut self.segment.latency;
+        latency.saturating_record_n(waited_ns.min(VALUE_NS_MAX), count);
         self.segment.censored_from_ns = least(self.segment.censored_from_ns, Some(waited_ns));
     }
 
@@ -634,6 +654,45 @@ mod tests {
             (Some(200), Some(300))
         );
         assert_eq!(segment.latency.len(), 3);
+    }
+
+    #[test]
+    fn messages_that_are_alike_are_recorded_as_one_by_one() {
+        let window = Window {
+            from_ns: 5_000_000,
+            until_ns: 20_000_000,
+        };
+        // Soon after the last was due; and so late that the first are clipped.
+        for now_ns in [20_000_100, VALUE_NS_MAX + 10_000_000] {
+            let new = || {
+                let segment = Box::new(Segment::new(true, false, false));
+                Recorder::new(Cuts::new(window, None), Membership::ByStart, segment)
+            };
+            let (mut each, mut alike) = (new(), new());
+            for due_ns in (0..20_000_000).step_by(100) {
+                each.unsent(due_ns, now_ns);
+            }
+            let (mut due_ns, mut steps) = (0, 0);
+            while due_ns < 20_000_000 {
+                let end_ns = alike.alike_until(due_ns, now_ns).min(20_000_000);
+                assert!(due_ns < end_ns);
+                let count = (due_ns..end_ns).filter(|at_ns| at_ns % 100 == 0).count() as u64;
+                if count != 0 {
+                    alike.unsent_alike(due_ns, now_ns, count);
+                }
+                (due_ns, steps) = (end_ns, steps + 1);
+            }
+            assert!(steps < 30_000, "{steps}");
+            let (each, alike) = (each.finish(), alike.finish());
+            assert_eq!((each.unsent, alike.unsent), (150_000, 150_000));
+            assert_eq!(each.clipped, alike.clipped);
+            assert_eq!(each.latency, alike.latency);
+            let same = |segment: &Segment| {
+                let from_ns = segment.censored_from_ns.expect("all are censored");
+                segment.latency.lowest_equivalent(from_ns.min(VALUE_NS_MAX))
+            };
+            assert_eq!(same(&each), same(&alike));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! full rate (Kingman, Poisson Processes, 1993, superposition theorem).
 
 use rand::{Rng, SeedableRng, rngs::SmallRng};
-use rand_distr::{Distribution, Exp1};
+use rand_distr::{Distribution, Exp1, Poisson};
 
 use crate::plan::Arrivals;
 
@@ -83,6 +83,20 @@ impl Ramp {
         // from x + (to - from) / (2 length) x^2 = count, solved in the form that doesn't cancel.
         let slope = (to - from) / length;
         begin + 2.0 * count / (from + (from * from + 2.0 * slope * count).sqrt())
+    }
+
+    /// How many messages are due by `at_ns`: the inverse of [`Ramp::at_ns`].
+    fn count_by(&self, at_ns: f64) -> f64 {
+        let (from, to) = (self.from_per_s / 1e9, self.to_per_s / 1e9);
+        let (begin, length) = (
+            self.from_ns as f64,
+            (self.until_ns - self.from_ns).max(1) as f64,
+        );
+        let before = from * at_ns.min(begin);
+        let x = (at_ns - begin).clamp(0.0, length);
+        let during = (from + (to - from) / length / 2.0 * x) * x;
+        let after = to * (at_ns - begin - length).max(0.0);
+        before + during + after
     }
 }
 
@@ -171,6 +185,77 @@ impl Schedule {
         Some(due)
     }
 
+    /// Takes all messages that are due before `end_ns`, and gives only how many they are: in a time that doesn't depend
+    /// on their number. Uniform arrivals are counted exactly. Of Poisson arrivals, whose next ones nobody has seen yet,
+    /// the number is drawn: what is left of a Poisson process is one too, so that it is as true a number as that of the
+    /// arrivals that would have been drawn one by one, but not the same.
+    pub fn count_due(&mut self, end_ns: u64) -> u64 {
+        if end_ns <= self.next.at_ns {
+            return 0;
+        }
+        // Those after the next one.
+        let end = end_ns as f64;
+        let more = match &mut self.gaps {
+            Gaps::Uniform { at, gap } => {
+                let more = (u128::from(end_ns) << 64)
+                    .saturating_sub(*at)
+                    .div_ceil(*gap);
+                *at += more * *gap;
+                more as u64
+            }
+            Gaps::Poisson {
+                at_ns,
+                gap_mean_ns,
+                random,
+            } => {
+                let more = poisson((end - *at_ns) / *gap_mean_ns, random);
+                *at_ns = end;
+                more
+            }
+            Gaps::Ramp {
+                ramp,
+                position,
+                step,
+                random: None,
+            } => {
+                let is_due =
+                    |count: u64| (ramp.at_ns(*position + count as f64 * *step) as u64) < end_ns;
+                // By halves: `low` of them are due, and not `high`.
+                let (mut low, mut high) = (0, 1);
+                while is_due(high - 1) {
+                    (low, high) = (high, high * 2);
+                }
+                while low + 1 < high {
+                    let middle = low + (high - low) / 2;
+                    if is_due(middle - 1) {
+                        low = middle;
+                    } else {
+                        high = middle;
+                    }
+                }
+                *position += low as f64 * *step;
+                low
+            }
+            Gaps::Ramp {
+                ramp,
+                position,
+                step,
+                random: Some(random),
+            } => {
+                let by_then = ramp.count_by(end);
+                let more = poisson((by_then - *position) / *step, random);
+                *position = by_then.max(*position);
+                more
+            }
+        };
+        // In turn: as if each had been taken.
+        let turns = more % u64::from(self.connections);
+        let connection = (u64::from(self.next.connection) + turns) % u64::from(self.connections);
+        self.next.connection = connection as u32;
+        self.advance();
+        more + 1
+    }
+
     #[inline]
     fn advance(&mut self) {
         let in_turn = match self.next.connection + 1 {
@@ -232,6 +317,12 @@ impl Schedule {
 fn random_of(share: Share, seed: u64) -> Box<SmallRng> {
     let seed = seed ^ u64::from(share.worker + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     Box::new(SmallRng::seed_from_u64(seed))
+}
+
+/// A Poisson variate of this mean.
+fn poisson(mean: f64, random: &mut SmallRng) -> u64 {
+    // There is no distribution for a mean of 0 (or, by rounding, a hair below).
+    Poisson::new(mean).map_or(0, |distribution| distribution.sample(random) as u64)
 }
 
 /// A double (below 2^63) with 64 fractional bits. Its own 53 bits are all kept.
@@ -432,6 +523,99 @@ mod tests {
             seen.iter().all(|count| count.abs_diff(10_000) < 475),
             "{seen:?}"
         );
+    }
+
+    #[test]
+    fn what_nobody_can_deliver_is_counted_in_no_time() {
+        // An hour at the highest rate: one by one it would take minutes.
+        for (arrivals, scatter) in [(Arrivals::Uniform, 0), (Arrivals::Poisson, 12_000_000)] {
+            let hour_ns = 3_600_000_000_000;
+            let mut schedule = Schedule::new(1e9, arrivals, alone(3), 1);
+            let counted = schedule.count_due(hour_ns);
+            assert!(
+                counted.abs_diff(hour_ns) <= scatter,
+                "{arrivals:?}: {counted}"
+            );
+            assert!(hour_ns <= schedule.next_at_ns());
+            assert_eq!(schedule.count_due(hour_ns), 0, "each is taken once");
+        }
+    }
+
+    /// Ways to lay 1,000 to 3,000 messages a second in time, from the start of three seconds to their end.
+    fn schedules(arrivals: Arrivals, seed: u64) -> [Schedule; 2] {
+        let ramp = Ramp {
+            from_per_s: 1_000.0,
+            to_per_s: 3_000.0,
+            from_ns: 1_000_000_000,
+            until_ns: 2_000_000_000,
+        };
+        let share = Share {
+            worker: 1,
+            workers: 2,
+            connections: 7,
+        };
+        [
+            Schedule::new(2_000.0, arrivals, share, seed),
+            Schedule::ramp(ramp, arrivals, share, seed),
+        ]
+    }
+
+    #[test]
+    fn uniform_arrivals_are_counted_as_if_they_had_been_taken() {
+        for schedule in schedules(Arrivals::Uniform, 1) {
+            let (mut counting, mut taking) = (schedule.clone(), schedule);
+            // Before the ramp, on its bounds, within and after it; twice the same, and between two messages.
+            for end_ns in [
+                0,
+                1,
+                500_000,
+                499_999_999,
+                500_000_000,
+                1_000_000_000,
+                1_000_000_000,
+                1_700_000_001,
+                2_000_000_000,
+                3_000_000_000,
+            ] {
+                let mut taken = 0;
+                while end_ns != 0 && taking.take_due(end_ns - 1).is_some() {
+                    taken += 1;
+                }
+                assert_eq!(counting.count_due(end_ns), taken, "{end_ns}");
+                assert_eq!(counting.next, taking.next, "{end_ns}: it goes on alike");
+            }
+        }
+    }
+
+    #[test]
+    fn poisson_arrivals_are_counted_by_their_rate_and_repeatably() {
+        // Of this worker's half: 3,000 at a steady rate; on the ramp 500 + 1,000 + 1,500.
+        let counted = |seed| {
+            schedules(Arrivals::Poisson, seed).map(|mut schedule| {
+                let ends_ns = [1_000_000_000, 1_500_000_000, 3_000_000_000];
+                let counted: Vec<u64> = ends_ns.map(|end_ns| schedule.count_due(end_ns)).into();
+                assert!(3_000_000_000 <= schedule.next_at_ns());
+                counted
+            })
+        };
+        assert_eq!(counted(1), counted(1));
+        let mut sums = [[0; 3]; 2];
+        for seed in 0..100 {
+            for (sums, counts) in sums.iter_mut().zip(counted(seed)) {
+                sums.iter_mut()
+                    .zip(counts)
+                    .for_each(|(sum, count)| *sum += count);
+            }
+        }
+        let expected = [[1_000.0, 500.0, 1_500.0], [500.0, 375.0, 2_125.0]];
+        for (sums, expected) in sums.into_iter().zip(expected) {
+            for (sum, expected) in sums.into_iter().zip(expected) {
+                let (sum, expected) = (sum as f64, 100.0 * expected);
+                // Five standard deviations.
+                let most = 5.0 * f64::sqrt(expected);
+                assert!((sum - expected).abs() <= most, "{sum} for {expected}");
+            }
+        }
     }
 
     proptest! {

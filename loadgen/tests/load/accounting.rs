@@ -1,10 +1,10 @@
 //! Every message is accounted for, whatever the load: the client's counts agree among themselves and with the server's.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use echometer_host::signals::Stop;
 use echometer_loadgen::{
-    Fleet, Plan, Tally,
+    Fleet, Phase, Plan, Tally,
     plan::{Arrivals, Engine, Load, Wait},
 };
 
@@ -21,6 +21,7 @@ for_each_engine! {
     fn spinning_and_several_workers;
     fn intervals_add_up;
     fn a_stop_amid_slow_answers_ends_the_series_there;
+    fn a_rate_that_nobody_can_deliver_is_counted_and_ends_in_time;
 }
 
 fn agree(tally: &Tally) {
@@ -93,6 +94,29 @@ fn open_loop_sends_what_is_due(engine: Engine) {
         );
         assert_eq!(server.finish().total.bytes_in, tally.life_sent_bytes);
     }
+}
+
+fn a_rate_that_nobody_can_deliver_is_counted_and_ends_in_time(engine: Engine) {
+    let server = Server::start("none");
+    let plan = Plan {
+        load: Load::Open {
+            rate_per_s: 1e9,
+            arrivals: Arrivals::Uniform,
+        },
+        ..plan(engine)
+    };
+    let phase = Phase {
+        give_up_after: Duration::from_millis(50),
+        ..run_of(0, 1_000)
+    };
+    let begun = Instant::now();
+    let tally = drive(&plan, &server.target(), &phase);
+    // Going through them one by one takes minutes here.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    agree(&tally);
+    let window = tally.window;
+    assert_eq!(window.sent + window.unsent, 1_000_000_000);
+    assert!(window.answered < window.unsent);
 }
 
 fn pipelined_and_large_messages_come_back_whole(engine: Engine) {
