@@ -11,6 +11,7 @@ use hdrhistogram::Histogram;
 use crate::{
     connects::Connects,
     flow::{Message, Written},
+    plan::{Load, Plan},
 };
 
 /// Values above this are clipped to it, and counted: 60 s in ns.
@@ -120,16 +121,37 @@ impl OpenLoop {
     }
 }
 
+/// What a segment has besides what all have. The default is a closed loop's on connections that stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// The parts of the latency, which only an open loop has.
+    pub open: bool,
+    /// Connects, where connections are made while load is driven.
+    pub dials: bool,
+    /// How long replies waited for the client, where the kernel tells when they came.
+    pub stamped: bool,
+}
+
+impl Shape {
+    /// For a plan's load; with `dials` connections are made while it is driven (which a storm does, whatever its plan).
+    pub fn of(plan: &Plan, dials: bool) -> Shape {
+        Shape {
+            open: plan.load != Load::Closed,
+            dials,
+            stamped: plan.is_stamped(),
+        }
+    }
+}
+
 impl Segment {
-    /// An empty segment, for an open loop or a closed one, with connections being made (`dials`) or without, with the
-    /// kernel's times (`stamped`) or without.
-    pub fn new(open: bool, dials: bool, stamped: bool) -> Segment {
+    /// An empty segment.
+    pub fn new(shape: Shape) -> Segment {
         Segment {
             index: 0,
             latency: histogram(),
-            open: open.then(OpenLoop::new),
-            recv_lag: stamped.then(histogram),
-            connects: dials.then(Box::default),
+            open: shape.open.then(OpenLoop::new),
+            recv_lag: shape.stamped.then(histogram),
+            connects: shape.dials.then(Box::default),
             sent: 0,
             answered: 0,
             replies: 0,
@@ -582,11 +604,20 @@ mod tests {
         until_ns: 2_000,
     };
 
+    const OPEN: Shape = Shape {
+        open: true,
+        dials: false,
+        stamped: false,
+    };
+
     fn recorder(membership: Membership, open: bool) -> Recorder {
         Recorder::new(
             Cuts::new(WINDOW, None),
             membership,
-            Box::new(Segment::new(open, false, false)),
+            Box::new(Segment::new(Shape {
+                open,
+                ..Shape::default()
+            })),
         )
     }
 
@@ -665,7 +696,7 @@ mod tests {
         // Soon after the last was due; and so late that the first are clipped.
         for now_ns in [20_000_100, VALUE_NS_MAX + 10_000_000] {
             let new = || {
-                let segment = Box::new(Segment::new(true, false, false));
+                let segment = Box::new(Segment::new(OPEN));
                 Recorder::new(Cuts::new(window, None), Membership::ByStart, segment)
             };
             let (mut each, mut alike) = (new(), new());
@@ -745,18 +776,11 @@ mod tests {
             (0..4).map(|index| cuts.third_of(index)).collect::<Vec<_>>(),
             [0, 1, 1, 2]
         );
-        let mut recorder = Recorder::new(
-            cuts,
-            Membership::ByStart,
-            Box::new(Segment::new(true, false, false)),
-        );
+        let mut recorder = Recorder::new(cuts, Membership::ByStart, Box::new(Segment::new(OPEN)));
         let mut full = Vec::new();
         for now_ns in [10, 990, 1_000, 2_600, 2_999, 9_000] {
             recorder.begin_turn(now_ns, 0, |segment| {
-                full.push(std::mem::replace(
-                    segment,
-                    Box::new(Segment::new(true, false, false)),
-                ));
+                full.push(std::mem::replace(segment, Box::new(Segment::new(OPEN))));
             });
             recorder.answered(message(0, 0), now_ns, None);
         }
@@ -789,15 +813,15 @@ mod tests {
 
         #[test]
         fn adding_segments_loses_nothing(values in prop::collection::vec((0u64..90_000_000_000, 0usize..3), 1..200)) {
-            let mut parts = [(); 3].map(|()| Segment::new(false, false, false));
-            let mut whole = Segment::new(false, false, false);
+            let mut parts = [(); 3].map(|()| Segment::new(Shape::default()));
+            let mut whole = Segment::new(Shape::default());
             for (value, part) in values {
                 for segment in [&mut parts[part], &mut whole] {
                     record(&mut segment.latency, value, &mut segment.clipped);
                     segment.censored_from_ns = least(segment.censored_from_ns, Some(value));
                 }
             }
-            let mut sum = Segment::new(false, false, false);
+            let mut sum = Segment::new(Shape::default());
             parts.iter().for_each(|part| sum.add(part));
             prop_assert_eq!(&sum.latency, &whole.latency);
             prop_assert_eq!((sum.clipped, sum.censored_from_ns), (whole.clipped, whole.censored_from_ns));

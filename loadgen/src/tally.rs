@@ -9,8 +9,8 @@ use crate::{
     drive::Outcome,
     failure::Failures,
     payload::Difference,
-    plan::{Load, Plan},
-    recorder::{Cuts, Membership, OpenLoop, Segment, Window},
+    plan::Plan,
+    recorder::{Cuts, Membership, OpenLoop, Segment, Shape, Window},
 };
 
 /// One stretch of load. Instants count from its start.
@@ -170,9 +170,7 @@ pub struct Interval<'a> {
 /// Adds up what the workers hand over, and tells of each interval as soon as all have passed it.
 pub(crate) struct Collector {
     cuts: Cuts,
-    open: bool,
-    dials: bool,
-    stamped: bool,
+    shape: Shape,
     workers: usize,
     total: Box<Segment>,
     thirds: Option<[Box<Segment>; 3]>,
@@ -186,16 +184,13 @@ pub(crate) struct Collector {
 impl Collector {
     /// For a plan's load; with `dials` connections are made while it is driven.
     pub(crate) fn new(cuts: Cuts, plan: &Plan, dials: bool) -> Collector {
-        let (open, workers) = (plan.load != Load::Closed, plan.workers.len());
-        let stamped = plan.is_stamped();
-        let empty = || Box::new(Segment::new(open, dials, stamped));
+        let shape = Shape::of(plan, dials);
+        let empty = || Box::new(Segment::new(shape));
         let thirds = (1 < cuts.segments()).then(|| [(); 3].map(|()| empty()));
         Collector {
             cuts,
-            open,
-            dials,
-            stamped,
-            workers,
+            shape,
+            workers: plan.workers.len(),
             total: empty(),
             thirds,
             intervals: BTreeMap::new(),
@@ -215,7 +210,7 @@ impl Collector {
         let interval = self.cuts.interval_of(segment.index);
         let (sum, missing) = self.intervals.entry(interval).or_insert_with(|| {
             (
-                Box::new(Segment::new(self.open, self.dials, self.stamped)),
+                Box::new(Segment::new(self.shape)),
                 self.cuts.segments_of(interval) * self.workers,
             )
         });

@@ -382,7 +382,7 @@ mod tests {
     use crate::{
         failure::Failures,
         payload::Difference,
-        recorder::{OpenLoop, Segment, histogram},
+        recorder::{OpenLoop, Segment, Shape, histogram},
         tally::WindowCounts,
     };
 
@@ -393,7 +393,10 @@ mod tests {
             mut open,
             gaps,
             ..
-        } = Segment::new(open, false, false);
+        } = Segment::new(Shape {
+            open,
+            ..Shape::default()
+        });
         latency.record_n(100_000, 10_000).unwrap();
         if let Some(OpenLoop {
             service,

@@ -23,8 +23,8 @@ use crate::{
     flow::NO_END,
     lives::{Lives, Terms},
     payload::Payload,
-    plan::{Engine, Load, Plan},
-    recorder::Segment,
+    plan::{Engine, Plan},
+    recorder::{Segment, Shape},
 };
 
 /// What a worker is asked to do. Sessions are named by the fleet.
@@ -123,10 +123,8 @@ pub(crate) fn live(birth: &Birth) {
     }
     let mut sessions: Vec<Option<AnySession>> = Vec::new();
     // Two to begin with, one in use and one to change to; more come only if the fleet is slow to give them back.
-    let open_loop = birth.plan.load != Load::Closed;
-    let dials = birth.dials;
-    let stamped = birth.plan.is_stamped();
-    let empty = || Box::new(Segment::new(open_loop, dials, stamped));
+    let shape = Shape::of(&birth.plan, birth.dials);
+    let empty = || Box::new(Segment::new(shape));
     let mut spares: Vec<Box<Segment>> = vec![empty(), empty()];
     while let Ok(command) = birth.commands.recv() {
         match command {
