@@ -353,7 +353,7 @@ impl Fleet {
                     collector.tell(watch);
                 }
                 Some((_, Answer::Driven(Ok(outcome)))) => {
-                    collector.add(&outcome.last_segment);
+                    collector.end(&outcome.last_segment);
                     outcomes.push(outcome);
                     left -= 1;
                 }

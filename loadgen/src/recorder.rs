@@ -4,7 +4,7 @@
 //! at a cut the worker hands the full segment to the collecting thread and goes on with an empty one, so that adding
 //! up never happens on a thread that is being timed.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -305,8 +305,8 @@ impl Cuts {
         })
     }
 
-    /// How many segments interval `index` is made of.
-    pub fn segments_of(&self, index: usize) -> usize {
+    /// The segments that interval `index` is made of.
+    pub fn segments_of(&self, index: usize) -> Range<usize> {
         let interval_ns = self.interval_ns.unwrap_or(self.window.length_ns()).max(1);
         // Those before that end by then, in order.
         let before = |interval: u64| {
@@ -315,7 +315,7 @@ impl Cuts {
         };
         let index = index as u64;
         let first = if index == 0 { 0 } else { before(index) };
-        before(index + 1) - first
+        first..before(index + 1)
     }
 
     /// Which third of the window segment `index` belongs to, 0 to 2.
@@ -808,7 +808,7 @@ mod tests {
                 thirds[cuts.third_of(index)] += end_ns - cuts.begin_ns(index);
             }
             prop_assert!(thirds.iter().all(|third| third.abs_diff(length / 3) <= 1), "{:?} of {}", thirds, length);
-            prop_assert_eq!((0..intervals.len()).map(|index| cuts.segments_of(index)).collect::<Vec<_>>(), counts);
+            prop_assert_eq!((0..intervals.len()).map(|index| cuts.segments_of(index).len()).collect::<Vec<_>>(), counts);
         }
 
         #[test]

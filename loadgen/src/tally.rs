@@ -176,6 +176,8 @@ pub(crate) struct Collector {
     thirds: Option<[Box<Segment>; 3]>,
     /// Intervals under way: their sums, and how many segments are still to come.
     intervals: BTreeMap<usize, (Box<Segment>, usize)>,
+    /// Of each worker that is done: its last segment. Who lost all its connections has no later ones.
+    last_segments: Vec<usize>,
     told: usize,
     ramped: bool,
     think_ns: u64,
@@ -194,13 +196,14 @@ impl Collector {
             total: empty(),
             thirds,
             intervals: BTreeMap::new(),
+            last_segments: Vec::new(),
             told: 0,
             ramped: plan.ramp_to_per_s.is_some(),
             think_ns: u64::try_from(plan.think.as_nanos()).unwrap_or(u64::MAX),
         }
     }
 
-    /// Takes in a segment. The last of a worker is taken in like any other, before [`Collector::finish`].
+    /// Takes in a segment that was full.
     pub(crate) fn add(&mut self, segment: &Segment) {
         self.total.add(segment);
         let Some(thirds) = &mut self.thirds else {
@@ -211,20 +214,33 @@ impl Collector {
         let (sum, missing) = self.intervals.entry(interval).or_insert_with(|| {
             (
                 Box::new(Segment::new(self.shape)),
-                self.cuts.segments_of(interval) * self.workers,
+                self.cuts.segments_of(interval).len() * self.workers,
             )
         });
         sum.add(segment);
         *missing -= 1;
     }
 
+    /// Takes in the last segment of a worker that is done.
+    pub(crate) fn end(&mut self, last: &Segment) {
+        self.add(last);
+        self.last_segments.push(last.index);
+    }
+
+    /// How many segments of an interval the workers that are done don't have.
+    fn never_to_come(&self, interval: usize) -> usize {
+        let segments = self.cuts.segments_of(interval);
+        let of_worker = |last: &usize| segments.end.saturating_sub(segments.start.max(last + 1));
+        self.last_segments.iter().map(of_worker).sum()
+    }
+
     /// Tells `watch` of the intervals that are complete, in order, each once.
     pub(crate) fn tell(&mut self, watch: &mut dyn FnMut(Interval<'_>)) {
-        while let Some(entry) = self.intervals.first_entry()
-            && *entry.key() == self.told
-            && entry.get().1 == 0
+        while let Some((index, (_, missing))) = self.intervals.first_key_value()
+            && *index == self.told
+            && *missing == self.never_to_come(*index)
+            && let Some((index, (segment, _))) = self.intervals.pop_first()
         {
-            let (index, (segment, _)) = entry.remove_entry();
             self.tell_one(index, &segment, None, watch);
         }
     }
@@ -330,5 +346,50 @@ impl Collector {
             life_sent_bytes: sum(|outcome| outcome.sent_bytes),
             life_received_bytes: sum(|outcome| outcome.received_bytes),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_is_done_early_holds_no_interval_up() {
+        let window = Window {
+            from_ns: 0,
+            until_ns: 4_000,
+        };
+        // Each interval's segments: 0, 1 and 2, 3 and 4, 5 (the thirds end amid the second and the third).
+        let cuts = Cuts::new(window, Some(Duration::from_nanos(1_000)));
+        assert_eq!(cuts.segments(), 6);
+        let plan = Plan {
+            workers: vec![None, None],
+            ..Plan::default()
+        };
+        let mut collector = Collector::new(cuts, &plan, false);
+        let segment = |index| Segment {
+            index,
+            answered: 1,
+            ..Segment::new(Shape::default())
+        };
+        let told = |collector: &mut Collector| {
+            let mut told = Vec::new();
+            collector.tell(&mut |interval| told.push((interval.index, interval.segment.answered)));
+            told
+        };
+        // One worker is done amid the second interval; the other goes on.
+        collector.add(&segment(0));
+        collector.add(&segment(0));
+        assert_eq!(told(&mut collector), [(0, 2)]);
+        collector.add(&segment(1));
+        assert_eq!(told(&mut collector), []);
+        collector.end(&segment(1));
+        assert_eq!(told(&mut collector), [], "the other is amid it too");
+        collector.add(&segment(2));
+        assert_eq!(told(&mut collector), [(1, 3)]);
+        collector.add(&segment(3));
+        assert_eq!(told(&mut collector), []);
+        collector.add(&segment(4));
+        assert_eq!(told(&mut collector), [(2, 2)]);
     }
 }
