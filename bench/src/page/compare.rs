@@ -145,7 +145,7 @@ fn metrics(comparison: &Comparison) -> Table {
         ],
     );
     for metric in &comparison.metrics {
-        table.push(vec![
+        let row = vec![
             Cell::text(metric.arm.clone()),
             Cell::text(label(metric)),
             value(metric.name, metric.baseline_value),
@@ -160,7 +160,8 @@ fn metrics(comparison: &Comparison) -> Table {
                 (Some(reason), Verdict::Undecided) => format!("undecided: {reason}"),
                 _ => metric.verdict.word().to_owned(),
             }),
-        ]);
+        ];
+        table.push_judged(row, metric.reason.as_deref());
     }
     table
 }

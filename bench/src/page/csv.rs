@@ -14,9 +14,12 @@ pub fn csv(page: &Page) -> String {
 /// A table.
 #[must_use]
 pub fn table(table: &Table) -> String {
-    let mut text = line(table.columns.iter().map(String::as_str));
-    for row in &table.rows {
-        let cells: Vec<String> = row.iter().map(bare).collect();
+    let judged = !table.reasons.is_empty();
+    let heads = table.columns.iter().map(String::as_str);
+    let mut text = line(heads.chain(judged.then_some("reason")));
+    for (index, row) in table.rows.iter().enumerate() {
+        let mut cells: Vec<String> = row.iter().map(bare).collect();
+        cells.extend(table.reasons.get(index).cloned());
         text.push_str(&line(cells.iter().map(String::as_str)));
     }
     text

@@ -407,7 +407,7 @@ fn table(keys: &[String], points: &[&Value]) -> Table {
                 Cell::ratio(ratio),
                 Cell::text(verdict.unwrap_or("-")),
             ]);
-            table.push(row);
+            table.push_judged(row, against["reason"].as_str());
         }
     }
     table

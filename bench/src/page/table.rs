@@ -14,6 +14,10 @@ pub struct Table {
     pub columns: Vec<String>,
     /// As many cells a row as there are columns.
     pub rows: Vec<Vec<Cell>>,
+    /// Why each row has no better verdict: none at all, or one a row. A page says it once beside the table; in a data
+    /// file, which has no place beside, it is the last column.
+    #[serde(skip)]
+    pub reasons: Vec<String>,
 }
 
 /// A cell.
@@ -33,6 +37,7 @@ impl Table {
             title: title.to_owned(),
             columns: columns.into_iter().map(Into::into).collect(),
             rows: Vec::new(),
+            reasons: Vec::new(),
         }
     }
 
@@ -40,6 +45,12 @@ impl Table {
     pub fn push(&mut self, row: Vec<Cell>) {
         debug_assert_eq!(row.len(), self.columns.len(), "{}", self.title);
         self.rows.push(row);
+    }
+
+    /// Adds a row with a verdict, and the reason for it, if there is one.
+    pub fn push_judged(&mut self, row: Vec<Cell>, reason: Option<&str>) {
+        self.push(row);
+        self.reasons.push(reason.unwrap_or_default().to_owned());
     }
 
     /// Whether a column holds numbers, and is to be aligned at its right.

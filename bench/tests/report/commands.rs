@@ -97,6 +97,47 @@ fn a_saved_comparison_is_shown_as_it_was_printed() {
 }
 
 #[test]
+fn a_data_file_has_the_reason_of_every_verdict() {
+    let csv = |path: PathBuf| report(&[path.as_os_str(), "--format".as_ref(), "csv".as_ref()]);
+    let shown = csv(fixtures::runs());
+    let mut lines = shown.lines();
+    assert!(
+        lines
+            .next()
+            .is_some_and(|head| head.ends_with(",verdict,reason")),
+        "{shown}"
+    );
+    let invalid: Vec<&str> = lines.filter(|line| line.contains(",invalid,")).collect();
+    assert!(
+        !invalid.is_empty() && invalid.iter().all(|line| !line.ends_with(",invalid,")),
+        "{shown}"
+    );
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let saved = fs::read_to_string(fixtures::saved("sweep.json")).expect("it is there");
+    let mut sweep: serde_json::Value = serde_json::from_str(&saved).expect("it is JSON");
+    let metrics = sweep["points"][0]["metrics"].as_array_mut();
+    let judged = metrics
+        .and_then(|metrics| {
+            let mut of_arms = metrics.iter_mut();
+            of_arms.find(|metric| metric["against_arm"].is_object())
+        })
+        .expect("two arms");
+    judged["against_arm"]["verdict"] = "invalid".into();
+    judged["against_arm"]["reason"] = "client-bound, \"surely\"".into();
+    let path = folder.path().join("sweep.json");
+    fs::write(&path, sweep.to_string()).expect("it can be written");
+    let shown = csv(path);
+    assert!(
+        shown
+            .lines()
+            .next()
+            .is_some_and(|head| head.ends_with(",verdict,reason"))
+            && shown.contains(",invalid,\"client-bound, \"\"surely\"\"\"\n"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn figures_are_written_as_svg_and_are_the_same_each_time() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let draw = |name: &str| {
