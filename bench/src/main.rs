@@ -27,7 +27,7 @@ use echometer::{
     render::{self, Format},
     report,
     results::json,
-    saved::Saved,
+    saved::{Saved, harmless::harmless},
     selftest,
     shown::{show_report, show_text},
     storm, sweep, trace,
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let words = match sweep::job::expand(env::args_os().collect()) {
         Ok(words) => words,
         Err(error) => command
-            .error(ErrorKind::ValueValidation, format!("{error:#}"))
+            .error(ErrorKind::ValueValidation, harmless(&format!("{error:#}")))
             .exit(),
     };
     let cli = Cli::from_arg_matches(&command.clone().get_matches_from(&words))
@@ -106,7 +106,9 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         // With stderr gone there is nobody left to tell, and the exit code says it too.
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        // It may quote a foreign file, or a server.
+        let text = format!("{error:#}");
+        let _ = writeln!(io::stderr(), "error: {}", harmless(&text));
         ExitCode::FAILURE
     })
 }

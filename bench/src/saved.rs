@@ -2,6 +2,7 @@
 //! wrong with one is said in a line that names the file.
 
 pub mod error;
+pub mod harmless;
 pub mod hlog;
 
 use std::{
@@ -27,6 +28,7 @@ use crate::{
     sweep::file::{self as sweep_file, SweepFile},
 };
 use error::{FileError, Reason};
+use harmless::{disarm, harmless};
 use hlog::Log;
 
 /// The files that make a folder a result, in the order in which they are looked for.
@@ -168,7 +170,7 @@ impl Bare {
 
 /// Reads a result file as what it says it is.
 fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
-    let value: Value = serde_json::from_str(json).map_err(|error| {
+    let mut value: Value = serde_json::from_str(json).map_err(|error| {
         let reason = match (error.is_eof(), json.trim_start().starts_with('{')) {
             (true, true) => Reason::Truncated(format!("its JSON ends in line {}", error.line())),
             (_, true) => Reason::Damaged(format!("it is no JSON ({error})")),
@@ -176,6 +178,9 @@ fn parse(json: &str, file: &Path) -> Result<Bare, FileError> {
         };
         reason.of(file)
     })?;
+    // Here, before anything is made of it: text, tables, pages and errors all come from this value. `Saved::json` has the
+    // file as it is.
+    disarm(&mut value);
     let Some(schema) = value.get("schema").and_then(Value::as_str) else {
         return Err(Reason::Foreign(
             "it names no schema, as every result of echometer does".into(),
@@ -241,7 +246,7 @@ fn logs_by_level(folder: &Path) -> Result<BTreeMap<String, Log>, FileError> {
         let name = path.file_name().and_then(|name| name.to_str());
         let level = name
             .and_then(|name| name.strip_suffix(".hlog")?.split_once('-'))
-            .map(|(_, level)| level.to_owned());
+            .map(|(_, level)| harmless(level).into_owned());
         let Some(level) = level else { continue };
         let Log { intervals } = Log::read(&path)?;
         match logs.get_mut(&level) {

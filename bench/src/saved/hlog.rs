@@ -19,7 +19,10 @@ use hdrhistogram::{
 
 use echometer_loadgen::histogram_log::{self, Line};
 
-use super::error::{FileError, Reason};
+use super::{
+    error::{FileError, Reason},
+    harmless::harmless,
+};
 
 /// The version of the log's form that is read; later minor versions are.
 const VERSION_MAX: u32 = 1;
@@ -213,7 +216,7 @@ fn decode(interval: &IntervalLogHistogram<'_>, times: &Times) -> Result<Interval
     Ok(Interval {
         tag: interval
             .tag()
-            .map_or_else(String::new, |tag| tag.as_str().to_owned()),
+            .map_or_else(String::new, |tag| harmless(tag.as_str()).into_owned()),
         start: times.origin(timestamp).saturating_add(timestamp),
         length: interval.duration(),
         histogram: histogram(&bytes)?,

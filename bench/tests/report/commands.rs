@@ -137,6 +137,136 @@ fn a_data_file_has_the_reason_of_every_verdict() {
     );
 }
 
+/// Texts of results that are free to say anything, with what a terminal would obey.
+fn armed(value: &mut serde_json::Value) {
+    const FREE: [&str; 15] = [
+        "sentence",
+        "reasons",
+        "warnings",
+        "remarks",
+        "command",
+        "spec",
+        "started_at",
+        "cpu_model",
+        "kernel",
+        "why",
+        "cure",
+        "ready_line",
+        "faults",
+        "label",
+        "reason",
+    ];
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let texts: Vec<&mut serde_json::Value> = match value {
+                    serde_json::Value::Array(values) => values.iter_mut().collect(),
+                    one => vec![one],
+                };
+                for text in texts {
+                    match text {
+                        serde_json::Value::String(text) if FREE.contains(&name.as_str()) => {
+                            text.push_str("\u{1b}[2J\u{9b}31m\r\u{7}");
+                        }
+                        other => armed(other),
+                    }
+                }
+            }
+        }
+        serde_json::Value::Array(values) => values.iter_mut().for_each(armed),
+        _ => {}
+    }
+}
+
+#[test]
+fn what_a_foreign_file_says_does_not_reach_the_terminal_as_a_command() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let at = folder.path();
+    let harmless = |name: &str, said: &str| {
+        let obeyed = said.chars().find(|char| char.is_control() && *char != '\n');
+        assert_eq!(obeyed, None, "{name}: {said:?}");
+    };
+    let run = Path::new(env!("CARGO_MANIFEST_DIR")).join("../loadgen/tests/saved/run.json");
+    for path in [
+        fixtures::compare().join("compare.json"),
+        fixtures::runs().join("compare.json"),
+        fixtures::saved("sweep.json"),
+        fixtures::saved("pinning.json"),
+        fixtures::saved("find-rate.json"),
+        fixtures::saved("storm.json"),
+        fixtures::saved("floor.json"),
+        fixtures::saved("selftest.json"),
+        run,
+    ] {
+        let name = path.display().to_string();
+        let saved = fs::read_to_string(&path).expect("it is there");
+        // An arm's name is a field's name too; a selftest's is an engine's, one of a few words.
+        let saved = match path.ends_with("selftest.json") {
+            true => saved,
+            false => saved
+                .replace("\"uring\"", "\"ur\\u001bing\"")
+                .replace("\"engine\": \"ur\\u001bing\"", "\"engine\": \"uring\""),
+        };
+        let mut value: serde_json::Value = serde_json::from_str(&saved).expect("it is JSON");
+        armed(&mut value);
+        let file = at.join(path.file_name().expect("a file"));
+        let bytes = value.to_string();
+        fs::write(&file, &bytes).expect("it can be written");
+        for format in ["text", "csv", "markdown"] {
+            let shown = report(&[file.as_os_str(), "--format".as_ref(), format.as_ref()]);
+            harmless(&format!("{name} as {format}"), &shown);
+            if format != "csv" {
+                let escape = shown.replace("\\\\", "\\");
+                assert!(escape.contains("\\u{1b}"), "{name}: it is shown: {shown}");
+            }
+        }
+        let shown = report(&[file.as_os_str(), "--format".as_ref(), "json".as_ref()]);
+        assert_eq!(shown, bytes, "{name}: data stay as they are");
+    }
+    // Errors quote what they refuse.
+    fs::write(at.join("a.json"), r#"{"schema": "\u001b[2J/1"}"#).expect("it can be written");
+    let output = echometer(&["report", "a.json"], at);
+    harmless("a schema", &text(&output.stderr));
+    assert!(text(&output.stderr).contains("\\u{1b}[2J/1"));
+    fs::write(
+        at.join("v.hlog"),
+        "#[Histogram log format version 2.\u{1b}[2J]\n",
+    )
+    .expect("it can be written");
+    harmless(
+        "a version",
+        &text(&echometer(&["report", "v.hlog"], at).stderr),
+    );
+    fs::write(at.join("job.toml"), "arms = [\u{1b}[2J").expect("it can be written");
+    harmless(
+        "a job",
+        &text(&echometer(&["sweep", "job.toml"], at).stderr),
+    );
+    // A log's tags.
+    fixtures::log(at);
+    let log = fs::read_to_string(at.join("merged.hlog")).expect("it was written");
+    fs::write(
+        at.join("b.hlog"),
+        log.replace("Tag=lat", "Tag=la\u{1b}[2Jt"),
+    )
+    .expect("it can be written");
+    for format in ["text", "csv", "markdown"] {
+        let shown = report(&[
+            at.join("b.hlog").as_os_str(),
+            "--format".as_ref(),
+            format.as_ref(),
+        ]);
+        harmless(&format!("a log as {format}"), &shown);
+    }
+    let output = echometer(&["merge", "b.hlog", "-o", "c.hlog"], at);
+    harmless("merge", &text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("la\\u{1b}[2Jtency 10,000"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
 #[test]
 fn figures_are_written_as_svg_and_are_the_same_each_time() {
     let folder = tempfile::tempdir().expect("a temporary folder");
