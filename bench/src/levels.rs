@@ -242,24 +242,26 @@ impl Key {
             }
             Self::Pinning => Change::Layout(text.parse()?),
             Self::Backlog | Self::BufferSize | Self::Wait | Self::Uring | Self::ServerThreads => {
-                // The server knows best what it understands; what is a number everywhere is looked at here.
-                match self {
+                // The server knows best what it understands; what is a number everywhere is looked at here. Counts go
+                // on in digits: not every server reads `1k`, and ours doesn't either.
+                let value = match self {
                     Self::Backlog => {
-                        at_most(units::count(text)?, i32::MAX as u32, "places")?;
+                        at_most(units::count(text)?, i32::MAX as u32, "places")?.to_string()
                     }
                     Self::ServerThreads => {
-                        at_most(units::count(text)?, 1_024, "threads")?;
+                        at_most(units::count(text)?, 1_024, "threads")?.to_string()
                     }
                     Self::BufferSize => {
                         units::size(text)?;
+                        text.to_owned()
                     }
-                    _ => {}
-                }
+                    _ => text.to_owned(),
+                };
                 Change::ServerFlag {
                     flag: self
                         .server_flag()
                         .expect("these keys are flags of the server"),
-                    value: text.to_owned(),
+                    value,
                 }
             }
         })
@@ -398,6 +400,7 @@ mod tests {
             ("connections=0", "1 or more"),
             ("connections=1,,2", "empty value"),
             ("connections=50,1,50", "twice"),
+            ("backlog=1k,1000", "twice"),
             ("size=1GiB", "at most"),
             ("backlog=many", "backlog: 'many'"),
             ("cpus=x", "x"),
@@ -451,6 +454,18 @@ mod tests {
         ] {
             let error = backlog.apply_to_arm(&mut arm(text)).expect_err(text);
             assert!(error.contains(words), "{error}");
+        }
+        for (text, words) in [
+            ("backlog=1k", "epoll:--backlog 1000"),
+            ("server-threads=1k", "epoll:--threads 1000"),
+            ("buffer-size=4KiB", "epoll:--buffer-size 4KiB"),
+        ] {
+            let mut ours = arm("epoll");
+            parse_axis(text).expect("valid").levels[0]
+                .change
+                .apply_to_arm(&mut ours)
+                .expect("a flag");
+            assert_eq!(ours.spec.to_string(), words, "the server reads no k");
         }
         let features = parse_axis("uring=-direct").expect("valid").levels[0]
             .change

@@ -173,7 +173,7 @@ fn levels(arms: &[Arm], over: Option<&str>) -> Result<Vec<StormLevel>, String> {
             };
             levels.push(StormLevel {
                 arm: arm.name.clone(),
-                backlog: units::count(value)?.try_into().ok(),
+                backlog: value.parse().ok(),
                 server,
             });
         }
