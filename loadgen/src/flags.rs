@@ -294,8 +294,9 @@ Examples:
   echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
   echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
-A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service, queue, send_lag,
-recv_lag (--timestamps kernel), connect or first_echo; FIGURE a quantile (p50, p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
+A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service,
+queue, send_lag, recv_lag (--timestamps kernel), connect or first_echo; FIGURE a quantile (p50,
+p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
 OP one of < <= > >= ==. What can't be told does not hold.
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 99 a --fail-if did not hold,
