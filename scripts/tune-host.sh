@@ -140,9 +140,11 @@ apply() {
 restore() {
   [[ -r $state ]] || fail "$state is not there: nothing was tuned, or the record is elsewhere (--state)"
   local path old failed=0
-  # In reverse, for a setting may have moved another.
+  # In reverse, for a setting may have moved another. What the kernel refused to change is as it was.
   while IFS='|' read -r path old; do
-    write "$path" "$old" || failed=1
+    if [[ $(current "$path") != "$old" ]]; then
+      write "$path" "$old" || failed=1
+    fi
   done < <(tac "$state")
   ((failed == 0)) || fail "not everything could be put back; the record stays in $state"
   rm "$state"

@@ -160,4 +160,13 @@ fn tuning_shows_applies_records_and_restores() {
         "there is nothing left to restore"
     );
     assert_eq!(tune(&["--faster"]).0, Some(2));
+
+    // What the kernel refused to change is as the record has it, and nobody has to put it back.
+    let record = |line: &str| fs::write(root.join("saved"), line).expect("it can be written");
+    record("/proc/sys/kernel/ostype|Linux\n");
+    assert_eq!(tune(&["--restore"]).0, Some(0));
+    record("/proc/sys/kernel/ostype|another\n");
+    let (code, _, complaint) = tune(&["--restore"]);
+    assert_eq!(code, Some(1), "{complaint}");
+    assert!(root.join("saved").exists(), "the record stays");
 }
