@@ -11,17 +11,26 @@
 # Needs Rust and two cpus; the machine should have nothing else to do. Exits 0 when all is as it should be, 1 when not.
 set -o errexit -o nounset -o pipefail
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+usage() {
+  sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
 
 repeats=20 busy='' arm=epoll out=''
 while (($#)); do
   case $1 in
-    --repeats) repeats=${2:?--repeats needs a number} ;;
-    --busy) busy=${2:?--busy needs a number} ;;
-    --arm) arm=${2:?--arm needs an engine} ;;
-    --out) out=${2:?--out needs a folder} ;;
+    --repeats | --busy | --arm | --out)
+      if [[ -z ${2-} ]]; then
+        echo "check-aa.sh: $1 needs a value" >&2
+        exit 2
+      fi
+      declare "${1#--}=$2"
+      ;;
+    --help | -h)
+      usage
+      exit 0
+      ;;
     *)
-      sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+      usage >&2
       exit 2
       ;;
   esac
@@ -32,6 +41,7 @@ if [[ ! $repeats$busy =~ ^[0-9]+$ ]]; then
   echo 'check-aa.sh: --repeats and --busy take whole numbers' >&2
   exit 2
 fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z $out ]]; then
   out=$(mktemp --directory)
   trap 'rm --recursive --force "$out"' EXIT
@@ -56,6 +66,11 @@ verdict() {
       echo "check-aa.sh: echometer compare $* ended with $status" >&2
       exit 1
     }
+    # A Ctrl-C, which the comparison takes as its own: what it then writes is no whole comparison.
+    if grep --quiet '"cut_short": true' "$folder.partial/compare.json"; then
+      echo "check-aa.sh: stopped; the same --out goes on from here" >&2
+      exit 130
+    fi
     mv "$folder.partial" "$folder"
   fi
   awk '/"primary": true/ { ours = 1 } ours && /"verdict":/ { gsub(/[",]/, "", $2); print $2; exit }' "$folder/compare.json"

@@ -6,21 +6,43 @@
 #     scripts/compare-baselines.sh -d 1s        flags go through to `echometer compare`
 #     ENGINES=epoll CONNECTIONS=50 scripts/compare-baselines.sh
 #
-# Needs Rust, a C compiler, two cpus, and liburing 2.3 or later for the second one (apt-get install liburing-dev).
+# Needs Rust, a C compiler, two cpus, and liburing 2.3 or later for the second one (apt-get install liburing-dev). Exits
+# as scripts/compare-engines.sh does.
 set -o errexit -o nounset -o pipefail
 
+case ${1-} in
+  --help | -h)
+    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 read -r -a engines <<< "${ENGINES:-epoll uring}"
 read -r -a connections <<< "${CONNECTIONS:-50 1000}"
 target=${CARGO_TARGET_DIR:-target}
 
+command -v cc > /dev/null || {
+  echo "compare-baselines.sh: a C compiler (cc) is missing: install one (Debian, Ubuntu: apt-get install gcc libc6-dev)" >&2
+  exit 1
+}
+if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
+  git diff-index --quiet HEAD -- 2> /dev/null || commit+=-dirty
+  export ECHOMETER_COMMIT=$commit
+fi
 cargo build --locked --release --package echometer --package echometer-server
 for engine in "${engines[@]}"; do
   libraries=()
   [[ $engine != uring ]] || libraries=(-luring)
-  cc -O2 -Wall -Wextra -o "$target/baseline-$engine" "scripts/baselines/$engine.c" "${libraries[@]}"
+  cc -O2 -Wall -Wextra -o "$target/baseline-$engine" "scripts/baselines/$engine.c" "${libraries[@]}" || {
+    echo "compare-baselines.sh: scripts/baselines/$engine.c does not build${libraries[*]:+: is liburing-dev 2.3 or later installed?}" >&2
+    exit 1
+  }
 done
+
+# A comparison takes a Ctrl-C as its own end, and says so; the ones after it must not start then.
+stopped=no
+trap 'stopped=yes' INT
 
 worst=0
 for engine in "${engines[@]}"; do
@@ -28,6 +50,7 @@ for engine in "${engines[@]}"; do
     printf '\n=== %s, %s connections\n' "$engine" "$n"
     status=0
     "$target/release/echometer" compare "c=$target/baseline-$engine {port}" "$engine" --connections "$n" "$@" || status=$?
+    [[ $stopped == no ]] || exit 130
     ((status == 0 || status == 3)) || exit "$status"
     ((status <= worst)) || worst=$status
   done

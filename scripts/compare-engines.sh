@@ -7,9 +7,15 @@
 #     CONNECTIONS='1 50' scripts/compare-engines.sh
 #
 # Needs Rust, two cpus, a Linux with io_uring, and Python 3.9 for the table. Exits 0 when all were valid, 3 when some
-# were measured but not valid (the table says which), else as `echometer compare` did.
+# were measured but not valid (the table says which), 130 after a Ctrl-C, else as `echometer compare` did.
 set -o errexit -o nounset -o pipefail
 
+case ${1-} in
+  --help | -h)
+    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit 0
+    ;;
+esac
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 engines=(epoll uring tokio tokio-uring blocking)
@@ -25,6 +31,10 @@ if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
 fi
 cargo build --locked --release --package echometer --package echometer-server
 
+# A comparison takes a Ctrl-C as its own end, and says so; the ones after it must not start then.
+stopped=no
+trap 'stopped=yes' INT
+
 reports=()
 worst=0
 for n in "${connections[@]}"; do
@@ -32,6 +42,7 @@ for n in "${connections[@]}"; do
   status=0
   output=$("${CARGO_TARGET_DIR:-target}/release/echometer" compare "${engines[@]}" --connections "$n" "$@") || status=$?
   printf '%s\n' "$output"
+  [[ $stopped == no ]] || exit 130
   ((status == 0 || status == 3)) || exit "$status"
   ((status <= worst)) || worst=$status
   # Its last line says where it put them: `open: FOLDER/report.txt (...)`.
