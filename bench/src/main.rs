@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         }
         Command::Export(flags) => run_export(&flags),
         Command::Completions(flags) => printed(&manual::completions(command, flags.shell)),
-        Command::Man(flags) => run_man(&command, &flags),
+        Command::Man(flags) => run_man(&mut command, &flags),
         Command::Guard => {
             guard::stand(io::stdin().lock());
             return ExitCode::SUCCESS;
@@ -171,10 +171,11 @@ fn run_export(flags: &ExportFlags) -> anyhow::Result<ExitCode> {
     list(&export(&saved, &flags.out.clone().unwrap_or_else(beside))?)
 }
 
-fn run_man(command: &clap::Command, flags: &ManFlags) -> anyhow::Result<ExitCode> {
+fn run_man(command: &mut clap::Command, flags: &ManFlags) -> anyhow::Result<ExitCode> {
     printed(&match &flags.out {
         Some(folder) => manual::write_man(command, folder)?,
-        None => manual::man(command, flags.command.as_deref())?,
+        None => manual::man(command, flags.command.as_deref())
+            .unwrap_or_else(|text| usage(command, "man", text)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Command;
 use clap_complete::Shell;
 
@@ -80,8 +80,8 @@ pub fn completions(mut command: Command, shell: Shell) -> String {
 /// The manual in roff: of one command, or of all of them one after the other.
 ///
 /// # Errors
-/// There is no such command.
-pub fn man(command: &Command, of: Option<&str>) -> anyhow::Result<String> {
+/// A sentence for the user: there is no such command.
+pub fn man(command: &Command, of: Option<&str>) -> Result<String, String> {
     let pages = pages(command);
     let Some(of) = of else {
         return Ok(pages.into_iter().map(|(_, roff)| roff).collect());
@@ -89,7 +89,7 @@ pub fn man(command: &Command, of: Option<&str>) -> anyhow::Result<String> {
     let name = format!("echometer-{of}");
     match pages.into_iter().find(|(page, _)| *page == name) {
         Some((_, roff)) => Ok(roff),
-        None => bail!("there is no command '{of}': see echometer --help"),
+        None => Err(format!("there is no command '{of}': see echometer --help")),
     }
 }
 

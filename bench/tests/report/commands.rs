@@ -462,8 +462,7 @@ fn completions_and_man_pages_come_out() {
         said.contains("neither an engine") && said.contains("Usage: echometer trace "),
         "{said}"
     );
-    assert!(
-        text(&echometer(&["man", "nonsense"], folder.path()).stderr)
-            .contains("no command 'nonsense'")
-    );
+    let output = echometer(&["man", "nonsense"], folder.path());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("no command 'nonsense'"));
 }
