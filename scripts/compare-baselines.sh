@@ -16,6 +16,10 @@ case ${1-} in
     exit 0
     ;;
 esac
+if [[ " $* " == *' --out'[\ =]* ]]; then
+  echo "compare-baselines.sh: --out is one folder, and these are several results: they go to results/, beside each other" >&2
+  exit 2
+fi
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 read -r -a engines <<< "${ENGINES:-epoll uring}"

@@ -83,7 +83,13 @@ for engine in "${engines[@]}"; do
   port=$((port + 1))
 done
 
+# Of a flag that was typed nobody else says it twice.
+defaults=()
+[[ " $*" == *' --client-cpus'* ]] || defaults+=(--client-cpus 1)
+[[ " $*" == *' -d'[\ =0-9]* || " $*" == *' --duration'* ]] || defaults+=(--duration 1s)
+
 # Servers that were started by hand keep what they are: no fresh process a block, no CPU, no memory to be seen.
+# In the foreground, so that a Ctrl-C reaches it.
 status=0
-ip netns exec "$near" timeout 280 "$bin/echometer" compare "${arms[@]}" --client-cpus 1 --duration 1s "$@" || status=$?
+ip netns exec "$near" timeout --foreground 280 "$bin/echometer" compare "${arms[@]}" "${defaults[@]}" "$@" || status=$?
 exit "$status"
