@@ -4,7 +4,7 @@
 # dependencies = ["hdrhistogram"]
 # ///
 """Reads run.hlog and run.hgrm of result folders with the Python HdrHistogram, a reader that is not ours, and compares
-them with run.json: exit 1 where they differ.
+them with run.json: exit 1 where they differ, 2 for wrong usage.
 
     uv run scripts/check-logs.py DIR...
 """
@@ -13,8 +13,11 @@ import json
 import sys
 from pathlib import Path
 
-from hdrh.histogram import HdrHistogram
-from hdrh.log import HistogramLogReader
+try:
+    from hdrh.histogram import HdrHistogram
+    from hdrh.log import HistogramLogReader
+except ImportError:
+    sys.exit("check-logs.py: the package hdrhistogram is missing: run this by `uv run`, or install it (pip install hdrhistogram)")
 
 SHAPE = (1, 60_000_000_000, 3)
 
@@ -59,11 +62,14 @@ def differences(folder: Path):
             yield f"{folder}: run.hgrm at {percent} %: {value}, the log {low} to {high}"
 
 
-def main() -> int:
-    found = [line for folder in sys.argv[1:] for line in differences(Path(folder))]
+def main(folders: list[str]) -> int:
+    if not folders or folders[0].startswith("-"):
+        print(__doc__, file=sys.stdout if folders[:1] in (["--help"], ["-h"]) else sys.stderr)
+        return 0 if folders[:1] in (["--help"], ["-h"]) else 2
+    found = [line for folder in folders for line in differences(Path(folder))]
     print("\n".join(found) if found else "the logs hold what run.json says")
-    return 1 if found or len(sys.argv) < 2 else 0
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

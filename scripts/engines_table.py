@@ -120,4 +120,8 @@ def chart(runs):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or sys.exit(__doc__))
+    if not sys.argv[1:] or sys.argv[1].startswith("-"):
+        asked = sys.argv[1:2] in (["--help"], ["-h"])
+        print(__doc__, file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
+    main(sys.argv[1:])
