@@ -41,7 +41,9 @@ fn the_floor_is_shown_and_saved() {
             .all(|line| line.chars().count() <= 80),
         "{text}"
     );
-    assert!(text.contains("an echo of 1 KiB costs"), "{text}");
+    // Where its lines break depends on what this machine is called.
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("an echo of 1 KiB costs"), "{text}");
     let day = fs::read_dir(folder.path().join("results"))
         .expect("results")
         .next()
