@@ -2,7 +2,7 @@
 //! so that idle connections hold none.
 //!
 //! A buffer is in one of three hands: the kernel's (it may be written at any time), a [`Buffer`] lease's (only read), or
-//! an operation's that sends it (only read). It moves by value, so the types say whose it is.
+//! an operation's that sends it (only read). It moves by value, so the types say whose it is. Or it rests with the pool.
 
 use std::io;
 use std::ptr::NonNull;
@@ -70,6 +70,9 @@ pub(crate) struct Pool {
     /// Buffers that were never offered: the pool opens them when those in use run out, so that a quiet server keeps to
     /// a few that stay in cache.
     unopened: u16,
+    /// Of a pool that offers one buffer at a time: those that rest, the one that was used last on top, because it is
+    /// still in cache.
+    resting: Option<Vec<u16>>,
     /// Some were opened since the last publishing.
     opened: bool,
     /// Where in the ring each buffer was put last, and which stands at each position: a bundle goes on at the next
@@ -97,10 +100,19 @@ impl Pool {
             published: 0,
             offered: 0,
             unopened: count,
+            resting: None,
             opened: false,
             position_of: vec![0; usize::from(count)],
             at_position: vec![0; usize::from(count)],
         })
+    }
+
+    /// As [`Pool::new`]; but the kernel is offered one buffer at a time, and only when [`Pool::offer_one`] says so.
+    pub(crate) fn one_by_one(count: u16, size: u32) -> io::Result<Pool> {
+        let mut pool = Pool::new(count, size)?;
+        pool.unopened = 0;
+        pool.resting = Some((0..pool.count).rev().collect());
+        Ok(pool)
     }
 
     /// The address of the entries, for the registration.
@@ -116,9 +128,19 @@ impl Pool {
         self.size
     }
 
-    /// Buffers that the kernel could fill now, and those not opened yet.
+    /// Buffers that nobody holds.
     pub(crate) fn free(&self) -> usize {
-        usize::from(self.offered) + usize::from(self.unopened)
+        let resting = self.resting.as_ref().map_or(0, Vec::len);
+        usize::from(self.offered) + usize::from(self.unopened) + resting
+    }
+
+    /// Offers the kernel a buffer for one receive, if there is any. One that the last receive left is still there.
+    pub(crate) fn offer_one(&mut self) {
+        if self.offered == 0
+            && let Some(id) = self.resting.as_mut().and_then(Vec::pop)
+        {
+            self.offer(id);
+        }
     }
 
     /// Offers some buffers that were never used: those offered before have run out, or there are none yet. Few at a
@@ -170,7 +192,10 @@ impl Pool {
     #[inline]
     pub(crate) fn release(&mut self, buffer: Buffer) {
         assert_eq!(buffer.pool, self.name, "a buffer of another ring");
-        self.offer(buffer.id);
+        match &mut self.resting {
+            Some(resting) => resting.push(buffer.id),
+            None => self.offer(buffer.id),
+        }
     }
 
     #[inline]

@@ -24,6 +24,7 @@ mod slots;
 mod tcp_info;
 mod token;
 mod trials;
+mod turns;
 
 pub use buffers::Buffer;
 pub use event::{Errno, Event, Payload};

@@ -25,7 +25,7 @@ impl Pools {
     pub(crate) fn new(config: &Config) -> io::Result<Pools> {
         let large = match config.large_buffers {
             0 => None,
-            count => Some(Pool::new(count, config.large_buffer_size)?),
+            count => Some(Pool::one_by_one(count, config.large_buffer_size)?),
         };
         Ok(Pools {
             small: Pool::new(config.buffers, config.buffer_size)?,

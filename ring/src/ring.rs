@@ -23,9 +23,10 @@ use crate::gather::Gather;
 use crate::pools::Pools;
 use crate::receive_time;
 use crate::setup::{self, Config, SetupError, limit_text};
-use crate::slots::{Life, Slot, Slots};
+use crate::slots::{Life, Slot, Slots, Watch};
 use crate::token::{Op, Token};
 use crate::trials;
+use crate::turns::Turns;
 
 /// How long a wait polls the network card's queue, with `napi`.
 const NAPI_POLL_US: u32 = 50;
@@ -73,6 +74,12 @@ pub struct Ring {
     /// What is left of a receive that filled several buffers.
     bundle: Bundle,
     recv_bytes_max: u32,
+    /// What a receive into a large buffer asks for.
+    recv_bytes_large: u32,
+    /// A receive that brings less than it asked for has emptied its socket.
+    short_is_empty: bool,
+    /// Receives of connections with much to bring.
+    turns: Turns,
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
@@ -240,6 +247,12 @@ impl Ring {
                 more: false,
             },
             recv_bytes_max,
+            short_is_empty: config.short_is_empty,
+            recv_bytes_large: match recv_bytes_max {
+                0 => config.large_buffer_size,
+                bound => bound.min(config.large_buffer_size),
+            },
+            turns: Turns::default(),
             addresses: Vec::new(),
             no_iowait,
             stamped_request: receive_time::request(),
@@ -330,6 +343,9 @@ impl Ring {
         }
         // Closing under an armed receive would send no FIN and go on receiving: so first all must have ended.
         self.cancel(slot);
+        if self.slots.state(slot).watch == Watch::InFlight {
+            self.push_cancel_of(slot, Op::Watch);
+        }
         let state = self.slots.state(slot);
         if state.sending.is_some() && !state.notifying {
             self.push_cancel_of(slot, Op::Send);

@@ -31,6 +31,9 @@ pub struct Config {
     /// Bytes that a multishot receive takes at most until it is armed again, where the kernel can bound it (6.17; where
     /// not, bundles are off): what a connection brings in before anybody can stop it.
     pub recv_bytes_max: u32,
+    /// A receive that brings less than it asked for has emptied its socket: so it is with TCP. With a unix socket it may
+    /// have stopped where a descriptor was passed.
+    pub short_is_empty: bool,
     /// Bytes that sends may come from and that nobody changes: see `Payload::Shared`.
     pub shared: Arc<[u8]>,
     /// What to use where the kernel has it.
@@ -48,6 +51,7 @@ impl Default for Config {
             large_buffers: 0,
             large_buffer_size: 64 * 1024,
             recv_bytes_max: 256 * 1024,
+            short_is_empty: false,
             shared: Arc::from([]),
             features: Features::default(),
         }

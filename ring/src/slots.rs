@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use crate::event::Payload;
+use rustix::io::Errno;
+
+use crate::event::{Event, Payload};
 use crate::pools::Group;
 use crate::token::Op;
 
@@ -29,6 +31,31 @@ pub(crate) enum Life {
     Closing,
 }
 
+/// Where the armed receive of a connection with much to bring stands: it is watched for, it waits for its turn, it
+/// receives (see [`Turns`](crate::turns::Turns)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// It takes no turns, or none is armed.
+    None,
+    /// There is nothing to receive: the watch will say when.
+    Watched,
+    /// There is something, and it is another's turn.
+    Waiting,
+    /// A receive that doesn't wait is in flight.
+    Receiving,
+    /// None is armed, and the last one left something in the socket.
+    More,
+}
+
+/// The poll that says when there is something to receive, time after time: for receives that take turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Watch {
+    None,
+    InFlight,
+    /// It was told to end, because the connection has little to bring.
+    Ending,
+}
+
 /// One slot: one cache line, because a server holds one for each connection that it may ever have, and at thousands of
 /// them each line that a message touches is fetched anew.
 #[repr(align(64))]
@@ -43,9 +70,13 @@ pub(crate) struct State {
     pub(crate) cancelling: bool,
     /// A connect is in flight.
     pub(crate) connecting: bool,
-    /// The connection has brought more at a time than a small buffer holds since its receive was armed: the next one is
-    /// armed for much.
-    pub(crate) much: bool,
+    /// For so many receives more the connection is taken to bring more at a time than a small buffer holds.
+    pub(crate) much: u8,
+    /// Where its receive stands, if that takes turns.
+    pub(crate) stage: Stage,
+    pub(crate) watch: Watch,
+    /// There may be something to receive that the watch won't speak of again.
+    pub(crate) readable: bool,
     /// Which buffers the armed receive picks from.
     pub(crate) group: Group,
     /// The slot's number was our choice and not the kernel's.
@@ -74,7 +105,10 @@ impl State {
             life: Life::Vacant,
             armed: None,
             connecting: false,
-            much: false,
+            much: 0,
+            stage: Stage::None,
+            watch: Watch::None,
+            readable: true,
             group: Group::Small,
             chosen_here: false,
             closing_file: false,
@@ -92,7 +126,10 @@ impl State {
         self.generation = self.generation.wrapping_add(1);
         self.in_flight = 0;
         self.connecting = false;
-        self.much = false;
+        self.much = 0;
+        self.stage = Stage::None;
+        self.watch = Watch::None;
+        self.readable = true;
         self.group = Group::Small;
         self.chosen_here = false;
         self.closing_file = false;
@@ -103,6 +140,18 @@ impl State {
         self.sending = None;
         self.notifying = false;
         self.ticket = 0;
+    }
+
+    /// The receive that took turns has ended because it was cancelled.
+    pub(crate) fn receive_cancelled(&mut self, slot: Slot) -> Event {
+        self.armed = None;
+        self.cancelling = false;
+        self.stage = Stage::None;
+        Event::Recv {
+            slot,
+            result: Err(Errno::CANCELED),
+            more: false,
+        }
     }
 
     /// Whether the file may be closed: nothing is in flight but the notification of a zero-copy send, which is no

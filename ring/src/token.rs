@@ -16,6 +16,8 @@ pub(crate) enum Op {
     Poll = 6,
     Connect = 7,
     Cancel = 8,
+    /// The poll that a receive which takes turns begins with.
+    Watch = 9,
 }
 
 impl Op {
@@ -29,6 +31,7 @@ impl Op {
             6 => Op::Poll,
             7 => Op::Connect,
             8 => Op::Cancel,
+            9 => Op::Watch,
             _ => return None,
         })
     }
@@ -78,8 +81,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_trip_through_the_kernel() {
-        for byte in 1..=8 {
-            let op = Op::from_byte(byte).expect("1 to 8 are operations");
+        for byte in 1..=9 {
+            let op = Op::from_byte(byte).expect("1 to 9 are operations");
             for slot in [0, 1, 4_096, Slot::MAX] {
                 for generation in [0, 1, u32::MAX] {
                     let token = Token::new(op, Slot(slot), generation);

@@ -168,7 +168,8 @@ fn bytes_come_back(config: &Config) {
             }
         }
         ring.close(slot);
-        ring.submit().expect("submit");
+        // Where the connection was watched for much, that has to end first.
+        assert!(matches!(event(&mut ring), Event::Close { .. }));
         let mut back = Vec::new();
         client.read_to_end(&mut back).expect("read");
         writing.join().expect("writer");
@@ -263,6 +264,102 @@ fn without_a_free_large_buffer_small_ones_serve() {
         "both are held, and the rest came in small ones"
     );
     assert_eq!(ring.buffers_free(), 8);
+}
+
+/// A ring with two large buffers, and a connection that is received from as one that brings much.
+fn connected_with_much() -> (Ring, Vec<TcpStream>, Vec<Slot>) {
+    let features = Features::default().without(Feature::Bundle);
+    let mut ring = Ring::new(&with_large(features)).expect("ring");
+    let (_, slot, client) = connected(&mut ring);
+    let (clients, slots) = (vec![client], vec![slot]);
+    ring.recv(slot);
+    (&clients[0]).write_all(&[0; 4_000]).expect("write");
+    let much = pieces(&mut ring, slot, 4_000);
+    assert!(much.contains(&256), "{much:?}");
+    (ring, clients, slots)
+}
+
+#[test]
+fn a_receive_of_much_that_is_cancelled_says_so_once_and_can_be_armed_again() {
+    let (mut ring, clients, slots) = connected_with_much();
+    let (mut client, slot) = (&clients[0], slots[0]);
+    // First while nothing is there to receive, then as soon as there may be.
+    for bytes_are_there in [false, true] {
+        if bytes_are_there {
+            client.write_all(&[7; 300]).expect("write");
+        }
+        assert!(ring.is_armed(slot));
+        ring.cancel(slot);
+        let mut taken = 0;
+        loop {
+            match event(&mut ring) {
+                Event::Recv { result, more, .. } => {
+                    if let Ok(Some(buffer)) = &result {
+                        taken += buffer.len();
+                    }
+                    let ended = matches!(result, Err(Errno::CANCELED) | Ok(Some(_)));
+                    assert!(ended && !more, "{result:?}");
+                    if let Ok(Some(buffer)) = result {
+                        ring.release(buffer);
+                    }
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(!ring.is_armed(slot));
+        no_event(&mut ring);
+        ring.recv(slot);
+        if bytes_are_there && taken < 300 {
+            pieces(&mut ring, slot, 300 - taken);
+        }
+    }
+}
+
+#[test]
+fn connections_with_much_take_turns_and_none_is_forgotten() {
+    const BYTES: usize = 20_000;
+    let (mut ring, mut clients, mut slots) = connected_with_much();
+    connect_until(5, &mut ring, &mut clients, &mut slots);
+    for &slot in &slots[1..] {
+        ring.recv(slot);
+    }
+    let writers: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let mut client = client.try_clone().expect("clone");
+            std::thread::spawn(move || client.write_all(&[1; BYTES]).expect("write"))
+        })
+        .collect();
+    let mut came: Vec<usize> = vec![0; slots.len()];
+    let mut in_large = 0;
+    while came.iter().any(|&bytes| bytes < BYTES) {
+        let Event::Recv { slot, result, more } = event(&mut ring) else {
+            panic!("receives alone")
+        };
+        match result {
+            Ok(Some(buffer)) => {
+                let who = slots.iter().position(|&known| known == slot);
+                came[who.expect("one of ours")] += buffer.len();
+                in_large += usize::from(ring.is_large(&buffer)) * buffer.len();
+                ring.release(buffer);
+            }
+            Err(Errno::NOBUFS | Errno::CANCELED) => {}
+            other => panic!("{other:?}"),
+        }
+        if !more {
+            ring.recv(slot);
+        }
+    }
+    for writer in writers {
+        writer.join().expect("writer");
+    }
+    assert_eq!(came, vec![BYTES; slots.len()]);
+    assert!(
+        slots.len() * BYTES / 2 < in_large,
+        "{in_large} in large ones"
+    );
+    no_event(&mut ring);
 }
 
 #[test]

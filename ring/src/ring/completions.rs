@@ -13,8 +13,12 @@ use crate::buffers::Buffer;
 use crate::event::Event;
 use crate::features::Feature;
 use crate::pools::Group;
-use crate::slots::{Life, Slot};
+use crate::slots::{Life, Slot, Stage, Watch};
 use crate::token::{Op, Token};
+
+/// Receives for which a connection that brought much is taken to bring much again: the ends of its messages are short, and
+/// say nothing.
+const MUCH_FOR: u8 = 8;
 
 impl Ring {
     /// Hands over what was asked for, and doesn't wait.
@@ -41,6 +45,8 @@ impl Ring {
             || self.submissions.cq_overflow()
             || !self.early.is_empty()
             || !self.said.is_empty()
+            || !self.turns.is_empty()
+            || self.turns.any_cancelled()
             || 0 < self.confirmable;
         if due {
             return self.enter(0, None);
@@ -60,7 +66,9 @@ impl Ring {
         let nothing = self.completions.is_empty()
             && self.early.is_empty()
             && self.said.is_empty()
-            && self.said_of_sends.is_empty();
+            && self.said_of_sends.is_empty()
+            && !self.turns.any_cancelled()
+            && !self.turn_is_near();
         self.enter(usize::from(nothing), limit)
     }
 
@@ -90,6 +98,12 @@ impl Ring {
         while let Some(entry) = self.said.pop_front() {
             if let Some(event) = self.settle(&entry) {
                 return Some(event);
+            }
+        }
+        while let Some((slot, generation)) = self.turns.next_cancelled() {
+            let state = self.slots.state(slot);
+            if state.generation == generation && state.life == Life::Open {
+                return Some(state.receive_cancelled(slot));
             }
         }
         None
@@ -217,6 +231,9 @@ impl Ring {
     }
 
     pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
+        if !self.turns.is_empty() {
+            self.give_turn();
+        }
         let entered = self.hand_over(want, limit);
         if self.submissions.is_empty() {
             self.addresses.clear();
@@ -303,8 +320,12 @@ impl Ring {
             }
             return None;
         }
+        let cancelling = state.cancelling;
         if !more {
             state.in_flight -= 1;
+            if token.op == Op::Recv && state.stage == Stage::Receiving {
+                self.turns.end(result.max(0) as u32);
+            }
             match token.op {
                 Op::Accept | Op::Recv | Op::Poll => {
                     state.armed = None;
@@ -356,6 +377,55 @@ impl Ring {
             return None;
         }
         match token.op {
+            Op::Watch => {
+                if !more {
+                    state.watch = Watch::None;
+                }
+                let ended = match outcome(result) {
+                    Ok(_) => {
+                        state.readable = true;
+                        false
+                    }
+                    // Its end was asked for, and then it was wanted again.
+                    Err(Errno::CANCELED) => false,
+                    Err(_) => true,
+                };
+                if state.stage != Stage::Watched {
+                    return None;
+                }
+                if ended {
+                    state.armed = None;
+                    state.stage = Stage::None;
+                    let result = outcome(result).map(|_| None);
+                    return Some(Event::Recv {
+                        slot,
+                        result,
+                        more: false,
+                    });
+                }
+                self.await_turn(slot);
+                None
+            }
+            Op::Recv if state.stage == Stage::Receiving => {
+                state.stage = Stage::None;
+                if cqueue::sock_nonempty(flags) {
+                    state.stage = Stage::More;
+                } else if 0 < result {
+                    let short = (result as u32) < self.recv_bytes_large;
+                    state.readable |= !(short && self.short_is_empty);
+                }
+                if outcome(result) == Err(Errno::AGAIN) {
+                    if cancelling {
+                        return Some(state.receive_cancelled(slot));
+                    }
+                    // There was nothing after all: it has not ended.
+                    state.armed = Some(Op::Recv);
+                    self.await_turn(slot);
+                    return None;
+                }
+                let result = self.received(slot, result, flags, more);
+                Some(Event::Recv { slot, result, more })
+            }
             Op::Recv => {
                 let result = self.received(slot, result, flags, more);
                 let more = more || !self.bundle.buffers.is_empty();
@@ -428,7 +498,9 @@ impl Ring {
                 if errno == Errno::NOBUFS {
                     // Those in use ran out: open more of the pool, for the receive that is armed next.
                     let state = self.slots.state(slot);
-                    state.much |= state.group == Group::Large;
+                    if state.group == Group::Large {
+                        state.much = MUCH_FOR;
+                    }
                     self.pools.of(state.group).open();
                 }
                 Err(errno)
@@ -445,7 +517,7 @@ impl Ring {
         if len <= self.pools.small().size() && !(more_waits && group == Group::Small) {
             return;
         }
-        self.slots.state(slot).much = true;
+        self.slots.state(slot).much = MUCH_FOR;
         let armed = cqueue::more(flags);
         if armed && group == Group::Small && self.pools.group_for_much() == Group::Large {
             self.cancel(slot);

@@ -14,11 +14,14 @@ use crate::event::Payload;
 use crate::features::Feature;
 use crate::gather::Gather;
 use crate::pools::Group;
-use crate::slots::Slot;
+use crate::slots::{Slot, Stage, Watch};
 use crate::token::{Op, Token};
 
 /// How long the kernel may refuse a full submission queue for reasons that pass, before the ring is given up.
 const ROOM_LIMIT: Duration = Duration::from_secs(5);
+
+/// Bytes of which two pieces, the one that is sent and the one that comes, stay in a core's cache beside what else is there.
+const TWO_FIT: u32 = 64 * 1024;
 
 impl Ring {
     /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
@@ -91,19 +94,35 @@ impl Ring {
     #[inline]
     pub fn recv(&mut self, slot: Slot) {
         self.arm(slot, Op::Recv);
-        let multishot = self.features.has(Feature::MultishotRecv);
         // Large buffers and bundles are detours for what fits one small buffer (a bundle takes 1 % of a 64 B message's
-        // CPU): so the first receive is a plain one, and each next is what the last one's pieces ask for.
-        let much = std::mem::take(&mut self.slots.state(slot).much);
-        let group = if much {
-            self.pools.group_for_much()
+        // CPU): so the first receive is a plain one, and each next is what the last ones' pieces ask for.
+        let state = self.slots.state(slot);
+        let much = 0 < state.much;
+        state.much = state.much.saturating_sub(1);
+        let has_more = std::mem::replace(&mut state.stage, Stage::None) == Stage::More;
+        if !much && state.watch == Watch::InFlight {
+            state.watch = Watch::Ending;
+            self.push_cancel_of(slot, Op::Watch);
+        }
+        if !much || self.pools.group_for_much() == Group::Small {
+            self.push_recv(slot, much && self.features.has(Feature::Bundle));
+        } else if has_more {
+            self.join_turns(slot, true);
         } else {
-            Group::Small
-        };
-        let bundle = much && group == Group::Small && self.features.has(Feature::Bundle);
-        self.slots.state(slot).group = group;
-        let size = self.pools.of(group).size();
-        let group = group as u16;
+            self.await_turn(slot);
+        }
+    }
+
+    /// Receives from the small buffers, piece after piece where the kernel can.
+    #[inline]
+    fn push_recv(&mut self, slot: Slot, bundle: bool) {
+        let multishot = self.features.has(Feature::MultishotRecv);
+        let state = self.slots.state(slot);
+        state.group = Group::Small;
+        // Whatever it leaves in the socket, the watch won't say so again.
+        state.readable = true;
+        let size = self.pools.small().size();
+        let group = Group::Small as u16;
         let limit = self.recv_bytes_max;
         let entry = match (self.target(slot), multishot) {
             (Target::Direct(fixed), true) if bundle => {
@@ -151,6 +170,86 @@ impl Ring {
             Target::Plain(fd) => opcode::RecvMsgMulti::new(fd, request, group).build(),
         };
         self.push(entry, Op::Recv, slot);
+    }
+
+    /// Begins a receive that takes turns.
+    ///
+    /// Receives that wait in the kernel are all carried out at once when their bytes are there, up to twenty a call: each
+    /// then pushes the others' bytes out of the cache before they are sent on, and the peers, who get no reply meanwhile,
+    /// have nothing to do. So these wait for readiness only, and [`Ring::give_turn`] lets one after the other receive.
+    pub(super) fn await_turn(&mut self, slot: Slot) {
+        let state = self.slots.state(slot);
+        if state.readable {
+            self.join_turns(slot, false);
+            return;
+        }
+        state.stage = Stage::Watched;
+        if state.watch != Watch::None {
+            return;
+        }
+        state.watch = Watch::InFlight;
+        let events = u32::from(rustix::event::PollFlags::IN.bits());
+        let entry = match self.target(slot) {
+            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).multi(true).build(),
+            Target::Plain(fd) => opcode::PollAdd::new(fd, events).multi(true).build(),
+        };
+        self.push(entry, Op::Watch, slot);
+    }
+
+    /// There is something to receive: it waits for its turn.
+    pub(super) fn join_turns(&mut self, slot: Slot, goes_on: bool) {
+        let state = self.slots.state(slot);
+        state.stage = Stage::Waiting;
+        let who = (slot, state.generation);
+        if goes_on {
+            self.turns.go_on(who);
+        } else {
+            self.turns.join(who);
+        }
+    }
+
+    /// Whether somebody's turn would begin, but for sends whose success the next submit tells: their buffer is the one
+    /// that is in cache, and it is free then. Where the last piece was small, a second buffer beside it does no harm, and
+    /// the receive goes into the same submit as the send.
+    #[inline]
+    pub(super) fn turn_is_near(&self) -> bool {
+        !self.turns.is_empty() && !self.unconfirmed.is_empty() && TWO_FIT < self.turns.last_bytes()
+    }
+
+    /// Lets who is next receive, unless somebody does, or [`Ring::turn_is_near`].
+    pub(super) fn give_turn(&mut self) {
+        if self.turn_is_near() {
+            return;
+        }
+        while let Some((slot, generation)) = self.turns.next() {
+            let state = self.slots.state(slot);
+            if state.generation != generation || state.stage != Stage::Waiting {
+                continue;
+            }
+            if self.pools.group_for_much() == Group::Small {
+                state.stage = Stage::None;
+                self.push_recv(slot, self.features.has(Feature::Bundle));
+                continue;
+            }
+            state.stage = Stage::Receiving;
+            // What came by now, this receive finds.
+            state.readable = false;
+            state.group = Group::Large;
+            self.turns.take((slot, generation));
+            let pool = self.pools.of(Group::Large);
+            pool.offer_one();
+            let size = self.recv_bytes_large;
+            let recv = match self.target(slot) {
+                Target::Direct(fixed) => opcode::Recv::new(fixed, std::ptr::null_mut(), size),
+                Target::Plain(fd) => opcode::Recv::new(fd, std::ptr::null_mut(), size),
+            };
+            let entry = recv
+                .buf_group(Group::Large as u16)
+                .flags(libc::MSG_DONTWAIT)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT);
+            self.push(entry, Op::Recv, slot);
+        }
     }
 
     /// Whether an accept, a receive or a poll is armed on the slot.
@@ -325,7 +424,14 @@ impl Ring {
             && !state.cancelling
         {
             state.cancelling = true;
-            self.push_cancel_of(slot, op);
+            match state.stage {
+                // Nothing of it is in flight but the watch, which may stay.
+                Stage::Watched | Stage::Waiting => {
+                    state.stage = Stage::None;
+                    self.turns.cancel((slot, state.generation));
+                }
+                _ => self.push_cancel_of(slot, op),
+            }
         }
     }
 

@@ -600,7 +600,8 @@ impl<'a> Server<'a> {
     fn delay(&mut self, slot: Slot, buffer: Buffer) {
         let received_at = clock::now_ns();
         let busy_until = received_at + self.config.delay.busy_ns();
-        while clock::now_ns() < busy_until {}
+        // A stop doesn't wait for delays.
+        while clock::now_ns() < busy_until && !self.worker.stop.requested() {}
         let payload = self.keep(buffer);
         let peer = &mut self.peers[slot.index()];
         peer.due_ns = self.releases.due_ns(received_at, peer.due_ns);

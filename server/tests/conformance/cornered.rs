@@ -37,19 +37,21 @@ fn a_stop_waits_for_no_delay() {
 #[test]
 fn a_stop_ends_what_is_burnt() {
     const CONNECTIONS: usize = 30;
-    let server = serve("epoll", |config| {
-        config.delay = "busy:1s".parse().expect("valid");
-    });
-    let streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(&server)).collect();
-    for mut stream in &streams {
-        stream.write_all(b"?").expect("sent");
+    for engine in ["epoll", "uring"] {
+        let server = serve(engine, |config| {
+            config.delay = "busy:1s".parse().expect("valid");
+        });
+        let streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(&server)).collect();
+        for mut stream in &streams {
+            stream.write_all(b"?").expect("sent");
+        }
+        until("it to be busy", || 0 < server.stats().total.bytes_in);
+        drop(streams);
+        let began = Instant::now();
+        finish(server);
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(15), "{engine}: {took:?} of 30 s");
     }
-    until("it to be busy", || 0 < server.stats().total.bytes_in);
-    drop(streams);
-    let began = Instant::now();
-    finish(server);
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(15), "{took:?} of 30 s");
 }
 
 /// A server that was held up finds its timers run out and bytes waiting, both at once.

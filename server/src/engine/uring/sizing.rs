@@ -8,10 +8,10 @@ use crate::config::Config;
 use crate::engine::Unavailable;
 
 /// Bytes a buffer unless `--buffer-size` says otherwise.
-const BUFFER_SIZE: u32 = 4 * 1024;
+const BUFFER_SIZE: u32 = 16 * 1024;
 
 /// Buffers a worker unless `--buffers` says otherwise: 2 MiB of the default size.
-const BUFFERS: u32 = 512;
+const BUFFERS: u32 = 128;
 
 /// Large buffers a worker, and their size, for connections that send more at a time than a small one holds: another
 /// 2 MiB. Whoever sizes the buffers gets those and no others.
@@ -52,6 +52,7 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         },
         large_buffer_size: LARGE_BUFFER_SIZE,
         recv_bytes_max: owed_pause(config.owed_max),
+        short_is_empty: !matches!(config.listen, Address::Unix(_)),
         features,
         ..RingConfig::default()
     })
