@@ -1,6 +1,6 @@
 //! The pools of one ring: small buffers, which most connections do with, and perhaps a few large ones for those that
-//! send more at a time than a small one holds. One copy into 64 KiB costs less than sixteen into 4 KiB, and as many
-//! 64 KiB buffers as there are small ones would be memory that nobody needs.
+//! send more at a time than a small one holds. One copy into 256 KiB costs less than sixteen into 16 KiB, and as many
+//! large buffers as there are small ones would be memory that nobody needs.
 
 use std::io;
 

@@ -87,7 +87,8 @@ impl Ring {
         }
     }
 
-    /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one.
+    /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one. Connections that
+    /// bring more at a time than a small buffer holds are received from in turn, into a large one, one piece an arming.
     ///
     /// # Panics
     /// When one is armed already.
