@@ -142,14 +142,14 @@ impl State {
         self.ticket = 0;
     }
 
-    /// The receive that took turns has ended because it was cancelled.
-    pub(crate) fn receive_cancelled(&mut self, slot: Slot) -> Event {
+    /// The receive that takes turns has ended without having received: it was cancelled, or can't be watched for.
+    pub(crate) fn receive_failed(&mut self, slot: Slot, errno: Errno) -> Event {
         self.armed = None;
         self.cancelling = false;
         self.stage = Stage::None;
         Event::Recv {
             slot,
-            result: Err(Errno::CANCELED),
+            result: Err(errno),
             more: false,
         }
     }

@@ -103,7 +103,7 @@ impl Ring {
         while let Some((slot, generation)) = self.turns.next_cancelled() {
             let state = self.slots.state(slot);
             if state.generation == generation && state.life == Life::Open {
-                return Some(state.receive_cancelled(slot));
+                return Some(state.receive_failed(slot, Errno::CANCELED));
             }
         }
         None
@@ -381,30 +381,19 @@ impl Ring {
                 if !more {
                     state.watch = Watch::None;
                 }
-                let ended = match outcome(result) {
-                    Ok(_) => {
-                        state.readable = true;
-                        false
-                    }
-                    // Its end was asked for, and then it was wanted again.
-                    Err(Errno::CANCELED) => false,
-                    Err(_) => true,
-                };
+                let result = outcome(result);
+                state.readable |= result.is_ok();
                 if state.stage != Stage::Watched {
                     return None;
                 }
-                if ended {
-                    state.armed = None;
-                    state.stage = Stage::None;
-                    let result = outcome(result).map(|_| None);
-                    return Some(Event::Recv {
-                        slot,
-                        result,
-                        more: false,
-                    });
+                match result {
+                    // Or its end was asked for, and then it was wanted again.
+                    Ok(_) | Err(Errno::CANCELED) => {
+                        self.await_turn(slot);
+                        None
+                    }
+                    Err(errno) => Some(state.receive_failed(slot, errno)),
                 }
-                self.await_turn(slot);
-                None
             }
             Op::Recv if state.stage == Stage::Receiving => {
                 state.stage = Stage::None;
@@ -416,7 +405,7 @@ impl Ring {
                 }
                 if outcome(result) == Err(Errno::AGAIN) {
                     if cancelling {
-                        return Some(state.receive_cancelled(slot));
+                        return Some(state.receive_failed(slot, Errno::CANCELED));
                     }
                     // There was nothing after all: it has not ended.
                     state.armed = Some(Op::Recv);

@@ -122,30 +122,34 @@ impl Ring {
         state.group = Group::Small;
         // Whatever it leaves in the socket, the watch won't say so again.
         state.readable = true;
-        let size = self.pools.small().size();
         let group = Group::Small as u16;
         let limit = self.recv_bytes_max;
-        let entry = match (self.target(slot), multishot) {
-            (Target::Direct(fixed), true) if bundle => {
+        let entry = match (self.target(slot), bundle) {
+            _ if !multishot => self.recv_entry(slot, Group::Small, self.pools.small().size(), 0),
+            (Target::Direct(fixed), true) => {
                 limited(opcode::RecvMultiBundle::new(fixed, group).build(), limit)
             }
-            (Target::Plain(fd), true) if bundle => {
+            (Target::Plain(fd), true) => {
                 limited(opcode::RecvMultiBundle::new(fd, group).build(), limit)
             }
-            (Target::Direct(fixed), true) => {
+            (Target::Direct(fixed), false) => {
                 limited(opcode::RecvMulti::new(fixed, group).build(), limit)
             }
-            (Target::Plain(fd), true) => limited(opcode::RecvMulti::new(fd, group).build(), limit),
-            (Target::Direct(fixed), false) => opcode::Recv::new(fixed, std::ptr::null_mut(), size)
-                .buf_group(group)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
-            (Target::Plain(fd), false) => opcode::Recv::new(fd, std::ptr::null_mut(), size)
-                .buf_group(group)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT),
+            (Target::Plain(fd), false) => limited(opcode::RecvMulti::new(fd, group).build(), limit),
         };
         self.push(entry, Op::Recv, slot);
+    }
+
+    /// One receive into a buffer of the group.
+    fn recv_entry(&mut self, slot: Slot, group: Group, size: u32, flags: i32) -> squeue::Entry {
+        let recv = match self.target(slot) {
+            Target::Direct(fixed) => opcode::Recv::new(fixed, std::ptr::null_mut(), size),
+            Target::Plain(fd) => opcode::Recv::new(fd, std::ptr::null_mut(), size),
+        };
+        recv.buf_group(group as u16)
+            .flags(flags)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT)
     }
 
     /// As [`Ring::recv`], from the small buffers and without a bound, for piece after piece: and each piece comes with the
@@ -189,11 +193,7 @@ impl Ring {
             return;
         }
         state.watch = Watch::InFlight;
-        let events = u32::from(rustix::event::PollFlags::IN.bits());
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).multi(true).build(),
-            Target::Plain(fd) => opcode::PollAdd::new(fd, events).multi(true).build(),
-        };
+        let entry = self.poll_entry(slot, true);
         self.push(entry, Op::Watch, slot);
     }
 
@@ -240,15 +240,7 @@ impl Ring {
             let pool = self.pools.of(Group::Large);
             pool.offer_one();
             let size = self.recv_bytes_large;
-            let recv = match self.target(slot) {
-                Target::Direct(fixed) => opcode::Recv::new(fixed, std::ptr::null_mut(), size),
-                Target::Plain(fd) => opcode::Recv::new(fd, std::ptr::null_mut(), size),
-            };
-            let entry = recv
-                .buf_group(Group::Large as u16)
-                .flags(libc::MSG_DONTWAIT)
-                .build()
-                .flags(squeue::Flags::BUFFER_SELECT);
+            let entry = self.recv_entry(slot, Group::Large, size, libc::MSG_DONTWAIT);
             self.push(entry, Op::Recv, slot);
         }
     }
@@ -409,12 +401,17 @@ impl Ring {
     /// When something is armed on the slot already.
     pub fn poll(&mut self, slot: Slot) {
         self.arm(slot, Op::Poll);
-        let events = u32::from(rustix::event::PollFlags::IN.bits());
-        let entry = match self.target(slot) {
-            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events).build(),
-            Target::Plain(fd) => opcode::PollAdd::new(fd, events).build(),
-        };
+        let entry = self.poll_entry(slot, false);
         self.push(entry, Op::Poll, slot);
+    }
+
+    fn poll_entry(&mut self, slot: Slot, multishot: bool) -> squeue::Entry {
+        let events = u32::from(rustix::event::PollFlags::IN.bits());
+        let poll = match self.target(slot) {
+            Target::Direct(fixed) => opcode::PollAdd::new(fixed, events),
+            Target::Plain(fd) => opcode::PollAdd::new(fd, events),
+        };
+        poll.multi(multishot).build()
     }
 
     /// Ends the armed accept, receive or poll of a slot. Its last event still comes: `ECANCELED`, or what it had just
