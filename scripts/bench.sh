@@ -48,11 +48,9 @@ if [[ -r /proc/sys/kernel/io_uring_disabled && $(< /proc/sys/kernel/io_uring_dis
     "Allow it, as root: sysctl --write kernel.io_uring_disabled=0"
 fi
 
-# Results name the commit that they were measured at, if this folder is a repository of its own.
-if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
-  git diff-index --quiet HEAD -- 2> /dev/null || commit+=-dirty
-  export ECHOMETER_COMMIT=$commit
-fi
+# shellcheck source=scripts/common.sh
+source scripts/common.sh
+name_commit
 
 cargo build --locked --release --package echometer --package echometer-server
 exec "${CARGO_TARGET_DIR:-target}/release/echometer" compare epoll uring "$@"

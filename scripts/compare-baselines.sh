@@ -10,16 +10,10 @@
 # as scripts/compare-engines.sh does.
 set -o errexit -o nounset -o pipefail
 
-case ${1-} in
-  --help | -h)
-    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
-if [[ " $* " == *' --out'[\ =]* ]]; then
-  echo "compare-baselines.sh: --out is one folder, and these are several results: they go to results/, beside each other" >&2
-  exit 2
-fi
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
+no_single_folder "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 read -r -a engines <<< "${ENGINES:-epoll uring}"
@@ -30,10 +24,7 @@ command -v cc > /dev/null || {
   echo "compare-baselines.sh: a C compiler (cc) is missing: install one (Debian, Ubuntu: apt-get install gcc libc6-dev)" >&2
   exit 1
 }
-if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
-  git diff-index --quiet HEAD -- 2> /dev/null || commit+=-dirty
-  export ECHOMETER_COMMIT=$commit
-fi
+name_commit
 cargo build --locked --release --package echometer --package echometer-server
 for engine in "${engines[@]}"; do
   libraries=()

@@ -10,16 +10,10 @@
 # were measured but not valid (the table says which), 130 after a Ctrl-C, else as `echometer compare` did.
 set -o errexit -o nounset -o pipefail
 
-case ${1-} in
-  --help | -h)
-    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
-if [[ " $* " == *' --out'[\ =]* ]]; then
-  echo "compare-engines.sh: --out is one folder, and these are several results: they go to results/, beside each other" >&2
-  exit 2
-fi
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
+no_single_folder "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 engines=(epoll uring tokio tokio-uring blocking)
@@ -29,10 +23,7 @@ command -v python3 > /dev/null || {
   echo "compare-engines.sh: python3 is missing, which makes the table: install it, and run this again" >&2
   exit 1
 }
-if [[ -e .git ]] && commit=$(git rev-parse --short=12 HEAD 2> /dev/null); then
-  git diff-index --quiet HEAD -- 2> /dev/null || commit+=-dirty
-  export ECHOMETER_COMMIT=$commit
-fi
+name_commit
 cargo build --locked --release --package echometer --package echometer-server
 
 # A comparison takes a Ctrl-C as its own end, and says so; the ones after it must not start then.

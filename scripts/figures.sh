@@ -14,12 +14,9 @@
 # RESULT is a folder below results/; `echometer report RESULT --svg DIR` shows which charts it has.
 set -o errexit -o nounset -o pipefail
 
-case ${1-} in
-  --help | -h)
-    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # No comma for a point, whoever runs it.
 export LC_ALL=C

@@ -10,12 +10,9 @@
 # Needs root (namespaces), iproute2, Rust and two cpus. Exits as `echometer compare` does.
 set -o errexit -o nounset -o pipefail
 
-case ${1-} in
-  --help | -h)
-    sed --quiet '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-    exit 0
-    ;;
-esac
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+help_if_asked "$@"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 missing() {
