@@ -50,7 +50,7 @@ pub fn examine(purpose: Purpose) -> Examination {
     // Watched before anything is tried, so that our own work is not taken for another's.
     seen.activity = Some(Activity::watch(WATCHED));
     if seen.engine == Use::Uring {
-        seen.uring = Some(match echometer_ring::offers() {
+        seen.uring = Some(match echometer_ring::offers(&[]) {
             Ok(_) => UringTrial::Works,
             Err(error) => UringTrial::Refused(error.to_string()),
         });

@@ -21,7 +21,7 @@ use echometer_host::{
     signals::Stop,
     sockets::{ConnectOptions, local_ports},
 };
-use echometer_ring::{Config, Feature, Ring, SetupError};
+use echometer_ring::{Config, Feature, Features, SetupError};
 use hdrhistogram::Histogram;
 
 use crate::{
@@ -510,16 +510,13 @@ fn choose_engine(plan: &Plan) -> Result<(Engine, Option<String>), FleetError> {
         slots: 1,
         buffers: 1,
         buffer_size: 64,
+        features: Features::default().without(Feature::Bundle),
         ..Config::default()
     };
-    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
-    // blocking call that the caller is in by then would fail with EINTR.
-    let trial = std::thread::spawn(move || Ring::new(&smallest).map(|ring| ring.features()));
-    let features = trial.join().map_err(|_| FleetError::WorkerDied)?;
-    let fits = features.and_then(|features| {
+    let fits = echometer_ring::try_out(&smallest).and_then(|features| {
         if plan.is_stamped() && !features.has(Feature::MultishotRecv) {
             return Err(SetupError::Unavailable {
-                what: "no multishot receive, which the kernel's times come with",
+                what: "no multishot receive, which the kernel's times come with".into(),
             });
         }
         Ok(())

@@ -89,8 +89,13 @@ impl Pool {
         let stride = (size as usize).next_multiple_of(LINE) + LINE;
         let bytes = Mapping::new(stride * usize::from(count))?;
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        // A name is never given twice: a buffer of one pool would pass for another's.
+        let name = POOLS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |name| {
+            name.checked_add(1)
+        });
+        let name = name.map_err(|_| io::Error::other("this process made 2^32 pools of buffers"))?;
         Ok(Pool {
-            name: POOLS.fetch_add(1, Ordering::Relaxed),
+            name,
             count,
             size,
             stride,

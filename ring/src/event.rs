@@ -1,10 +1,8 @@
-//! What the ring tells its user: one typed event a completion. And what its user gives it to send.
-
-use std::ops::Range;
+//! What the ring tells its user: one typed event a completion.
 
 use crate::buffers::Buffer;
-use crate::gather::Gather;
-use crate::slots::Slot;
+use crate::payload::Payload;
+use crate::slot::Slot;
 
 pub use rustix::io::Errno;
 
@@ -73,55 +71,4 @@ pub enum Event {
         /// The slot that was closed.
         slot: Slot,
     },
-}
-
-/// Bytes for a send, less than 4 GiB. The ring keeps them until the kernel is done with them.
-#[derive(Debug)]
-pub enum Payload {
-    /// Received bytes, sent on from where they are: nothing is copied in user space.
-    Buffer(Buffer),
-    /// Bytes on the heap, from `start` on.
-    Heap {
-        /// The bytes.
-        bytes: Box<[u8]>,
-        /// How many at the front are not to be sent.
-        start: u32,
-    },
-    /// A piece of the configuration's `shared` bytes, which nobody writes to.
-    Shared(Range<usize>),
-    /// Several of these, to go out as one.
-    Gather(Box<Gather>),
-}
-
-impl Payload {
-    /// Bytes to send.
-    #[inline]
-    pub fn len(&self) -> usize {
-        match self {
-            Payload::Buffer(buffer) => buffer.len(),
-            Payload::Heap { bytes, start } => bytes.len().saturating_sub(*start as usize),
-            Payload::Shared(range) => range.len(),
-            Payload::Gather(gather) => gather.len(),
-        }
-    }
-
-    /// Whether nothing is left to send.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Drops the first `count` bytes, which were sent.
-    ///
-    /// # Panics
-    /// When there are fewer.
-    pub(crate) fn advance(&mut self, count: usize) {
-        assert!(count <= self.len(), "advance past the payload's end");
-        match self {
-            Payload::Buffer(buffer) => buffer.advance(count),
-            Payload::Heap { start, .. } => *start += count as u32,
-            Payload::Shared(range) => range.start += count,
-            Payload::Gather(gather) => gather.advance(count),
-        }
-    }
 }

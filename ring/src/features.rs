@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 /// One part of io_uring that the ring can do with or without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum Feature {
     /// One accept request that yields connection after connection (5.19).
@@ -13,6 +14,9 @@ pub enum Feature {
     MultishotRecv,
     /// One receive that fills several buffers where more has arrived than one holds (6.10).
     Bundle,
+    /// Large messages are received into large buffers, one connection after the other (5.19). It takes large buffers:
+    /// `Config::large_buffers`.
+    BulkRecv,
     /// Several pieces for one connection leave as one `sendmsg`.
     Gather,
     /// Sends that go out at once, whole, say nothing: no completion is written or read for them (5.17).
@@ -40,10 +44,11 @@ pub enum Feature {
 
 impl Feature {
     /// All of them, in the order in which they are shown.
-    pub const ALL: [Feature; 14] = [
+    pub const ALL: [Feature; 15] = [
         Feature::MultishotAccept,
         Feature::MultishotRecv,
         Feature::Bundle,
+        Feature::BulkRecv,
         Feature::Gather,
         Feature::SkipSuccess,
         Feature::Direct,
@@ -63,6 +68,7 @@ impl Feature {
             Feature::MultishotAccept => "multishot-accept",
             Feature::MultishotRecv => "multishot-recv",
             Feature::Bundle => "bundle",
+            Feature::BulkRecv => "bulk-recv",
             Feature::Gather => "gather",
             Feature::SkipSuccess => "skip-success",
             Feature::Direct => "direct",
@@ -146,7 +152,7 @@ const CONTRADICTIONS: [Contradiction; 4] = [
 pub struct Features(u32);
 
 impl Features {
-    /// None of them: what a 5.19 kernel offers, one request an operation.
+    /// None of them: one request an operation.
     pub const NONE: Features = Features(0);
 
     /// Every one, contradictions included.

@@ -11,30 +11,32 @@
 //! recognised and swallowed here, and never reaches the connection that has the slot by then.
 
 mod buffers;
+mod bulk;
 mod event;
+mod faces;
 mod features;
-mod gather;
 mod listener;
+mod payload;
 mod pools;
 mod receive_time;
 mod ring;
 mod setup;
 mod single;
+mod slot;
 mod slots;
 mod tcp_info;
 mod token;
 mod trials;
-mod turns;
 
 pub use buffers::Buffer;
-pub use event::{Errno, Event, Payload};
+pub use event::{Errno, Event};
 pub use features::{Contradiction, Feature, Features, UnknownFeature};
-pub use gather::Gather;
-pub use listener::{can_listen, listen};
+pub use listener::listen;
+pub use payload::{Gather, Payload};
 pub use receive_time::{recv_stamped, stamp_receives};
 pub use ring::{Counts, Ring};
 pub use setup::{Config, SetupError};
 pub use single::Single;
-pub use slots::Slot;
+pub use slot::Slot;
 pub use tcp_info::tcp_retransmits;
-pub use trials::{Offer, check_bytes, offers};
+pub use trials::{Offer, can_listen, check_bytes, offers, try_out};

@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use rustix::net::SocketAddrAny;
 
-use crate::features::Feature;
-use crate::setup;
 use crate::single::Single;
 
 /// None of the three operations can be left pending, so that this is never met.
@@ -32,11 +30,6 @@ pub fn listen(
     ring.bind(socket.as_fd(), address)?;
     ring.listen(socket.as_fd(), backlog)?;
     Ok(socket)
-}
-
-/// Whether this kernel has the operations for [`listen`], and lets this process use io_uring.
-pub fn can_listen() -> bool {
-    setup::operations_exist(Feature::BindListen)
 }
 
 #[cfg(test)]

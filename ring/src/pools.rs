@@ -22,10 +22,13 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    pub(crate) fn new(config: &Config) -> io::Result<Pools> {
-        let large = match config.large_buffers {
-            0 => None,
-            count => Some(Pool::one_by_one(count, config.large_buffer_size)?),
+    /// With the configuration's large buffers if `bulk`.
+    pub(crate) fn new(config: &Config, bulk: bool) -> io::Result<Pools> {
+        let large = if bulk {
+            let (count, size) = (config.large_buffers, config.large_buffer_size);
+            Some(Pool::one_by_one(count, size)?)
+        } else {
+            None
         };
         Ok(Pools {
             small: Pool::new(config.buffers, config.buffer_size)?,
@@ -39,13 +42,10 @@ impl Pools {
         small.chain(self.large.iter_mut().map(|pool| (Group::Large, pool)))
     }
 
-    /// Where a receive goes that has much to bring: to the large buffers, as long as one of those is free.
+    /// Whether a bulk receive would find a large buffer.
     #[inline]
-    pub(crate) fn group_for_much(&self) -> Group {
-        match &self.large {
-            Some(large) if 0 < large.free() => Group::Large,
-            _ => Group::Small,
-        }
+    pub(crate) fn large_is_free(&self) -> bool {
+        self.large.as_ref().is_some_and(|large| 0 < large.free())
     }
 
     /// # Panics

@@ -5,28 +5,34 @@ mod operations;
 
 use std::collections::VecDeque;
 use std::io;
-use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use io_uring::register::Restriction;
 use io_uring::types::{CancelBuilder, Napi};
-use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
 use crate::buffers::Buffer;
-use crate::event::Payload;
+use crate::bulk::BulkQueue;
+use crate::faces::Faces;
 use crate::features::{Feature, Features};
-use crate::gather::Gather;
+use crate::payload::{Gather, Payload};
 use crate::pools::Pools;
 use crate::receive_time;
 use crate::setup::{self, Config, SetupError, limit_text};
-use crate::slots::{Life, Slot, Slots, Watch};
+use crate::slot::{Naming, Slot};
+use crate::slots::{Life, Readiness, Slots};
 use crate::token::{Op, Token};
-use crate::trials;
-use crate::turns::Turns;
+
+/// Rings of this process so far: each names its slots by its number.
+static RINGS: AtomicU32 = AtomicU32::new(1);
+
+/// Gathers that are kept to be filled again. Each holds up to some 34 KiB, and a stalled peer is not a rare one.
+const GATHERS_KEPT: usize = 16;
 
 /// How long a wait polls the network card's queue, with `napi`.
 const NAPI_POLL_US: u32 = 50;
@@ -42,11 +48,8 @@ const NOTIFICATION_LIMIT: Duration = Duration::from_millis(100);
 /// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
 pub struct Ring {
     condition: Condition,
-    // The three faces borrow from `uring`, which is boxed and outlives them: see `Drop`.
-    submitter: ManuallyDrop<Submitter<'static>>,
-    submissions: ManuallyDrop<SubmissionQueue<'static>>,
-    completions: ManuallyDrop<CompletionQueue<'static>>,
-    uring: ManuallyDrop<Box<IoUring>>,
+    /// Before the pools: what the kernel reads and writes is freed after the ring is gone.
+    faces: Faces,
     pools: Pools,
     slots: Slots,
     shared: Arc<[u8]>,
@@ -56,10 +59,10 @@ pub struct Ring {
     /// Accepts that are armed: while one is, the kernel may be choosing slots.
     accepts: u32,
     /// Completions that the last submits brought and that are still to be settled: those of sends, and all others.
-    said_of_sends: VecDeque<cqueue::Entry>,
-    said: VecDeque<cqueue::Entry>,
+    send_completions: VecDeque<cqueue::Entry>,
+    completions_left: VecDeque<cqueue::Entry>,
     /// Completions that came while the user was busy with those: the next submit adds them.
-    early: Vec<cqueue::Entry>,
+    deferred: Vec<cqueue::Entry>,
     /// Sends that say nothing when they succeed, each with its ticket, in order; the first `confirmable` were handed over.
     unconfirmed: VecDeque<(Slot, u32)>,
     confirmable: usize,
@@ -74,12 +77,12 @@ pub struct Ring {
     /// What is left of a receive that filled several buffers.
     bundle: Bundle,
     recv_bytes_max: u32,
-    /// What a receive into a large buffer asks for.
-    recv_bytes_large: u32,
+    /// What a bulk receive asks for.
+    recv_bytes_bulk: u32,
     /// A receive that brings less than it asked for has emptied its socket.
     short_is_empty: bool,
-    /// Receives of connections with much to bring.
-    turns: Turns,
+    /// Bulk receives that wait for one another.
+    bulk: BulkQueue,
     /// Addresses of connects not submitted yet: the kernel copies them when it takes the request.
     #[allow(clippy::vec_box, reason = "a queued request points into the box")]
     addresses: Vec<Box<SocketAddrAny>>,
@@ -87,6 +90,9 @@ pub struct Ring {
     no_iowait: bool,
     /// What a receive with times is asked with.
     stamped_request: Box<libc::msghdr>,
+    /// Submits in a row that the kernel refused for the moment, and brought nothing.
+    refused: u32,
+    last_refusal: Option<Errno>,
     counts: Counts,
 }
 
@@ -110,6 +116,7 @@ struct Bundle {
 
 /// What a ring did so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Counts {
     /// Calls of `io_uring_enter`.
     pub enters: u64,
@@ -117,124 +124,83 @@ pub struct Counts {
     pub cqes: u64,
     /// Times that the completion queue was found to have overflowed. Nothing was lost; time was.
     pub cq_overflows: u64,
+    /// Calls that the kernel refused for the moment (`EAGAIN`: short of memory; `EBUSY`: completions are to be taken
+    /// first). Each is tried again, after a rest where it brought nothing.
+    pub refusals: u64,
 }
 
 impl Ring {
     /// What a receive with times takes of each buffer, beside the bytes received.
     pub const STAMP_BYTES: u32 = receive_time::STAMP_BYTES as u32;
 
-    /// Sets a ring up: queues, table of direct descriptors, buffers.
-    ///
-    /// # Errors
-    /// [`SetupError`] says which limit or which rule forbids it, and what helps.
-    pub fn new(config: &Config) -> Result<Ring, SetupError> {
+    /// Puts a ring together: queues, table of direct descriptors, buffers. Its features are taken as sound, but for what
+    /// the kernel refuses by itself. `recv_limit`: whether the kernel bounds what a multishot receive takes.
+    pub(crate) fn assemble(config: &Config, recv_limit: bool) -> Result<Ring, SetupError> {
         let (uring, mut features) = setup::build(config)?;
         if !uring.params().is_feature_ext_arg() || !uring.params().is_feature_nodrop() {
             return Err(SetupError::Unavailable {
-                what: "no timed waits or no completion back-log",
+                what: "no timed waits or no completion back-log".into(),
             });
         }
         // A polling thread has to be woken besides, which the crate's own submit knows how to do.
         let no_iowait = uring.params().is_feature_no_iowait() && !features.has(Feature::Sqpoll);
-        let slots = config.slots.clamp(1, Slot::MAX);
+        let slots = config.slots.clamp(1, Slot::INDEX_MAX);
         if features.has(Feature::Direct) {
-            match uring.submitter().register_files_sparse(slots) {
-                Ok(()) => {}
-                Err(error) => match Errno::from_io_error(&error) {
-                    Some(Errno::MFILE) => {
-                        return Err(SetupError::Nofile {
-                            slots,
-                            limit: limit_text(rustix::process::Resource::Nofile),
-                        });
-                    }
-                    Some(Errno::INVAL) => features = features.without(Feature::Direct),
-                    _ => {
-                        return Err(SetupError::Other {
-                            step: "registering the table of direct descriptors",
-                            source: error,
-                        });
-                    }
-                },
+            features = register_table(&uring, slots, features)?;
+        }
+        if config.large_buffers == 0 {
+            features = features.without(Feature::BulkRecv);
+        }
+        let mut pools = Pools::new(config, features.has(Feature::BulkRecv)).map_err(|source| {
+            SetupError::Other {
+                step: "mapping the buffers",
+                source,
             }
-        }
-        let mut pools = Pools::new(config).map_err(|source| SetupError::Other {
-            step: "mapping the buffers",
-            source,
         })?;
-        for (group, pool) in pools.each() {
-            // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
-            // it could not be brought to rest).
-            let registered = unsafe {
-                uring.submitter().register_buf_ring_with_flags(
-                    pool.entries_address(),
-                    pool.count(),
-                    group as u16,
-                    0,
-                )
-            };
-            registered.map_err(|source| match Errno::from_io_error(&source) {
-                Some(Errno::INVAL) => SetupError::Unavailable {
-                    what: "no rings of provided buffers",
-                },
-                _ => SetupError::Other {
-                    step: "registering the buffers",
-                    source,
-                },
-            })?;
-            pool.open();
-        }
-        pools.publish();
+        register_pools(&uring, &mut pools)?;
 
-        let mut uring = ManuallyDrop::new(Box::new(uring));
-        let address: *mut IoUring = &raw mut **uring;
-        // SAFETY: the box is neither moved out of nor used again before `drop`, which ends the three faces first; so
-        // the borrow that is made 'static here never outlives what it borrows from, and is the only one.
-        let (mut submitter, submissions, completions) = unsafe { (*address).split() };
-        if features.has(Feature::RegisteredRing) && submitter.register_ring_fd().is_err() {
+        let mut faces = Faces::new(uring);
+        if features.has(Feature::RegisteredRing) && !faces.register() {
             features = features.without(Feature::RegisteredRing);
         }
         if features.has(Feature::Napi)
-            && submitter
+            && faces
+                .submitter
                 .register_napi(&mut Napi::new().set_busy_poll_timeout(NAPI_POLL_US))
                 .is_err()
         {
             features = features.without(Feature::Napi);
         }
         if features.has(Feature::Restrictions) {
-            confine(&submitter).map_err(|source| SetupError::Other {
-                step: "confining the ring (--uring +restrictions)",
+            confine(&faces).map_err(|source| SetupError::Other {
+                step: "confining the ring",
                 source,
             })?;
         }
-        let limited = features.has(Feature::MultishotRecv) && trials::recv_can_be_limited();
-        // Unbounded, a bundle would let one connection take all buffers at once.
-        if features.has(Feature::Bundle) && !(limited && trials::bundles_are_sound()) {
-            features = features.without(Feature::Bundle);
-        }
-        let recv_bytes_max = if limited {
+        let recv_bytes_max = if recv_limit && features.has(Feature::MultishotRecv) {
             // The kernel counts what is left in an `int`.
             config.recv_bytes_max.clamp(1, i32::MAX as u32)
         } else {
+            // Unbounded, a bundle would let one connection take all buffers at once.
+            features = features.without(Feature::Bundle);
             0
         };
+        let naming = Naming::of(RINGS.fetch_add(1, Ordering::Relaxed));
+        let slots = Slots::new(naming, slots, features.has(Feature::Direct));
         Ok(Ring {
             condition: match features.has(Feature::Restrictions) {
                 true => Condition::Disabled,
                 false => Condition::InUse,
             },
-            submitter: ManuallyDrop::new(submitter),
-            submissions: ManuallyDrop::new(submissions),
-            completions: ManuallyDrop::new(completions),
-            uring,
+            faces,
             pools,
-            slots: Slots::new(slots),
             shared: Arc::clone(&config.shared),
             features,
             in_flight: 0,
             accepts: 0,
-            said_of_sends: VecDeque::new(),
-            said: VecDeque::new(),
-            early: Vec::new(),
+            send_completions: VecDeque::new(),
+            completions_left: VecDeque::new(),
+            deferred: Vec::new(),
             unconfirmed: VecDeque::new(),
             confirmable: 0,
             ticket: 0,
@@ -242,20 +208,23 @@ impl Ring {
             lingering: Vec::new(),
             gathers: Vec::new(),
             bundle: Bundle {
-                slot: Slot(Slot::MAX),
+                slot: slots.nowhere(),
                 buffers: VecDeque::new(),
                 more: false,
             },
+            slots,
             recv_bytes_max,
             short_is_empty: config.short_is_empty,
-            recv_bytes_large: match recv_bytes_max {
+            recv_bytes_bulk: match recv_bytes_max {
                 0 => config.large_buffer_size,
                 bound => bound.min(config.large_buffer_size),
             },
-            turns: Turns::default(),
+            bulk: BulkQueue::default(),
             addresses: Vec::new(),
             no_iowait,
             stamped_request: receive_time::request(),
+            refused: 0,
+            last_refusal: None,
             counts: Counts::default(),
         })
     }
@@ -269,6 +238,11 @@ impl Ring {
     #[inline]
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Why the kernel last refused a call for the moment, if it ever did: see [`Counts::refusals`].
+    pub fn last_refusal(&self) -> Option<Errno> {
+        self.last_refusal
     }
 
     // ---- files
@@ -291,8 +265,9 @@ impl Ring {
         let slot = self.slots.take(held).ok_or(Errno::MFILE)?;
         if direct {
             let installed = self
+                .faces
                 .submitter
-                .register_files_update(slot.0, &[file.as_raw_fd()]);
+                .register_files_update(slot.number(), &[file.as_raw_fd()]);
             if let Err(error) = installed {
                 self.slots.vacate(slot);
                 self.slots.closed(slot);
@@ -316,22 +291,21 @@ impl Ring {
             .ok_or_else(|| Errno::MFILE.into())
     }
 
-    /// The plain descriptor behind a slot; `None` where a direct one is, or none at all.
+    /// The plain descriptor behind a slot; `None` where a direct one is, or where the slot is not open.
     pub fn file(&mut self, slot: Slot) -> Option<BorrowedFd<'_>> {
-        self.slots.state(slot).file.as_ref().map(AsFd::as_fd)
+        self.slots.find(slot)?.file.as_ref().map(AsFd::as_fd)
     }
 
     /// Closes the file of a slot: ends what is in flight on it, swallows its completions (their buffers go back), then
-    /// closes, then says [`Event::Close`](crate::Event::Close). From this call on the slot is not the caller's any more. A
-    /// second call is without effect.
+    /// closes, then says [`Event::Close`](crate::Event::Close). From this call on the slot is stale: every
+    /// operation on it panics. A close of a stale slot is without effect.
     ///
     /// What a zero-copy send holds until the peer has it comes back later, and doesn't hold up the close. Connections that
     /// a listener's accept took in meanwhile are closed too, each with an event of its own.
     pub fn close(&mut self, slot: Slot) {
-        let state = self.slots.state(slot);
-        if state.life != Life::Open {
+        let Some(state) = self.slots.find(slot) else {
             return;
-        }
+        };
         state.life = Life::Closing;
         let may_close = state.may_close();
         if self.bundle.slot == slot {
@@ -342,9 +316,9 @@ impl Ring {
             return;
         }
         // Closing under an armed receive would send no FIN and go on receiving: so first all must have ended.
-        self.cancel(slot);
-        if self.slots.state(slot).watch == Watch::InFlight {
-            self.push_cancel_of(slot, Op::Watch);
+        self.cancel_armed(slot);
+        if self.slots.state(slot).readiness == Readiness::InFlight {
+            self.push_cancel_of(slot, Op::Readiness);
         }
         let state = self.slots.state(slot);
         if state.sending.is_some() && !state.notifying {
@@ -353,11 +327,6 @@ impl Ring {
         if self.slots.state(slot).connecting {
             self.push_cancel_of(slot, Op::Connect);
         }
-    }
-
-    /// Whether nothing is in flight on the slot.
-    pub fn is_quiet(&mut self, slot: Slot) -> bool {
-        self.slots.state(slot).in_flight == 0
     }
 
     // ---- buffers
@@ -402,7 +371,9 @@ impl Ring {
                 while let Some(piece) = gather.pop() {
                     self.take_back(piece);
                 }
-                self.gathers.push(gather);
+                if self.gathers.len() < GATHERS_KEPT {
+                    self.gathers.push(gather);
+                }
             }
             Payload::Heap { .. } | Payload::Shared(_) => {}
         }
@@ -448,23 +419,16 @@ impl Drop for Ring {
         if !self.come_to_rest() {
             // The kernel may still write to this memory: it is given up, not freed.
             self.pools.leak();
-            for (_, state) in self.slots.iter_mut() {
+            for state in self.slots.iter_mut() {
                 std::mem::forget(state.sending.take());
             }
             std::mem::forget(std::mem::take(&mut self.lingering));
+            std::mem::forget(std::mem::take(&mut self.addresses));
+            std::mem::forget(std::mem::replace(
+                &mut self.stamped_request,
+                receive_time::request(),
+            ));
             std::mem::forget(Arc::clone(&self.shared));
-        }
-        if self.features.has(Feature::RegisteredRing) {
-            // The thread's table of registered rings holds a reference: without this the ring, and every file in it,
-            // would live as long as the thread.
-            let _ = self.submitter.unregister_ring_fd();
-        }
-        // SAFETY: each is dropped once, here, and the three that borrow from the ring before it.
-        unsafe {
-            ManuallyDrop::drop(&mut self.completions);
-            ManuallyDrop::drop(&mut self.submissions);
-            ManuallyDrop::drop(&mut self.submitter);
-            ManuallyDrop::drop(&mut self.uring);
         }
     }
 }
@@ -473,7 +437,7 @@ impl Ring {
     /// Ends all that is in flight. Returns whether it did within [`REAP_LIMIT`], or [`NOTIFICATION_LIMIT`].
     fn come_to_rest(&mut self) -> bool {
         let began = Instant::now();
-        let everything = Token::new(Op::Cancel, Slot(Slot::MAX), 0);
+        let everything = Token::new(Op::Cancel, self.slots.nowhere());
         self.push_raw(
             &opcode::AsyncCancel2::new(CancelBuilder::any())
                 .build()
@@ -500,9 +464,55 @@ impl Ring {
     }
 }
 
+/// Registers an empty table of direct descriptors. Without direct descriptors where the kernel can't choose the slots.
+fn register_table(uring: &IoUring, slots: u32, features: Features) -> Result<Features, SetupError> {
+    let Err(error) = uring.submitter().register_files_sparse(slots) else {
+        return Ok(features);
+    };
+    match Errno::from_io_error(&error) {
+        Some(Errno::MFILE) => Err(SetupError::Nofile {
+            slots,
+            limit: limit_text(rustix::process::Resource::Nofile),
+        }),
+        Some(Errno::INVAL) => Ok(features.without(Feature::Direct)),
+        _ => Err(SetupError::Other {
+            step: "registering the table of direct descriptors",
+            source: error,
+        }),
+    }
+}
+
+/// Registers each pool of buffers with the kernel, and offers the first ones.
+fn register_pools(uring: &IoUring, pools: &mut Pools) -> Result<(), SetupError> {
+    for (group, pool) in pools.each() {
+        // SAFETY: the pool's entries are `count` long and stay mapped until after the ring is gone (or for ever, if
+        // it could not be brought to rest).
+        let registered = unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                pool.entries_address(),
+                pool.count(),
+                group as u16,
+                0,
+            )
+        };
+        registered.map_err(|source| match Errno::from_io_error(&source) {
+            Some(Errno::INVAL) => SetupError::Unavailable {
+                what: "no rings of provided buffers".into(),
+            },
+            _ => SetupError::Other {
+                step: "registering the buffers",
+                source,
+            },
+        })?;
+        pool.open();
+    }
+    pools.publish();
+    Ok(())
+}
+
 /// Allows the operations that a server needs and no others. Registrations come before this; afterwards the kernel
 /// refuses all but the one that lets the ring go.
-fn confine(submitter: &Submitter<'_>) -> io::Result<()> {
+fn confine(faces: &Faces) -> io::Result<()> {
     /// `IORING_UNREGISTER_RING_FDS`
     const UNREGISTER_RING_FDS: u8 = 21;
     let operations = [
@@ -523,5 +533,5 @@ fn confine(submitter: &Submitter<'_>) -> io::Result<()> {
     // With the operations alone, every request that carries a flag is refused.
     allowed.push(Restriction::sqe_flags_allowed(flags));
     allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
-    submitter.register_restrictions(&mut allowed)
+    faces.submitter.register_restrictions(&mut allowed)
 }

@@ -5,12 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_uring::{IoUring, Probe, opcode};
+use io_uring::IoUring;
 use rustix::io::Errno;
 
 use crate::features::{Feature, Features};
 
-/// What a ring is to be like.
+/// What a ring is to be like. Begin with [`Config::default`], and set what differs.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Entries of the submission queue, rounded up to a power of two by the kernel. A full one is submitted early.
@@ -23,8 +23,8 @@ pub struct Config {
     pub buffers: u16,
     /// Bytes a buffer, 64 at least.
     pub buffer_size: u32,
-    /// Large buffers besides, for connections that send more at a time than a small one holds: how many, rounded up as
-    /// above; 0 for none.
+    /// Large buffers besides, for bulk receives ([`Feature::BulkRecv`]): how many, rounded up as above; 0 for none, and
+    /// then there are no bulk receives.
     pub large_buffers: u16,
     /// Bytes a large buffer.
     pub large_buffer_size: u32,
@@ -36,8 +36,11 @@ pub struct Config {
     pub short_is_empty: bool,
     /// Bytes that sends may come from and that nobody changes: see `Payload::Shared`.
     pub shared: Arc<[u8]>,
-    /// What to use where the kernel has it.
+    /// What to use where the kernel has it, and where it does what it should: see [`Ring::new`](crate::Ring::new).
     pub features: Features,
+    /// For tests: trials that fail whatever the kernel does, by the name of the trial or of the feature that it tries.
+    #[doc(hidden)]
+    pub failing_trials: Vec<String>,
 }
 
 impl Default for Config {
@@ -54,33 +57,33 @@ impl Default for Config {
             short_is_empty: false,
             shared: Arc::from([]),
             features: Features::default(),
+            failing_trials: Vec::new(),
         }
     }
 }
 
 /// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SetupError {
-    /// The kernel has no io_uring, or lacks what can't be done without.
-    #[error(
-        "this kernel has no usable io_uring ({what}); it takes Linux 5.19 or newer: use --engine epoll"
-    )]
+    /// The kernel has no io_uring, or lacks what can't be done without, or does it wrongly.
+    #[error("this kernel has no usable io_uring ({what}); it takes Linux 6.1 or newer")]
     Unavailable {
         /// What was asked for and missing.
-        what: &'static str,
+        what: String,
     },
     /// io_uring is there and forbidden.
     #[error("io_uring is forbidden here: {cause}; {cure}")]
     Denied {
         /// Who forbids it.
-        cause: &'static str,
+        cause: String,
         /// What allows it.
         cure: &'static str,
     },
     /// The limit on locked memory is too low for the ring.
     #[error(
         "no memory for a ring of {entries} + {cq_entries} entries within the memlock limit (RLIMIT_MEMLOCK, {limit}): \
-         about {need} bytes are needed; raise it with 'ulimit -l', LimitMEMLOCK= or --ulimit memlock, or run fewer workers"
+         about {need} bytes are needed; raise it with 'ulimit -l', LimitMEMLOCK= or --ulimit memlock, or make fewer rings"
     )]
     Memlock {
         /// Submission entries asked for.
@@ -95,7 +98,7 @@ pub enum SetupError {
     /// The table of direct descriptors is larger than the limit on descriptors.
     #[error(
         "a ring of {slots} files does not fit the nofile limit (RLIMIT_NOFILE, {limit}): \
-         raise it with 'ulimit -n {slots}' or lower --max-connections"
+         raise it with 'ulimit -n {slots}', or ask for fewer connections"
     )]
     Nofile {
         /// Files asked for.
@@ -188,30 +191,14 @@ fn attempt(config: &Config, features: Features) -> io::Result<IoUring> {
     builder.build(config.entries)
 }
 
-/// Whether this kernel has the operations that a feature consists of, where it consists of any.
-pub(crate) fn operations_exist(feature: Feature) -> bool {
-    let needed: &[u8] = match feature {
-        Feature::BindListen => &[
-            opcode::Socket::CODE,
-            opcode::Bind::CODE,
-            opcode::Listen::CODE,
-        ],
-        Feature::SendZc => &[opcode::SendZc::CODE],
-        _ => return true,
-    };
-    let mut probe = Probe::new();
-    let probed = IoUring::new(2).and_then(|ring| ring.submitter().register_probe(&mut probe));
-    probed.is_ok() && needed.iter().all(|code| probe.is_supported(*code))
-}
-
 /// What a refused `io_uring_setup` means: the errno alone doesn't tell a sandbox from a sysctl.
 fn refused(config: &Config, error: io::Error) -> SetupError {
     match Errno::from_io_error(&error) {
         Some(Errno::NOSYS) => SetupError::Unavailable {
-            what: "io_uring_setup answers ENOSYS: an old kernel, or a sandbox that hides it",
+            what: "io_uring_setup answers ENOSYS: an old kernel, or a sandbox that hides it".into(),
         },
         Some(Errno::INVAL) => SetupError::Unavailable {
-            what: "io_uring_setup answers EINVAL to the plainest request",
+            what: "io_uring_setup answers EINVAL to the plainest request".into(),
         },
         Some(Errno::PERM | Errno::ACCESS) => denied(),
         Some(Errno::NOMEM) => SetupError::Memlock {
@@ -236,21 +223,20 @@ fn denied() -> SetupError {
     });
     match sysctl.trim() {
         "2" => SetupError::Denied {
-            cause: "the sysctl kernel.io_uring_disabled is 2",
-            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0', or use --engine epoll",
+            cause: "the sysctl kernel.io_uring_disabled is 2".into(),
+            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0'",
         },
         "1" => SetupError::Denied {
-            cause: "the sysctl kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group",
-            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0', or use --engine epoll",
+            cause: "the sysctl kernel.io_uring_disabled is 1 and this user is not in kernel.io_uring_group".into(),
+            cure: "allow it with 'sysctl -w kernel.io_uring_disabled=0'",
         },
         _ if filtered => SetupError::Denied {
-            cause: "a seccomp filter answers EPERM (the default profiles of Docker and containerd do)",
-            cure: "run the container with '--security-opt seccomp=unconfined' or a profile that allows io_uring, \
-                   or use --engine epoll",
+            cause: "a seccomp filter answers EPERM (the default profiles of Docker and containerd do)".into(),
+            cure: "run the container with '--security-opt seccomp=unconfined' or a profile that allows io_uring",
         },
         _ => SetupError::Denied {
-            cause: "io_uring_setup answers EPERM, and neither the sysctl nor a seccomp filter explains it",
-            cure: "look at the security module's log (SELinux, AppArmor), or use --engine epoll",
+            cause: "io_uring_setup answers EPERM, and neither the sysctl nor a seccomp filter explains it".into(),
+            cure: "look at the security module's log (SELinux, AppArmor)",
         },
     }
 }
@@ -280,7 +266,7 @@ mod tests {
     #[test]
     fn errors_name_cause_and_cure() {
         let refused = |errno: Errno| refused(&Config::default(), errno.into()).to_string();
-        assert!(refused(Errno::NOSYS).contains("--engine epoll"));
+        assert!(refused(Errno::NOSYS).contains("ENOSYS"));
         assert!(refused(Errno::NOMEM).contains("memlock"));
         assert!(refused(Errno::PERM).contains("forbidden"));
         assert!(refused(Errno::MFILE).contains("io_uring_setup"));

@@ -1,27 +1,14 @@
 //! The files that a ring holds, one a slot, and what is in flight on each of them.
 
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use crate::event::{Event, Payload};
-use crate::pools::Group;
+use crate::event::Event;
+use crate::payload::Payload;
+use crate::slot::{Naming, Slot, next_generation};
 use crate::token::Op;
-
-/// Where a ring keeps one file: a socket, a listener, an eventfd. Below 2^24.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Slot(pub(crate) u32);
-
-impl Slot {
-    /// The highest number that fits the token's 24 bits.
-    pub(crate) const MAX: u32 = 0x00ff_ffff;
-
-    /// The slot's number, for tables beside the ring: dense, from 0, below the `slots` of the configuration.
-    #[inline]
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// A slot's life. A slot is `Closing` from the call of `close` until nothing of it is in flight and the kernel was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,28 +18,27 @@ pub(crate) enum Life {
     Closing,
 }
 
-/// Where the armed receive of a connection with much to bring stands: it is watched for, it waits for its turn, it
-/// receives (see [`Turns`](crate::turns::Turns)).
+/// Where an armed bulk receive stands (see [`BulkQueue`](crate::bulk::BulkQueue)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// It takes no turns, or none is armed.
+    /// No bulk receive is armed.
     None,
-    /// There is nothing to receive: the watch will say when.
-    Watched,
-    /// There is something, and it is another's turn.
-    Waiting,
+    /// The socket is empty: the readiness poll will say when it isn't.
+    Polled,
+    /// The socket has bytes, and another connection receives.
+    Queued,
     /// A receive that doesn't wait is in flight.
     Receiving,
-    /// None is armed, and the last one left something in the socket.
+    /// None is armed, and the last one left bytes in the socket.
     More,
 }
 
-/// The poll that says when there is something to receive, time after time: for receives that take turns.
+/// The multishot poll that says when a bulk receive would find bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Watch {
+pub(crate) enum Readiness {
     None,
     InFlight,
-    /// It was told to end, because the connection has little to bring.
+    /// It was told to end, because the connection sends small messages again.
     Ending,
 }
 
@@ -60,9 +46,10 @@ pub(crate) enum Watch {
 /// them each line that a message touches is fetched anew.
 #[repr(align(64))]
 pub(crate) struct State {
-    pub(crate) generation: u32,
-    /// Operations of this generation that have not had their last completion.
-    pub(crate) in_flight: u16,
+    pub(crate) generation: NonZeroU32,
+    /// Operations of this generation that have not had their last completion. They are few: what is armed, a readiness
+    /// poll, a send, a connect, a shutdown, and the cancels of these.
+    pub(crate) in_flight: u8,
     pub(crate) life: Life,
     /// The receive, accept or poll that is armed: one at a time.
     pub(crate) armed: Option<Op>,
@@ -70,15 +57,15 @@ pub(crate) struct State {
     pub(crate) cancelling: bool,
     /// A connect is in flight.
     pub(crate) connecting: bool,
-    /// For so many receives more the connection is taken to bring more at a time than a small buffer holds.
-    pub(crate) much: u8,
-    /// Where its receive stands, if that takes turns.
+    /// A shutdown is in flight.
+    pub(crate) shutting: bool,
+    /// How many receives more are taken for bulk receives.
+    pub(crate) bulk_left: u8,
+    /// Where its bulk receive stands.
     pub(crate) stage: Stage,
-    pub(crate) watch: Watch,
-    /// There may be something to receive that the watch won't speak of again.
+    pub(crate) readiness: Readiness,
+    /// The socket may hold bytes that the readiness poll won't speak of again.
     pub(crate) readable: bool,
-    /// Which buffers the armed receive picks from.
-    pub(crate) group: Group,
     /// The slot's number was our choice and not the kernel's.
     chosen_here: bool,
     /// The close of its last file was asked for and is not done: a new file put here now would be what it hits.
@@ -98,21 +85,21 @@ pub(crate) struct State {
 const _: () = assert!(size_of::<State>() == 64);
 
 impl State {
-    pub(crate) fn vacant() -> State {
+    fn vacant(generation: NonZeroU32) -> State {
         State {
-            generation: 0,
+            generation,
             in_flight: 0,
             life: Life::Vacant,
             armed: None,
+            cancelling: false,
             connecting: false,
-            much: 0,
+            shutting: false,
+            bulk_left: 0,
             stage: Stage::None,
-            watch: Watch::None,
+            readiness: Readiness::None,
             readable: true,
-            group: Group::Small,
             chosen_here: false,
             closing_file: false,
-            cancelling: false,
             file: None,
             sending: None,
             notifying: false,
@@ -122,27 +109,22 @@ impl State {
     }
 
     /// A new file takes the slot: the generation moves on, so that completions of the last one are strangers.
-    pub(crate) fn open(&mut self, file: Option<OwnedFd>) {
-        self.generation = self.generation.wrapping_add(1);
-        self.in_flight = 0;
-        self.connecting = false;
-        self.much = 0;
-        self.stage = Stage::None;
-        self.watch = Watch::None;
-        self.readable = true;
-        self.group = Group::Small;
-        self.chosen_here = false;
-        self.closing_file = false;
-        self.life = Life::Open;
-        self.armed = None;
-        self.cancelling = false;
-        self.file = file;
-        self.sending = None;
-        self.notifying = false;
-        self.ticket = 0;
+    ///
+    /// # Panics
+    /// When the slot is not vacant: the kernel would then still work for its file.
+    fn open(&mut self, file: Option<OwnedFd>) {
+        assert!(
+            self.life == Life::Vacant && self.sending.is_none(),
+            "a slot is taken twice"
+        );
+        *self = State {
+            life: Life::Open,
+            file,
+            ..State::vacant(next_generation(self.generation))
+        };
     }
 
-    /// The receive that takes turns has ended without having received: it was cancelled, or can't be watched for.
+    /// The bulk receive has ended without having received: it was cancelled, or readiness can't be polled for.
     pub(crate) fn receive_failed(&mut self, slot: Slot, errno: Errno) -> Event {
         self.armed = None;
         self.cancelling = false;
@@ -158,59 +140,95 @@ impl State {
     /// operation on the file and may take as long as the peer doesn't read.
     #[inline]
     pub(crate) fn may_close(&self) -> bool {
-        self.in_flight == u16::from(self.notifying)
+        self.in_flight == u8::from(self.notifying)
     }
 }
 
 /// All slots of a ring. Grows up to its limit as slots are first used, so that an idle server stays small.
 pub(crate) struct Slots {
     states: Vec<State>,
+    naming: Naming,
     limit: u32,
+    /// The kernel takes and leaves slots too: those of accepted connections, with direct descriptors.
+    shared: bool,
     /// Slots of our own choice that were left, the last one last: where to look first.
     vacant: Vec<u32>,
 }
 
 impl Slots {
-    pub(crate) fn new(limit: u32) -> Slots {
+    /// `limit` slots of the ring that is named so. `shared`: the kernel chooses slots too.
+    pub(crate) fn new(naming: Naming, limit: u32, shared: bool) -> Slots {
         Slots {
             states: Vec::new(),
+            naming,
             limit,
+            shared,
             vacant: Vec::new(),
         }
     }
 
+    /// The state of a slot that the ring itself knows to exist.
     #[inline]
     pub(crate) fn state(&mut self, slot: Slot) -> &mut State {
         &mut self.states[slot.index()]
     }
 
+    /// The state of a slot that a user names.
+    ///
+    /// # Panics
+    /// When it names no open file of this ring: the file was closed, or the slot is another ring's.
     #[inline]
-    pub(crate) fn try_state(&mut self, slot: Slot) -> Option<&mut State> {
-        self.states.get_mut(slot.index())
+    pub(crate) fn open(&mut self, slot: Slot) -> &mut State {
+        self.find(slot)
+            .expect("the slot's file is closed, or it is another ring's")
+    }
+
+    /// As [`Slots::open`]; `None` for a slot that names no open file of this ring.
+    #[inline]
+    pub(crate) fn find(&mut self, slot: Slot) -> Option<&mut State> {
+        if slot.tag() != self.naming.tag {
+            return None;
+        }
+        let state = self.states.get_mut(slot.index())?;
+        (state.generation == slot.generation() && state.life == Life::Open).then_some(state)
+    }
+
+    /// The slot that a completion names, if any file was ever in its place.
+    #[inline]
+    pub(crate) fn named(&self, number: u32, generation: u32) -> Option<Slot> {
+        let known = (number as usize) < self.states.len();
+        let generation = NonZeroU32::new(generation).filter(|_| known)?;
+        Some(Slot::new(self.naming.tag, number, generation))
+    }
+
+    /// A slot that is never open: for what belongs to no file.
+    pub(crate) fn nowhere(&self) -> Slot {
+        Slot::new(self.naming.tag, Slot::INDEX_MAX, NonZeroU32::MIN)
     }
 
     /// Takes a vacant slot of our own choice, or `None` when there is none.
     pub(crate) fn take(&mut self, file: Option<OwnedFd>) -> Option<Slot> {
-        let slot = match self.vacant.pop() {
-            Some(index) if self.is_vacant(index) => Slot(index),
-            _ if (self.states.len() as u32) < self.limit => Slot(self.states.len() as u32),
-            // The list is only a hint: the kernel takes and leaves slots too.
-            _ => Slot((0..self.limit).find(|index| self.is_vacant(*index))?),
+        let number = match self.vacant.pop() {
+            Some(number) if self.is_vacant(number) => number,
+            _ if (self.states.len() as u32) < self.limit => self.states.len() as u32,
+            // The list is only a hint then.
+            _ if self.shared => (0..self.limit).find(|number| self.is_vacant(*number))?,
+            _ => return None,
         };
-        self.occupy(slot, file);
+        let slot = self.occupy(number, file);
         self.state(slot).chosen_here = true;
         Some(slot)
     }
 
-    fn is_vacant(&self, index: u32) -> bool {
-        let state = &self.states[index as usize];
+    fn is_vacant(&self, number: u32) -> bool {
+        let state = &self.states[number as usize];
         state.life == Life::Vacant && !state.closing_file
     }
 
     /// A slot has no file any more, from the moment that its close is asked for.
     pub(crate) fn vacate(&mut self, slot: Slot) {
         let state = self.state(slot);
-        state.generation = state.generation.wrapping_add(1);
+        state.generation = next_generation(state.generation);
         state.life = Life::Vacant;
         state.file = None;
         state.closing_file = true;
@@ -220,22 +238,24 @@ impl Slots {
     pub(crate) fn closed(&mut self, slot: Slot) {
         let state = self.state(slot);
         if std::mem::take(&mut state.closing_file) && state.chosen_here {
-            self.vacant.push(slot.0);
+            self.vacant.push(slot.number());
         }
     }
 
-    /// Marks a slot that the kernel chose (a direct descriptor) as taken.
-    pub(crate) fn occupy(&mut self, slot: Slot, file: Option<OwnedFd>) {
-        while self.states.len() <= slot.index() {
-            self.states.push(State::vacant());
+    /// Marks a place that the kernel chose (a direct descriptor) as taken.
+    ///
+    /// # Panics
+    /// When it is taken already.
+    pub(crate) fn occupy(&mut self, number: u32, file: Option<OwnedFd>) -> Slot {
+        while self.states.len() <= number as usize {
+            self.states.push(State::vacant(self.naming.first));
         }
-        self.state(slot).open(file);
+        let state = &mut self.states[number as usize];
+        state.open(file);
+        Slot::new(self.naming.tag, number, state.generation)
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut State)> {
-        self.states
-            .iter_mut()
-            .enumerate()
-            .map(|(index, state)| (Slot(index as u32), state))
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut State> {
+        self.states.iter_mut()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A slot is reused at once after a close, so its number alone doesn't name a connection: the generation does.
 
-use crate::slots::Slot;
+use crate::slot::Slot;
 
 /// The operation that a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +16,11 @@ pub(crate) enum Op {
     Poll = 6,
     Connect = 7,
     Cancel = 8,
-    /// The poll that a receive which takes turns begins with.
-    Watch = 9,
+    /// The poll that says when a bulk receive would find bytes.
+    Readiness = 9,
+    /// A receive into a large buffer. It has a name of its own, so that its completion says by itself of which pool the
+    /// buffer is.
+    BulkRecv = 10,
 }
 
 impl Op {
@@ -31,7 +34,8 @@ impl Op {
             6 => Op::Poll,
             7 => Op::Connect,
             8 => Op::Cancel,
-            9 => Op::Watch,
+            9 => Op::Readiness,
+            10 => Op::BulkRecv,
             _ => return None,
         })
     }
@@ -41,7 +45,7 @@ impl Op {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(crate) op: Op,
-    pub(crate) slot: Slot,
+    pub(crate) number: u32,
     pub(crate) generation: u32,
 }
 
@@ -49,18 +53,18 @@ impl Token {
     /// Below the operation: slot and generation.
     pub(crate) const OP_SHIFT: u32 = 56;
 
-    pub(crate) fn new(op: Op, slot: Slot, generation: u32) -> Token {
+    pub(crate) fn new(op: Op, slot: Slot) -> Token {
         Token {
             op,
-            slot,
-            generation,
+            number: slot.number(),
+            generation: slot.generation().get(),
         }
     }
 
     #[inline]
     pub(crate) fn pack(self) -> u64 {
         (self.op as u64) << Token::OP_SHIFT
-            | u64::from(self.slot.0) << 32
+            | u64::from(self.number) << 32
             | u64::from(self.generation)
     }
 
@@ -69,7 +73,7 @@ impl Token {
     pub(crate) fn unpack(user_data: u64) -> Option<Token> {
         Some(Token {
             op: Op::from_byte((user_data >> Token::OP_SHIFT) as u8)?,
-            slot: Slot((user_data >> 32) as u32 & Slot::MAX),
+            number: (user_data >> 32) as u32 & Slot::INDEX_MAX,
             generation: user_data as u32,
         })
     }
@@ -81,11 +85,15 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_trip_through_the_kernel() {
-        for byte in 1..=9 {
-            let op = Op::from_byte(byte).expect("1 to 9 are operations");
-            for slot in [0, 1, 4_096, Slot::MAX] {
-                for generation in [0, 1, u32::MAX] {
-                    let token = Token::new(op, Slot(slot), generation);
+        for byte in 1..=10 {
+            let op = Op::from_byte(byte).expect("1 to 10 are operations");
+            for number in [0, 1, 4_096, Slot::INDEX_MAX] {
+                for generation in [1, u32::MAX] {
+                    let token = Token {
+                        op,
+                        number,
+                        generation,
+                    };
                     assert_eq!(Token::unpack(token.pack()), Some(token));
                 }
             }

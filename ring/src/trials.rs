@@ -1,57 +1,145 @@
-//! What this kernel can, found by trying: nothing here is decided by a version, but for the table of kernels whose faults
-//! are known.
+//! What this kernel does, found by trying: before the first ring of its kind, a process rehearses what a server does with
+//! each feature, on sockets of its own. Nothing is decided by a version, but for the table of kernels whose bundles are
+//! known to corrupt streams.
+//!
+//! A feature whose trial fails is not used. Where a trial fails that there is no doing without, there is no ring.
 
-use std::cell::Cell;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+mod rehearsals;
 
-use rustix::io::Errno;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::event::Event;
 use crate::features::{Feature, Features};
 use crate::ring::Ring;
-use crate::setup::{self, Config, SetupError};
+use crate::setup::{Config, SetupError};
 
-/// How long a trial may take. The slowest pushes some megabytes through loopback.
-const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of the byte check before a ring is made: enough to fill buffers in every order many times.
+const START_CHECK_BYTES: usize = 256 << 10;
 
-/// Bytes of a byte check at a server's start: enough to fill buffers in every order many times.
-const START_CHECK_BYTES: usize = 1 << 20;
-
-thread_local! {
-    /// A trial runs on this thread: its own rings must not start another.
-    static TRYING: Cell<bool> = const { Cell::new(false) };
+/// One trial.
+struct Trial {
+    name: &'static str,
+    /// What is given up where it fails, in this order, until it succeeds or can be left out.
+    gives_up: &'static [Feature],
+    /// There is no doing without what it tries, even with none of those features.
+    required: bool,
+    run: fn(Way) -> Result<(), String>,
 }
 
-/// Whether this kernel bounds what a multishot receive takes (6.17). Tried once a process.
-pub(crate) fn recv_can_be_limited() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    if TRYING.get() {
-        return true;
-    }
-    *ANSWER.get_or_init(|| {
-        on_a_thread(|| {
-            let features = Features::NONE.with(Feature::MultishotRecv);
-            Ring::new(&small(features)).is_ok_and(|mut ring| limited_recv_works(&mut ring))
-        })
-        .unwrap_or(false)
-    })
+/// What a trial's rings use.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    features: Features,
+    recv_limit: bool,
 }
 
-/// Whether bundles deliver every byte in its place. Tried once a process: the known faults are of some kernels only, but
-/// what they do to a stream is not to be borne.
-pub(crate) fn bundles_are_sound() -> bool {
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    if TRYING.get() {
-        return true;
+/// In the order in which they are run: each rests on those before it.
+const TRIALS: [Trial; 9] = [
+    Trial {
+        name: "accept",
+        gives_up: &[Feature::MultishotAccept, Feature::Direct],
+        required: true,
+        run: rehearsals::accept,
+    },
+    Trial {
+        name: "close",
+        gives_up: &[Feature::Direct],
+        required: true,
+        run: rehearsals::close,
+    },
+    Trial {
+        name: "receive",
+        gives_up: &[Feature::MultishotRecv],
+        required: true,
+        run: rehearsals::receive,
+    },
+    Trial {
+        name: "send",
+        gives_up: &[Feature::SkipSuccess],
+        required: true,
+        run: |way| rehearsals::send(way, false),
+    },
+    Trial {
+        name: "gather",
+        gives_up: &[Feature::Gather],
+        required: false,
+        run: |way| rehearsals::send(way, true),
+    },
+    Trial {
+        name: "bulk",
+        gives_up: &[Feature::BulkRecv],
+        required: false,
+        run: rehearsals::bulk,
+    },
+    Trial {
+        name: "bytes",
+        gives_up: &[Feature::Bundle],
+        required: false,
+        run: |way| match bundles_are_known_bad() {
+            true => Err("this kernel's bundles corrupt streams (6.13.11 to 6.14.8)".into()),
+            false => rehearsals::receive_and_compare(way, START_CHECK_BYTES),
+        },
+    },
+    Trial {
+        name: "zero-copy",
+        gives_up: &[Feature::SendZc],
+        required: false,
+        run: rehearsals::zero_copy,
+    },
+    Trial {
+        name: "listen",
+        gives_up: &[Feature::BindListen],
+        required: false,
+        run: |_| rehearsals::listen(),
+    },
+];
+
+/// The trial of what is no feature: whether a multishot receive can be bounded (6.17). Bundles are not used where it can't,
+/// because one would let a connection take all buffers at once.
+const RECV_LIMIT: &str = "recv-limit";
+
+/// What the trials found for one set of features.
+#[derive(Clone, Debug)]
+struct Findings {
+    /// What passed.
+    features: Features,
+    recv_limit: bool,
+    /// What didn't, and why.
+    given_up: Vec<(Feature, String)>,
+}
+
+impl Ring {
+    /// Sets a ring up: queues, table of direct descriptors, buffers.
+    ///
+    /// The first call of a process for a set of features takes some milliseconds more: it tries on sockets of its own, and
+    /// on a thread of its own, whether the kernel does what each of them promises. [`Ring::features`] says what is in use.
+    ///
+    /// # Errors
+    /// [`SetupError`] says which limit or which rule forbids it, and what helps.
+    pub fn new(config: &Config) -> Result<Ring, SetupError> {
+        let findings = findings(config)?;
+        let config = Config {
+            features: findings.features,
+            ..config.clone()
+        };
+        Ring::assemble(&config, findings.recv_limit)
     }
-    *ANSWER.get_or_init(|| {
-        let features = Features::default();
-        !bundles_are_known_bad() && check_bytes(features, START_CHECK_BYTES).is_ok()
-    })
+}
+
+/// Whether a ring can be had, and what would be in use: makes one, on a thread of its own, and ends it. When a ring ends,
+/// the kernel interrupts the thread that used it some time later, and a blocking call that the caller is in by then would
+/// fail with `EINTR`.
+///
+/// # Errors
+/// Those of [`Ring::new`].
+pub fn try_out(config: &Config) -> Result<Features, SetupError> {
+    let config = config.clone();
+    on_a_thread(move || Ring::new(&config).map(|ring| ring.features()))?
+}
+
+/// Whether socket, bind and listen can be io_uring operations here ([`listen`](crate::listen())). Tried once a process.
+pub fn can_listen() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| on_a_thread(rehearsals::listen).is_ok_and(|tried| tried.is_ok()))
 }
 
 /// Pushes `bytes` random bytes in random chunks through a connection that is received from with these features, and
@@ -60,53 +148,165 @@ pub(crate) fn bundles_are_sound() -> bool {
 /// # Errors
 /// The first difference, or why it could not be tried.
 pub fn check_bytes(features: Features, bytes: usize) -> Result<(), String> {
-    on_a_thread(move || receive_and_compare(features, bytes))
-        .unwrap_or_else(|| Err("the check panicked".into()))
+    on_a_thread(move || {
+        let recv_limit =
+            features.has(Feature::MultishotRecv) && rehearsals::limited_receive(features).is_ok();
+        let way = Way {
+            features,
+            recv_limit,
+        };
+        rehearsals::receive_and_compare(way, bytes)
+    })
+    .map_err(|error| error.to_string())?
 }
 
-/// One thing that this kernel was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How one feature stands on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Offer {
-    /// What.
+    /// Which.
     pub feature: Feature,
-    /// Whether the kernel has it and allows it to this process.
+    /// Whether the kernel has it, allows it to this process, and does what it promises.
     pub offered: bool,
-    /// Whether it would be used without being asked for.
+    /// Whether it is used without being asked for.
     pub used: bool,
+    /// Why it is not offered, where a trial failed.
+    pub why: Option<String>,
 }
 
-/// What this kernel offers, each feature tried by itself, and what would be used.
+/// What this kernel offers, each feature tried as a ring would use it, and what a ring would use. `failing_trials` as in the
+/// configuration.
 ///
 /// # Errors
 /// There is no ring at all here.
-pub fn offers() -> Result<Vec<Offer>, SetupError> {
-    let used = on_a_thread(|| Ring::new(&small(Features::default())).map(|ring| ring.features()));
-    let used = used.unwrap_or(Ok(Features::NONE))?;
+pub fn offers(failing_trials: &[String]) -> Result<Vec<Offer>, SetupError> {
+    let with = |features| Config {
+        features,
+        large_buffers: 2,
+        large_buffer_size: 64 * 1024,
+        failing_trials: failing_trials.to_vec(),
+        ..rehearsals::small(features)
+    };
+    let default = findings(&with(Features::default()))?;
+    let used = try_out(&with(Features::default()))?;
+    let offer = |feature| {
+        if used.has(feature) {
+            return (true, None);
+        }
+        let given_up = |findings: &Findings| {
+            let found = findings.given_up.iter().find(|(of, _)| *of == feature);
+            found.map(|(_, why)| why.clone())
+        };
+        if let Some(why) = given_up(&default) {
+            return (false, Some(why));
+        }
+        if Features::default().has(feature) {
+            return (false, None);
+        }
+        // It is off unless asked for: what it can't be tried without comes with it.
+        let config = with(Features::NONE.with(feature));
+        match (findings(&config), try_out(&config)) {
+            (Ok(found), Ok(got)) => (got.has(feature), given_up(&found)),
+            _ => (false, None),
+        }
+    };
     Ok(Feature::ALL
         .into_iter()
-        .map(|feature| Offer {
-            feature,
-            offered: used.has(feature) || is_offered(feature),
-            used: used.has(feature),
+        .map(|feature| {
+            let (offered, why) = offer(feature);
+            Offer {
+                feature,
+                offered,
+                used: used.has(feature),
+                why,
+            }
         })
         .collect())
 }
 
-fn is_offered(feature: Feature) -> bool {
-    if feature == Feature::Bundle && !bundles_are_sound() {
-        return false;
+/// What the trials found for the features of `config`. Tried once a process.
+fn findings(config: &Config) -> Result<Findings, SetupError> {
+    type Key = (Features, Vec<String>);
+    static KNOWN: Mutex<Vec<(Key, Findings)>> = Mutex::new(Vec::new());
+    let mut wanted = config.features;
+    if config.large_buffers == 0 {
+        wanted = wanted.without(Feature::BulkRecv);
     }
-    // What it can't be tried without comes with it.
-    let features = match feature {
-        Feature::Bundle => Features::NONE.with(Feature::MultishotRecv).with(feature),
-        _ => Features::NONE.with(feature),
+    let key = (wanted, config.failing_trials.clone());
+    // Held while trying: workers that start together wait for the one answer.
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, findings)) = known.iter().find(|(of, _)| *of == key) {
+        return Ok(findings.clone());
+    }
+    let failing = config.failing_trials.clone();
+    let findings = on_a_thread(move || try_all(wanted, &failing))??;
+    known.push((key, findings.clone()));
+    Ok(findings)
+}
+
+fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError> {
+    // A restricted ring takes no files any more, and a polling thread changes nothing that is tried but the time it takes.
+    let aside = [Feature::Restrictions, Feature::Sqpoll, Feature::Napi];
+    let tried = aside.into_iter().fold(wanted, Features::without);
+    // What the kernel refuses by itself is not there to be tried. Its refusal of the rest is the caller's error.
+    let mut features = Ring::assemble(&rehearsals::small(tried), true)?.features();
+    if tried.has(Feature::BulkRecv) {
+        features = features.with(Feature::BulkRecv);
+    }
+    let mut given_up = Vec::new();
+    let fails = |name: &str| failing.iter().any(|of| of == name);
+    let made_to_fail = || Err("made to fail, for a test".to_owned());
+    let limited = match fails(RECV_LIMIT) {
+        true => made_to_fail(),
+        false => rehearsals::limited_receive(features),
     };
-    on_a_thread(move || {
-        let config = small(features);
-        Ring::new(&config).is_ok_and(|ring| ring.features().has(feature))
-            && setup::operations_exist(feature)
+    let recv_limit = features.has(Feature::MultishotRecv) && limited.is_ok();
+    if features.has(Feature::Bundle)
+        && let Err(why) = limited
+    {
+        features = features.without(Feature::Bundle);
+        let why = format!("a bundle would take all buffers, because it can't be bounded: {why}");
+        given_up.push((Feature::Bundle, why));
+    }
+    for trial in &TRIALS {
+        loop {
+            let mut candidates = trial.gives_up.iter().copied();
+            let first = candidates.find(|feature| features.has(*feature));
+            if first.is_none() && !trial.required {
+                break;
+            }
+            let result = if fails(trial.name) || first.is_some_and(|f| fails(f.name())) {
+                made_to_fail()
+            } else {
+                (trial.run)(Way {
+                    features,
+                    recv_limit,
+                })
+            };
+            let Err(why) = result else { break };
+            let Some(feature) = first else {
+                return Err(SetupError::Unavailable {
+                    what: format!("trial '{}': {why}", trial.name),
+                });
+            };
+            features = features.without(feature);
+            given_up.push((feature, why));
+        }
+    }
+    if features.has(Feature::Bundle) && !features.has(Feature::MultishotRecv) {
+        features = features.without(Feature::Bundle);
+        given_up.push((Feature::Bundle, "it takes multishot receives".to_owned()));
+    }
+    for feature in aside {
+        if wanted.has(feature) {
+            features = features.with(feature);
+        }
+    }
+    Ok(Findings {
+        features,
+        recv_limit: recv_limit && features.has(Feature::MultishotRecv),
+        given_up,
     })
-    .unwrap_or(false)
 }
 
 /// Streams corrupted by multishot receives in bundles: 6.13.11 to 6.14.8 (liburing #1409, #1411, #1423).
@@ -124,150 +324,21 @@ fn release_is_bad(release: &str) -> bool {
     ([6, 13, 11]..=[6, 14, 8]).contains(&version)
 }
 
-/// On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later.
-fn on_a_thread<T: Send + 'static>(trial: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let thread = std::thread::spawn(|| {
-        TRYING.set(true);
-        trial()
-    });
-    thread.join().ok()
-}
-
-fn small(features: Features) -> Config {
-    Config {
-        entries: 8,
-        cq_entries: 64,
-        slots: 4,
-        buffers: 64,
-        buffer_size: 512,
-        features,
-        ..Config::default()
-    }
-}
-
-fn limited_recv_works(ring: &mut Ring) -> bool {
-    let pair = rustix::net::socketpair(
-        rustix::net::AddressFamily::UNIX,
-        rustix::net::SocketType::STREAM,
-        rustix::net::SocketFlags::CLOEXEC,
-        None,
-    );
-    let Ok((near, far)) = pair else {
-        return false;
+/// On a thread of its own: see [`try_out`].
+fn on_a_thread<T: Send + 'static>(
+    trial: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, SetupError> {
+    let failed = |source| SetupError::Other {
+        step: "starting a thread to try it",
+        source,
     };
-    let Ok(slot) = ring.install(near.as_fd()) else {
-        return false;
-    };
-    ring.recv(slot);
-    // The far end's close ends the receive, whatever the kernel can.
-    drop(far);
-    let deadline = Instant::now() + TRIAL_LIMIT;
-    while Instant::now() < deadline {
-        if ring
-            .submit_and_wait(Some(Duration::from_millis(100)))
-            .is_err()
-        {
-            return false;
-        }
-        if let Some(Event::Recv { result, .. }) = ring.next_event() {
-            return result.is_ok();
-        }
-    }
-    false
-}
-
-fn receive_and_compare(features: Features, bytes: usize) -> Result<(), String> {
-    let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    let mut ring = Ring::new(&small(features)).map_err(|error| error.to_string())?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(text("bind"))?;
-    let address = listener.local_addr().map_err(text("bind"))?;
-    let sender = TcpStream::connect(address).map_err(text("connect"))?;
-    let (receiver, _) = listener.accept().map_err(text("accept"))?;
-    let slot = ring.install(receiver.as_fd()).map_err(text("install"))?;
-    let sending = std::thread::spawn(move || send_chunks(sender, bytes));
-
-    let mut expected = Noise::new();
-    let mut received = 0;
-    let deadline = Instant::now() + TRIAL_LIMIT;
-    ring.recv(slot);
-    while received < bytes {
-        if deadline < Instant::now() {
-            return Err(format!(
-                "{received} of {bytes} bytes came within {TRIAL_LIMIT:?}"
-            ));
-        }
-        let waited = ring.submit_and_wait(Some(Duration::from_millis(100)));
-        waited.map_err(text("wait"))?;
-        while let Some(event) = ring.next_event() {
-            let Event::Recv { result, more, .. } = event else {
-                continue;
-            };
-            match result {
-                Ok(Some(buffer)) => {
-                    for (i, byte) in ring.bytes(&buffer).iter().enumerate() {
-                        if *byte != expected.next_byte() {
-                            return Err(format!(
-                                "byte {} is not the one that was sent",
-                                received + i
-                            ));
-                        }
-                    }
-                    received += buffer.len();
-                    ring.release(buffer);
-                }
-                Ok(None) if received == bytes => {}
-                Ok(None) => return Err(format!("the stream ended after {received} bytes")),
-                Err(Errno::NOBUFS) => {}
-                Err(error) => return Err(format!("receive: {error}")),
-            }
-            if !more && received < bytes {
-                ring.recv(slot);
-            }
-        }
-    }
-    match sending.join() {
-        Ok(sent) => sent.map_err(text("send")),
-        Err(_) => Err("the sender panicked".into()),
-    }
-}
-
-/// Sends in chunks of 1 to 4,000 bytes, so that buffers are filled in part and bundles begin anywhere.
-fn send_chunks(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut noise = Noise::new();
-    let mut sizes = Noise { state: 42 };
-    let mut left = bytes;
-    while 0 < left {
-        let size = (1 + sizes.next_word() as usize % 4_000).min(left);
-        let chunk: Vec<u8> = (0..size).map(|_| noise.next_byte()).collect();
-        stream.write_all(&chunk)?;
-        left -= size;
-    }
-    Ok(())
-}
-
-/// Bytes that don't repeat where a buffer is mistaken for another: xorshift (Marsaglia 2003).
-struct Noise {
-    state: u64,
-}
-
-impl Noise {
-    fn new() -> Noise {
-        Noise {
-            state: 0x9e37_79b9_7f4a_7c15,
-        }
-    }
-
-    fn next_word(&mut self) -> u64 {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        self.state
-    }
-
-    fn next_byte(&mut self) -> u8 {
-        (self.next_word() >> 32) as u8
-    }
+    let thread = std::thread::Builder::new()
+        .name("uring-trial".into())
+        .spawn(trial)
+        .map_err(failed)?;
+    thread.join().map_err(|_| SetupError::Unavailable {
+        what: "a trial panicked".into(),
+    })
 }
 
 #[cfg(test)]
@@ -299,9 +370,71 @@ mod tests {
 
     #[test]
     fn what_is_used_is_offered() {
-        let offers = offers().expect("a ring");
+        let offers = offers(&[]).expect("a ring");
         assert_eq!(offers.len(), Feature::ALL.len());
         assert!(offers.iter().all(|offer| offer.offered || !offer.used));
         assert!(offers.iter().any(|offer| offer.used));
+        assert!(
+            offers
+                .iter()
+                .all(|offer| offer.why.is_none() || !offer.offered)
+        );
+    }
+
+    /// Two sets, because zero-copy sends exclude silent and gathered ones.
+    fn sets() -> [Features; 2] {
+        let zero_copy = Features::default()
+            .without(Feature::SkipSuccess)
+            .without(Feature::Gather)
+            .with(Feature::SendZc);
+        [Features::default(), zero_copy]
+    }
+
+    fn failing(features: Features, name: &str) -> Result<Features, SetupError> {
+        try_out(&Config {
+            large_buffers: 2,
+            failing_trials: vec![name.to_owned()],
+            ..rehearsals::small(features)
+        })
+    }
+
+    #[test]
+    fn a_feature_whose_trial_fails_is_given_up_and_the_others_stay() {
+        for set in sets() {
+            let all = failing(set, "none").expect("a ring");
+            for feature in all.iter() {
+                let tried = TRIALS.iter().any(|trial| trial.gives_up.contains(&feature));
+                let expected = match feature {
+                    Feature::MultishotRecv => all.without(feature).without(Feature::Bundle),
+                    _ if tried => all.without(feature),
+                    _ => all,
+                };
+                assert_eq!(failing(set, feature.name()).expect("a ring"), expected);
+            }
+        }
+        let unbounded = failing(Features::default(), RECV_LIMIT).expect("a ring");
+        assert!(!unbounded.has(Feature::Bundle));
+    }
+
+    #[test]
+    fn a_trial_that_there_is_no_doing_without_says_which_it_is() {
+        for set in sets() {
+            for trial in &TRIALS {
+                match failing(set, trial.name) {
+                    Ok(features) => {
+                        assert!(!trial.required, "{}", trial.name);
+                        assert!(!features.has(trial.gives_up[0]), "{}", trial.name);
+                    }
+                    Err(error) => {
+                        assert!(trial.required, "{}: {error}", trial.name);
+                        let text = error.to_string();
+                        assert!(
+                            text.contains(trial.name) && error.is_unavailable(),
+                            "{text}"
+                        );
+                    }
+                }
+            }
+        }
     }
 }

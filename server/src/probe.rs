@@ -6,6 +6,8 @@ use echometer_host::{kernel, limits};
 use echometer_ring::{Feature, Features, Offer, SetupError, check_bytes, offers};
 use serde::Serialize;
 
+use crate::engine::uring::sizing::failing_trials;
+
 /// Bytes that each byte check pushes through a connection: about a second for all of them.
 const CHECK_BYTES: usize = 16 << 20;
 
@@ -39,7 +41,7 @@ struct ByteCheck {
 
 /// Tries everything out; it takes about a second.
 pub fn probe() -> Report {
-    let (features, unavailable) = match offers() {
+    let (features, unavailable) = match offers(&failing_trials()) {
         Ok(offers) => (offers, None),
         Err(error) => (Vec::new(), Some(SetupError::to_string(&error))),
     };

@@ -8,17 +8,19 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use rustix::io::Errno;
 
+use super::operations::REST_MAX;
 use super::{Condition, Ring};
 use crate::buffers::Buffer;
 use crate::event::Event;
 use crate::features::Feature;
 use crate::pools::Group;
-use crate::slots::{Life, Slot, Stage, Watch};
+use crate::slot::Slot;
+use crate::slots::{Life, Readiness, Stage};
 use crate::token::{Op, Token};
 
-/// Receives for which a connection that brought much is taken to bring much again: the ends of its messages are short, and
-/// say nothing.
-const MUCH_FOR: u8 = 8;
+/// How many receives are bulk receives once a connection sent more than a small buffer holds. The ends of its messages are
+/// short, so that one short receive says nothing.
+const BULK_RECEIVES: u8 = 8;
 
 impl Ring {
     /// Hands over what was asked for, and doesn't wait.
@@ -37,16 +39,16 @@ impl Ring {
     /// As [`Ring::submit`].
     #[inline]
     pub fn submit_if_due(&mut self) -> io::Result<()> {
-        self.completions.sync();
-        self.submissions.sync();
-        let due = !self.submissions.is_empty()
-            || !self.completions.is_empty()
-            || self.submissions.taskrun()
-            || self.submissions.cq_overflow()
-            || !self.early.is_empty()
-            || !self.said.is_empty()
-            || !self.turns.is_empty()
-            || self.turns.any_cancelled()
+        self.faces.completions.sync();
+        self.faces.submissions.sync();
+        let due = !self.faces.submissions.is_empty()
+            || !self.faces.completions.is_empty()
+            || self.faces.submissions.taskrun()
+            || self.faces.submissions.cq_overflow()
+            || !self.deferred.is_empty()
+            || !self.completions_left.is_empty()
+            || !self.bulk.is_empty()
+            || self.bulk.any_cancelled()
             || 0 < self.confirmable;
         if due {
             return self.enter(0, None);
@@ -62,13 +64,13 @@ impl Ring {
     #[inline]
     pub fn submit_and_wait(&mut self, limit: Option<Duration>) -> io::Result<()> {
         // Events that are here already are reason enough not to wait.
-        self.completions.sync();
-        let nothing = self.completions.is_empty()
-            && self.early.is_empty()
-            && self.said.is_empty()
-            && self.said_of_sends.is_empty()
-            && !self.turns.any_cancelled()
-            && !self.turn_is_near();
+        self.faces.completions.sync();
+        let nothing = self.faces.completions.is_empty()
+            && self.deferred.is_empty()
+            && self.completions_left.is_empty()
+            && self.send_completions.is_empty()
+            && !self.bulk.any_cancelled()
+            && !self.bulk_is_near();
         self.enter(usize::from(nothing), limit)
     }
 
@@ -85,7 +87,7 @@ impl Ring {
                 more: self.bundle.more || !self.bundle.buffers.is_empty(),
             });
         }
-        while let Some(entry) = self.said_of_sends.pop_front() {
+        while let Some(entry) = self.send_completions.pop_front() {
             if let Some(event) = self.settle(&entry) {
                 return Some(event);
             }
@@ -95,14 +97,13 @@ impl Ring {
                 return Some(event);
             }
         }
-        while let Some(entry) = self.said.pop_front() {
+        while let Some(entry) = self.completions_left.pop_front() {
             if let Some(event) = self.settle(&entry) {
                 return Some(event);
             }
         }
-        while let Some((slot, generation)) = self.turns.next_cancelled() {
-            let state = self.slots.state(slot);
-            if state.generation == generation && state.life == Life::Open {
+        while let Some(slot) = self.bulk.next_cancelled() {
+            if let Some(state) = self.slots.find(slot) {
                 return Some(state.receive_failed(slot, Errno::CANCELED));
             }
         }
@@ -112,12 +113,11 @@ impl Ring {
     /// Whether the next event is of bytes of this connection too: they can be sent together.
     #[inline]
     pub fn another_piece_follows(&mut self, slot: Slot) -> bool {
-        if !self.bundle.buffers.is_empty() {
+        if !self.bundle.buffers.is_empty() && self.bundle.slot == slot {
             return true;
         }
-        let generation = self.slots.state(slot).generation;
-        let next = Token::new(Op::Recv, slot, generation).pack();
-        self.said
+        let next = Token::new(Op::Recv, slot).pack();
+        self.completions_left
             .front()
             .is_some_and(|entry| entry.user_data() == next && 0 < entry.result())
     }
@@ -155,8 +155,7 @@ impl Ring {
     /// than one the others wait for their events. They are all taken now, because the order of the ring says which they
     /// are, and what is given back from now on changes it.
     #[inline]
-    fn lease(&mut self, slot: Slot, id: u16, len: u32, more: bool) -> Option<Buffer> {
-        let group = self.slots.state(slot).group;
+    fn lease(&mut self, slot: Slot, group: Group, id: u16, len: u32, more: bool) -> Option<Buffer> {
         let pool = self.pools.of(group);
         let size = pool.size();
         if len <= size {
@@ -182,7 +181,7 @@ impl Ring {
             self.put_to_use()?;
         }
         self.pools.publish();
-        self.submissions.sync();
+        self.faces.submissions.sync();
         self.counts.enters += 1;
         let limit = limit.filter(|_| 0 < want).map(Timespec::from);
         let args = limit
@@ -190,10 +189,10 @@ impl Ring {
             .map(|limit| SubmitArgs::new().timespec(limit));
         let entered = match &args {
             _ if 0 < want && self.no_iowait => self.wait_at_rest(want, args.as_ref()),
-            Some(args) => self.submitter.submit_with_args(want, args),
-            None => self.submitter.submit_and_wait(want),
+            Some(args) => self.faces.submitter.submit_with_args(want, args),
+            None => self.faces.submitter.submit_and_wait(want),
         };
-        self.submissions.sync();
+        self.faces.submissions.sync();
         entered
     }
 
@@ -204,7 +203,7 @@ impl Ring {
             return Err(errno.into());
         }
         self.condition = Condition::InUse;
-        self.submitter.register_enable_rings()
+        self.faces.submitter.register_enable_rings()
     }
 
     /// As the submitter's own way to submit and wait; but a cpu that has nothing to do meanwhile counts as idle. Else the
@@ -212,7 +211,7 @@ impl Ring {
     /// `top` shows an idle server as a busy disk. 6.15.
     #[inline]
     fn wait_at_rest(&self, want: usize, args: Option<&SubmitArgs<'_, '_>>) -> io::Result<usize> {
-        let submitted = self.submissions.len() as u32;
+        let submitted = self.faces.submissions.len() as u32;
         let want = want as u32;
         let flags = EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT;
         // SAFETY: the flags say what the argument is: a `SubmitArgs`, whose time outlives the call, or nothing.
@@ -220,62 +219,87 @@ impl Ring {
             match args {
                 Some(args) => {
                     let flags = flags | EnterFlags::EXT_ARG;
-                    self.submitter
+                    self.faces
+                        .submitter
                         .enter(submitted, want, flags.bits(), Some(args))
                 }
-                None => self
-                    .submitter
-                    .enter::<libc::sigset_t>(submitted, want, flags.bits(), None),
+                None => self.faces.submitter.enter::<libc::sigset_t>(
+                    submitted,
+                    want,
+                    flags.bits(),
+                    None,
+                ),
             }
         }
     }
 
     pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
-        if !self.turns.is_empty() {
-            self.give_turn();
+        if !self.bulk.is_empty() {
+            self.begin_bulk();
         }
+        let seen = self.counts.cqes;
         let entered = self.hand_over(want, limit);
-        if self.submissions.is_empty() {
+        if self.faces.submissions.is_empty() {
             self.addresses.clear();
             self.confirmable = self.unconfirmed.len();
         }
         self.take_completions();
-        if self.submissions.cq_overflow() {
+        if self.faces.submissions.cq_overflow() {
             self.counts.cq_overflows += 1;
             // What overflowed may be the failure of a silent send, which has to be known before the others of its kind
             // are taken to have succeeded: there is room now, so that it can be fetched.
             self.counts.enters += 1;
-            let _ = self.submitter.submit_and_wait(0);
+            let _ = self.faces.submitter.submit_and_wait(0);
             self.take_completions();
-            if self.submissions.cq_overflow() {
+            if self.faces.submissions.cq_overflow() {
                 self.confirmable = 0;
             }
         }
-        match entered.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
-            Ok(_) => Ok(()),
-            Err(Ok(errno)) if is_for_the_moment(errno) => Ok(()),
-            Err(Ok(errno)) => Err(errno.into()),
-            Err(Err(error)) => Err(error),
+        let Err(error) = entered else {
+            self.refused = 0;
+            return Ok(());
+        };
+        match Errno::from_io_error(&error) {
+            Some(Errno::TIME | Errno::INTR) => Ok(()),
+            Some(errno) if is_for_the_moment(errno) => {
+                self.rest(errno, seen < self.counts.cqes);
+                Ok(())
+            }
+            _ => Err(error),
         }
+    }
+
+    /// The kernel refused for the moment. It passes when the kernel has memory again, or time: asking without a break
+    /// doesn't bring that nearer, and would be a thread that spins.
+    #[cold]
+    fn rest(&mut self, errno: Errno, brought: bool) {
+        self.counts.refusals += 1;
+        self.last_refusal = Some(errno);
+        if brought {
+            self.refused = 0;
+            return;
+        }
+        self.refused += 1;
+        std::thread::sleep(REST_MAX.min(Duration::from_micros(50) * (1 << self.refused.min(8))));
     }
 
     /// Takes all completions off the queue, so that the kernel has room for more, and those of sends apart from the others.
     #[inline]
     fn take_completions(&mut self) {
-        if !self.early.is_empty() {
-            self.take_early();
+        if !self.deferred.is_empty() {
+            self.take_deferred();
         }
-        self.completions.sync();
-        while let Some(entry) = self.completions.next() {
+        self.faces.completions.sync();
+        while let Some(entry) = self.faces.completions.next() {
             self.sort(entry);
         }
-        self.completions.sync();
+        self.faces.completions.sync();
     }
 
     /// Those that came while the user was busy with others.
     #[cold]
-    fn take_early(&mut self) {
-        for entry in std::mem::take(&mut self.early) {
+    fn take_deferred(&mut self) {
+        for entry in std::mem::take(&mut self.deferred) {
             self.sort(entry);
         }
     }
@@ -284,9 +308,9 @@ impl Ring {
     fn sort(&mut self, entry: cqueue::Entry) {
         self.counts.cqes += 1;
         if entry.user_data() >> Token::OP_SHIFT == Op::Send as u64 {
-            self.said_of_sends.push_back(entry);
+            self.send_completions.push_back(entry);
         } else {
-            self.said.push_back(entry);
+            self.completions_left.push_back(entry);
         }
     }
 
@@ -303,13 +327,17 @@ impl Ring {
         if !more {
             self.in_flight -= 1;
         }
-        let slot = token.slot;
         if token.op == Op::Accept && !more {
             self.accepts -= 1;
         }
-        let state = self.slots.try_state(slot)?;
-        if token.generation != state.generation {
-            self.discard_received(slot, result, flags);
+        let slot = self.slots.named(token.number, token.generation)?;
+        let group = match token.op {
+            Op::BulkRecv => Group::Large,
+            _ => Group::Small,
+        };
+        let state = self.slots.state(slot);
+        if state.generation != slot.generation() {
+            self.discard_received(group, result, flags);
             match token.op {
                 Op::Close => {
                     self.slots.closed(slot);
@@ -323,15 +351,18 @@ impl Ring {
         let cancelling = state.cancelling;
         if !more {
             state.in_flight -= 1;
-            if token.op == Op::Recv && state.stage == Stage::Receiving {
-                self.turns.end(result.max(0) as u32);
-            }
             match token.op {
                 Op::Accept | Op::Recv | Op::Poll => {
                     state.armed = None;
                     state.cancelling = false;
                 }
+                Op::BulkRecv => {
+                    state.armed = None;
+                    state.cancelling = false;
+                    self.bulk.end(result.max(0) as u32);
+                }
                 Op::Connect => state.connecting = false,
+                Op::Shutdown => state.shutting = false,
                 _ => {}
             }
         }
@@ -361,7 +392,7 @@ impl Ring {
                 None
             };
             let may_close = state.may_close();
-            self.discard_received(slot, result, flags);
+            self.discard_received(group, result, flags);
             if let Some(payload) = sent {
                 self.take_back(payload);
             }
@@ -377,46 +408,50 @@ impl Ring {
             return None;
         }
         match token.op {
-            Op::Watch => {
+            Op::Readiness => {
                 if !more {
-                    state.watch = Watch::None;
+                    state.readiness = Readiness::None;
                 }
                 let result = outcome(result);
                 state.readable |= result.is_ok();
-                if state.stage != Stage::Watched {
+                if state.stage != Stage::Polled {
                     return None;
                 }
                 match result {
                     // Or its end was asked for, and then it was wanted again.
                     Ok(_) | Err(Errno::CANCELED) => {
-                        self.await_turn(slot);
+                        self.await_bulk(slot);
                         None
                     }
                     Err(errno) => Some(state.receive_failed(slot, errno)),
                 }
             }
-            Op::Recv if state.stage == Stage::Receiving => {
+            Op::BulkRecv => {
                 state.stage = Stage::None;
                 if cqueue::sock_nonempty(flags) {
                     state.stage = Stage::More;
                 } else if 0 < result {
-                    let short = (result as u32) < self.recv_bytes_large;
+                    let short = (result as u32) < self.recv_bytes_bulk;
                     state.readable |= !(short && self.short_is_empty);
                 }
                 if outcome(result) == Err(Errno::AGAIN) {
+                    // The socket was empty after all. The buffer comes back with this completion on some kernels (6.1),
+                    // and stays with the kernel on others.
                     if cancelling {
+                        self.discard_received(group, result, flags);
+                        let state = self.slots.state(slot);
                         return Some(state.receive_failed(slot, Errno::CANCELED));
                     }
-                    // There was nothing after all: it has not ended.
                     state.armed = Some(Op::Recv);
-                    self.await_turn(slot);
+                    self.discard_received(group, result, flags);
+                    self.await_bulk(slot);
                     return None;
                 }
-                let result = self.received(slot, result, flags, more);
+                let result = self.received(slot, group, result, flags, more);
                 Some(Event::Recv { slot, result, more })
             }
             Op::Recv => {
-                let result = self.received(slot, result, flags, more);
+                let result = self.received(slot, group, result, flags, more);
                 let more = more || !self.bundle.buffers.is_empty();
                 Some(Event::Recv { slot, result, more })
             }
@@ -460,6 +495,7 @@ impl Ring {
     fn received(
         &mut self,
         slot: Slot,
+        group: Group,
         result: i32,
         flags: u32,
         more: bool,
@@ -467,15 +503,15 @@ impl Ring {
         match (outcome(result), cqueue::buffer_select(flags)) {
             (Ok(0), None) => Ok(None),
             (Ok(len), Some(id)) if 0 < len => {
-                let buffer = self.lease(slot, id, len, more);
+                let buffer = self.lease(slot, group, id, len, more);
                 if self.pools.small().size() <= len {
-                    self.expect_much(slot, len, flags);
+                    self.expect_bulk(slot, group, len, flags);
                 }
                 debug_assert!(buffer.is_some(), "bytes in a buffer that the pool hasn't");
                 buffer.map(Some).ok_or(Errno::IO)
             }
             (Ok(0), Some(_)) => {
-                self.discard_received(slot, result, flags);
+                self.discard_received(group, result, flags);
                 Ok(None)
             }
             (Ok(_), _) => {
@@ -483,14 +519,13 @@ impl Ring {
                 Err(Errno::IO)
             }
             (Err(errno), _) => {
-                self.discard_received(slot, result, flags);
+                self.discard_received(group, result, flags);
                 if errno == Errno::NOBUFS {
                     // Those in use ran out: open more of the pool, for the receive that is armed next.
-                    let state = self.slots.state(slot);
-                    if state.group == Group::Large {
-                        state.much = MUCH_FOR;
+                    if group == Group::Large {
+                        self.slots.state(slot).bulk_left = BULK_RECEIVES;
                     }
-                    self.pools.of(state.group).open();
+                    self.pools.of(group).open();
                 }
                 Err(errno)
             }
@@ -498,28 +533,30 @@ impl Ring {
     }
 
     /// A piece filled a small buffer, or more: if there is more where it came from, or it was more than that, the next
-    /// receive is armed for much. One that picks from the small buffers and goes on by itself is ended for that.
+    /// receives are bulk receives. One that picks from the small buffers and goes on by itself is ended for that.
     #[cold]
-    fn expect_much(&mut self, slot: Slot, len: u32, flags: u32) {
+    fn expect_bulk(&mut self, slot: Slot, group: Group, len: u32, flags: u32) {
         let more_waits = cqueue::sock_nonempty(flags);
-        let group = self.slots.state(slot).group;
         if len <= self.pools.small().size() && !(more_waits && group == Group::Small) {
             return;
         }
-        self.slots.state(slot).much = MUCH_FOR;
+        self.slots.state(slot).bulk_left = BULK_RECEIVES;
         let armed = cqueue::more(flags);
-        if armed && group == Group::Small && self.pools.group_for_much() == Group::Large {
-            self.cancel(slot);
+        if armed && group == Group::Small && self.pools.large_is_free() {
+            self.cancel_armed(slot);
         }
     }
 
     /// Puts the buffers of a completion that nobody wants back into the pool: whatever becomes of the event, they must
     /// come back.
-    fn discard_received(&mut self, slot: Slot, result: i32, flags: u32) {
+    fn discard_received(&mut self, group: Group, result: i32, flags: u32) {
         let Some(id) = cqueue::buffer_select(flags) else {
             return;
         };
-        if let Some(buffer) = self.lease(slot, id, result.max(0) as u32, false) {
+        // Events of a bundle come before the next completion is looked at.
+        debug_assert!(self.bundle.buffers.is_empty(), "a bundle is left");
+        let nowhere = self.slots.nowhere();
+        if let Some(buffer) = self.lease(nowhere, group, id, result.max(0) as u32, false) {
             self.pools.release(buffer);
         }
         self.discard_bundle();
@@ -546,9 +583,7 @@ impl Ring {
     fn accepted(&mut self, result: i32) -> Result<Slot, Errno> {
         let number = outcome(result)?;
         if self.features.has(Feature::Direct) {
-            let slot = Slot(number);
-            self.slots.occupy(slot, None);
-            return Ok(slot);
+            return Ok(self.slots.occupy(number, None));
         }
         // SAFETY: the kernel made this descriptor for this accept and told nobody else.
         let file = unsafe { OwnedFd::from_raw_fd(number as RawFd) };

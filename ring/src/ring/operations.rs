@@ -10,15 +10,19 @@ use rustix::net::SocketAddrAny;
 
 use super::completions::is_for_the_moment;
 use super::{Condition, Ring};
-use crate::event::Payload;
 use crate::features::Feature;
-use crate::gather::Gather;
+use crate::payload::{Gather, Payload};
 use crate::pools::Group;
-use crate::slots::{Slot, Stage, Watch};
+use crate::slot::Slot;
+use crate::slots::{Readiness, Stage};
 use crate::token::{Op, Token};
 
 /// How long the kernel may refuse a full submission queue for reasons that pass, before the ring is given up.
 const ROOM_LIMIT: Duration = Duration::from_secs(5);
+
+/// The rest between two attempts at first, and at most: see [`Ring::push_late`].
+const ROOM_REST: Duration = Duration::from_micros(100);
+pub(super) const REST_MAX: Duration = Duration::from_millis(10);
 
 /// Bytes of which two pieces, the one that is sent and the one that comes, stay in a core's cache beside what else is there.
 const TWO_FIT: u32 = 64 * 1024;
@@ -28,7 +32,7 @@ impl Ring {
     /// connections take slots of the kernel's choice (direct) or ours.
     ///
     /// # Panics
-    /// When one is armed already.
+    /// When something is armed on the slot already, and when the slot is not open.
     pub fn accept(&mut self, listener: Slot) {
         let multishot = self.features.has(Feature::MultishotAccept);
         self.push_accept(listener, multishot);
@@ -37,7 +41,7 @@ impl Ring {
     /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
     ///
     /// # Panics
-    /// When one is armed already.
+    /// When something is armed on the slot already, and when the slot is not open.
     pub fn accept_one(&mut self, listener: Slot) {
         self.push_accept(listener, false);
     }
@@ -46,7 +50,7 @@ impl Ring {
     /// kernel can't (before 6.10).
     ///
     /// # Panics
-    /// When one is armed already.
+    /// When something is armed on the slot already, and when the slot is not open.
     pub fn accept_now(&mut self, listener: Slot) {
         /// `IORING_ACCEPT_DONTWAIT`
         const DONTWAIT: u16 = 1 << 1;
@@ -88,29 +92,30 @@ impl Ring {
     }
 
     /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one. Connections that
-    /// bring more at a time than a small buffer holds are received from in turn, into a large one, one piece an arming.
+    /// send more at a time than a small buffer holds get bulk receives: one connection after the other, into a large
+    /// buffer, one piece an arming.
     ///
     /// # Panics
-    /// When one is armed already.
+    /// When something is armed on the slot already, and when the slot is not open.
     #[inline]
     pub fn recv(&mut self, slot: Slot) {
         self.arm(slot, Op::Recv);
         // Large buffers and bundles are detours for what fits one small buffer (a bundle takes 1 % of a 64 B message's
         // CPU): so the first receive is a plain one, and each next is what the last ones' pieces ask for.
         let state = self.slots.state(slot);
-        let much = 0 < state.much;
-        state.much = state.much.saturating_sub(1);
+        let bulk = 0 < state.bulk_left;
+        state.bulk_left = state.bulk_left.saturating_sub(1);
         let has_more = std::mem::replace(&mut state.stage, Stage::None) == Stage::More;
-        if !much && state.watch == Watch::InFlight {
-            state.watch = Watch::Ending;
-            self.push_cancel_of(slot, Op::Watch);
+        if !bulk && state.readiness == Readiness::InFlight {
+            state.readiness = Readiness::Ending;
+            self.push_cancel_of(slot, Op::Readiness);
         }
-        if !much || self.pools.group_for_much() == Group::Small {
-            self.push_recv(slot, much && self.features.has(Feature::Bundle));
+        if !bulk || !self.pools.large_is_free() {
+            self.push_recv(slot, bulk && self.features.has(Feature::Bundle));
         } else if has_more {
-            self.join_turns(slot, true);
+            self.join_bulk(slot, true);
         } else {
-            self.await_turn(slot);
+            self.await_bulk(slot);
         }
     }
 
@@ -118,10 +123,8 @@ impl Ring {
     #[inline]
     fn push_recv(&mut self, slot: Slot, bundle: bool) {
         let multishot = self.features.has(Feature::MultishotRecv);
-        let state = self.slots.state(slot);
-        state.group = Group::Small;
-        // Whatever it leaves in the socket, the watch won't say so again.
-        state.readable = true;
+        // Whatever it leaves in the socket, the readiness poll won't say so again.
+        self.slots.state(slot).readable = true;
         let group = Group::Small as u16;
         let limit = self.recv_bytes_max;
         let entry = match (self.target(slot), bundle) {
@@ -158,7 +161,7 @@ impl Ring {
     /// receive has ended. A ring with [`Feature::Restrictions`] answers `EACCES`: a server needs no such receive.
     ///
     /// # Panics
-    /// When one is armed already, and without [`Feature::MultishotRecv`].
+    /// When something is armed on the slot already, when the slot is not open, and without [`Feature::MultishotRecv`].
     #[inline]
     pub fn recv_stamped(&mut self, slot: Slot) {
         assert!(
@@ -166,9 +169,7 @@ impl Ring {
             "a receive with times is a multishot one"
         );
         self.arm(slot, Op::Recv);
-        let group = Group::Small;
-        self.slots.state(slot).group = group;
-        let group = group as u16;
+        let group = Group::Small as u16;
         let request: *const libc::msghdr = &raw const *self.stamped_request;
         let entry = match self.target(slot) {
             Target::Direct(fixed) => opcode::RecvMsgMulti::new(fixed, request, group).build(),
@@ -177,57 +178,58 @@ impl Ring {
         self.push(entry, Op::Recv, slot);
     }
 
-    /// Begins a receive that takes turns.
+    /// Begins a bulk receive.
     ///
     /// Receives that wait in the kernel are all carried out at once when their bytes are there, up to twenty a call: each
     /// then pushes the others' bytes out of the cache before they are sent on, and the peers, who get no reply meanwhile,
-    /// have nothing to do. So these wait for readiness only, and [`Ring::give_turn`] lets one after the other receive.
-    pub(super) fn await_turn(&mut self, slot: Slot) {
+    /// have nothing to do. So these wait for readiness only, and [`Ring::begin_bulk`] receives from one after the other.
+    pub(super) fn await_bulk(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         if state.readable {
-            self.join_turns(slot, false);
+            self.join_bulk(slot, false);
             return;
         }
-        state.stage = Stage::Watched;
-        if state.watch != Watch::None {
+        state.stage = Stage::Polled;
+        if state.readiness != Readiness::None {
             return;
         }
-        state.watch = Watch::InFlight;
+        state.readiness = Readiness::InFlight;
         let entry = self.poll_entry(slot, true);
-        self.push(entry, Op::Watch, slot);
+        self.push(entry, Op::Readiness, slot);
     }
 
-    /// There is something to receive: it waits for its turn.
-    pub(super) fn join_turns(&mut self, slot: Slot, goes_on: bool) {
-        let state = self.slots.state(slot);
-        state.stage = Stage::Waiting;
-        let who = (slot, state.generation);
+    /// The socket has bytes: the connection waits for the others before it.
+    pub(super) fn join_bulk(&mut self, slot: Slot, goes_on: bool) {
+        self.slots.state(slot).stage = Stage::Queued;
         if goes_on {
-            self.turns.go_on(who);
+            self.bulk.go_on(slot);
         } else {
-            self.turns.join(who);
+            self.bulk.join(slot);
         }
     }
 
-    /// Whether somebody's turn would begin, but for sends whose success the next submit tells: their buffer is the one
+    /// Whether a bulk receive would begin, but for sends whose success the next submit tells: their buffer is the one
     /// that is in cache, and it is free then. Where the last piece was small, a second buffer beside it does no harm, and
     /// the receive goes into the same submit as the send.
     #[inline]
-    pub(super) fn turn_is_near(&self) -> bool {
-        !self.turns.is_empty() && !self.unconfirmed.is_empty() && TWO_FIT < self.turns.last_bytes()
+    pub(super) fn bulk_is_near(&self) -> bool {
+        !self.bulk.is_empty() && !self.unconfirmed.is_empty() && TWO_FIT < self.bulk.last_bytes()
     }
 
-    /// Lets who is next receive, unless somebody does, or [`Ring::turn_is_near`].
-    pub(super) fn give_turn(&mut self) {
-        if self.turn_is_near() {
+    /// Begins the next bulk receive, unless one is in flight, or [`Ring::bulk_is_near`].
+    pub(super) fn begin_bulk(&mut self) {
+        if self.bulk_is_near() {
             return;
         }
-        while let Some((slot, generation)) = self.turns.next() {
-            let state = self.slots.state(slot);
-            if state.generation != generation || state.stage != Stage::Waiting {
+        while let Some(slot) = self.bulk.next() {
+            let large_is_free = self.pools.large_is_free();
+            let Some(state) = self.slots.find(slot) else {
+                continue;
+            };
+            if state.stage != Stage::Queued {
                 continue;
             }
-            if self.pools.group_for_much() == Group::Small {
+            if !large_is_free {
                 state.stage = Stage::None;
                 self.push_recv(slot, self.features.has(Feature::Bundle));
                 continue;
@@ -235,27 +237,27 @@ impl Ring {
             state.stage = Stage::Receiving;
             // What came by now, this receive finds.
             state.readable = false;
-            state.group = Group::Large;
-            self.turns.take((slot, generation));
-            let pool = self.pools.of(Group::Large);
-            pool.offer_one();
-            let size = self.recv_bytes_large;
+            self.bulk.begin(slot);
+            self.pools.of(Group::Large).offer_one();
+            let size = self.recv_bytes_bulk;
             let entry = self.recv_entry(slot, Group::Large, size, libc::MSG_DONTWAIT);
-            self.push(entry, Op::Recv, slot);
+            self.push(entry, Op::BulkRecv, slot);
         }
     }
 
     /// Whether an accept, a receive or a poll is armed on the slot.
     #[inline]
     pub fn is_armed(&mut self, slot: Slot) -> bool {
-        self.slots.state(slot).armed.is_some()
+        let state = self.slots.find(slot);
+        state.is_some_and(|state| state.armed.is_some())
     }
 
     /// Sends a payload, all of it (`MSG_WAITALL`), however long the peer takes to make room, and without a signal to the
     /// process where the peer is gone.
     ///
     /// # Panics
-    /// When a send is in flight on the slot, when the payload is empty, and when it is not this ring's.
+    /// When a send is in flight on the slot, when the slot is not open, when the payload is empty, and when it is not this
+    /// ring's.
     #[inline]
     pub fn send(&mut self, slot: Slot, payload: Payload) {
         self.push_send(slot, payload, 0);
@@ -274,6 +276,10 @@ impl Ring {
     #[inline]
     fn push_send(&mut self, slot: Slot, mut payload: Payload, flags: i32) {
         assert!(!payload.is_empty(), "an empty send");
+        assert!(
+            self.slots.open(slot).sending.is_none(),
+            "two sends in flight on one socket corrupt its stream"
+        );
         let flags = flags | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let target = self.target(slot);
         let entry = if let Payload::Gather(gather) = &mut payload {
@@ -306,10 +312,6 @@ impl Ring {
         // Only a send that can't wait is known to have ended when the submit returns.
         let skip = self.features.has(Feature::SkipSuccess) && flags & libc::MSG_DONTWAIT != 0;
         let state = self.slots.state(slot);
-        assert!(
-            state.sending.is_none(),
-            "two sends in flight on one socket corrupt its stream"
-        );
         state.sending = Some(payload);
         if skip {
             self.ticket = self.ticket.checked_add(1).unwrap_or(1);
@@ -368,11 +370,18 @@ impl Ring {
     /// Whether a send is in flight on the slot.
     #[inline]
     pub fn is_sending(&mut self, slot: Slot) -> bool {
-        self.slots.state(slot).sending.is_some()
+        let state = self.slots.find(slot);
+        state.is_some_and(|state| state.sending.is_some())
     }
 
     /// Connects a socket that was installed.
+    ///
+    /// # Panics
+    /// When a connect is in flight on the slot already, and when the slot is not open.
     pub fn connect(&mut self, slot: Slot, address: &SocketAddrAny) {
+        let state = self.slots.open(slot);
+        assert!(!state.connecting, "two connects in flight on one socket");
+        state.connecting = true;
         // Boxed, so that the vector may grow without moving what a queued request points to.
         let address = Box::new(address.clone());
         let start = address.as_ptr().cast::<libc::sockaddr>();
@@ -382,12 +391,17 @@ impl Ring {
             Target::Direct(fixed) => opcode::Connect::new(fixed, start, len).build(),
             Target::Plain(fd) => opcode::Connect::new(fd, start, len).build(),
         };
-        self.slots.state(slot).connecting = true;
         self.push(entry, Op::Connect, slot);
     }
 
     /// Ends our side of the stream: the peer reads to the end of what was sent, then sees EOF.
+    ///
+    /// # Panics
+    /// When a shutdown is in flight on the slot already, and when the slot is not open.
     pub fn shutdown_write(&mut self, slot: Slot) {
+        let state = self.slots.open(slot);
+        assert!(!state.shutting, "two shutdowns in flight on one socket");
+        state.shutting = true;
         let entry = match self.target(slot) {
             Target::Direct(fixed) => opcode::Shutdown::new(fixed, libc::SHUT_WR).build(),
             Target::Plain(fd) => opcode::Shutdown::new(fd, libc::SHUT_WR).build(),
@@ -398,7 +412,7 @@ impl Ring {
     /// Waits for the file to become readable, once.
     ///
     /// # Panics
-    /// When something is armed on the slot already.
+    /// When something is armed on the slot already, and when the slot is not open.
     pub fn poll(&mut self, slot: Slot) {
         self.arm(slot, Op::Poll);
         let entry = self.poll_entry(slot, false);
@@ -415,19 +429,26 @@ impl Ring {
     }
 
     /// Ends the armed accept, receive or poll of a slot. Its last event still comes: `ECANCELED`, or what it had just
-    /// then. Without effect where none is armed.
+    /// then. Without effect where none is armed, and on a slot that is not open.
     pub fn cancel(&mut self, slot: Slot) {
+        if self.slots.find(slot).is_some() {
+            self.cancel_armed(slot);
+        }
+    }
+
+    pub(super) fn cancel_armed(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         if let Some(op) = state.armed
             && !state.cancelling
         {
             state.cancelling = true;
             match state.stage {
-                // Nothing of it is in flight but the watch, which may stay.
-                Stage::Watched | Stage::Waiting => {
+                // Nothing of it is in flight but the readiness poll, which may stay.
+                Stage::Polled | Stage::Queued => {
                     state.stage = Stage::None;
-                    self.turns.cancel((slot, state.generation));
+                    self.bulk.cancel(slot);
                 }
+                Stage::Receiving => self.push_cancel_of(slot, Op::BulkRecv),
                 _ => self.push_cancel_of(slot, op),
             }
         }
@@ -435,7 +456,7 @@ impl Ring {
 
     #[inline]
     fn arm(&mut self, slot: Slot, op: Op) {
-        let state = self.slots.state(slot);
+        let state = self.slots.open(slot);
         assert!(state.armed.is_none(), "armed twice on one slot");
         state.armed = Some(op);
     }
@@ -443,15 +464,14 @@ impl Ring {
     #[inline]
     fn target(&mut self, slot: Slot) -> Target {
         if self.features.has(Feature::Direct) {
-            return Target::Direct(Fixed(slot.0));
+            return Target::Direct(Fixed(slot.number()));
         }
         let file = self.slots.state(slot).file.as_ref();
         Target::Plain(Fd(file.map_or(-1, AsRawFd::as_raw_fd)))
     }
 
     pub(super) fn push_cancel_of(&mut self, slot: Slot, op: Op) {
-        let generation = self.slots.state(slot).generation;
-        let target = Token::new(op, slot, generation).pack();
+        let target = Token::new(op, slot).pack();
         let entry = opcode::AsyncCancel::new(target).build();
         self.push(entry, Op::Cancel, slot);
     }
@@ -461,18 +481,17 @@ impl Ring {
     pub(super) fn push_close(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         debug_assert!(state.may_close(), "a close under something in flight");
-        let generation = state.generation;
         if let Some(payload) = state.sending.take() {
             // Only a notification is awaited: it comes as a stranger's, and finds the payload here.
-            let name = Token::new(Op::Send, slot, generation).pack();
+            let name = Token::new(Op::Send, slot).pack();
             self.lingering.push((name, payload));
         }
         let file = self.slots.state(slot).file.take();
         let entry = match file {
             Some(file) => opcode::Close::new(Fd(file.into_raw_fd())).build(),
-            None => opcode::Close::new(Fixed(slot.0)).build(),
+            None => opcode::Close::new(Fixed(slot.number())).build(),
         };
-        let entry = entry.user_data(Token::new(Op::Close, slot, generation).pack());
+        let entry = entry.user_data(Token::new(Op::Close, slot).pack());
         self.slots.vacate(slot);
         self.push_raw(&entry);
     }
@@ -480,8 +499,9 @@ impl Ring {
     #[inline]
     pub(super) fn push(&mut self, entry: squeue::Entry, op: Op, slot: Slot) {
         let state = self.slots.state(slot);
-        state.in_flight += 1;
-        let token = Token::new(op, slot, state.generation);
+        // What is armed, a send, a connect, a shutdown, a readiness poll, and a cancel of each: they are few.
+        state.in_flight = state.in_flight.checked_add(1).expect("few are in flight");
+        let token = Token::new(op, slot);
         self.push_raw(&entry.user_data(token.pack()));
     }
 
@@ -497,7 +517,7 @@ impl Ring {
     fn push_if_room(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: every entry that names memory is built in this file, from what the ring owns until the completion: a
         // pool buffer or payload kept in its slot, the shared bytes, an address kept until it is submitted.
-        unsafe { self.submissions.push(entry) }.is_ok()
+        unsafe { self.faces.submissions.push(entry) }.is_ok()
     }
 
     /// The submission queue is full: submits early, until there is room. A ring of which the kernel takes nothing any more
@@ -505,30 +525,41 @@ impl Ring {
     #[cold]
     fn push_late(&mut self, entry: &squeue::Entry) {
         let began = Instant::now();
+        let mut rest = ROOM_REST;
         while !matches!(self.condition, Condition::Broken(_)) {
-            self.make_room();
+            let refused = self.make_room();
             if self.push_if_room(entry) {
                 return;
             }
             if ROOM_LIMIT <= began.elapsed() {
                 self.condition = Condition::Broken(Errno::IO);
+            } else if refused {
+                // It passes when the kernel has memory again, or time: asking without a break doesn't bring it nearer.
+                std::thread::sleep(rest);
+                rest = (2 * rest).min(REST_MAX);
             }
         }
     }
 
     /// Submits early. What comes of it is set aside until the turn's own submit, because the user is in the middle of what
-    /// the last one brought: the end of a send would come in between pieces that were said to follow one another.
-    fn make_room(&mut self) {
+    /// the last one brought: the end of a send would come in between pieces that were said to follow one another. Whether
+    /// the kernel refused for the moment.
+    fn make_room(&mut self) -> bool {
+        let mut refused = false;
         if let Err(error) = self.hand_over(0, None) {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             // The others are for the next attempt, as in `enter`.
             if !is_for_the_moment(errno) {
                 self.condition = Condition::Broken(errno);
             }
+            refused = true;
+            self.counts.refusals += 1;
+            self.last_refusal = Some(errno);
         }
-        self.completions.sync();
-        self.early.extend(self.completions.by_ref());
-        self.completions.sync();
+        self.faces.completions.sync();
+        self.deferred.extend(self.faces.completions.by_ref());
+        self.faces.completions.sync();
+        refused
     }
 }
 
@@ -588,15 +619,15 @@ mod tests {
             entries: 8,
             ..Config::default()
         };
-        let mut ring = Ring::new(&config).expect("a ring");
+        let mut ring = Ring::assemble(&config, false).expect("a ring");
         let (here, _there) = UnixStream::pair().expect("a pair");
         let slot = ring.adopt(here.into()).expect("a slot");
         let null = std::fs::File::open("/dev/null").expect("it is there");
         // SAFETY: both descriptors are open, and the ring's is not used for anything but to enter it.
-        let replaced = unsafe { libc::dup2(null.as_raw_fd(), ring.uring.as_raw_fd()) };
-        assert_eq!(replaced, ring.uring.as_raw_fd());
+        let replaced = unsafe { libc::dup2(null.as_raw_fd(), ring.faces.as_raw_fd()) };
+        assert_eq!(replaced, ring.faces.as_raw_fd());
         for _ in 0..100 {
-            ring.shutdown_write(slot);
+            ring.push_cancel_of(slot, Op::Recv);
         }
         for _ in 0..2 {
             assert!(ring.submit().is_err(), "and goes on saying so");

@@ -4,7 +4,7 @@
 //! What a connection owes is [`Connection`]'s business; what is memory-safe is the ring's. Here is what is left: which
 //! operation comes next, and who may hold how many of the pool's buffers.
 
-mod sizing;
+pub(crate) mod sizing;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -31,13 +31,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
 pub fn available(config: &Config) -> Result<(), Unavailable> {
     let config = sizing::ring_config(config)?;
-    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
-    // blocking call that the caller is in by then would fail with EINTR.
-    let trial = std::thread::spawn(move || Ring::new(&config).map(drop));
-    match trial.join() {
-        Ok(tried) => tried.map_err(|error| unavailable(&error)),
-        Err(_) => Err(Unavailable::Failed("the trial of a ring panicked".into())),
-    }
+    echometer_ring::try_out(&config)
+        .map(drop)
+        .map_err(|error| unavailable(&error))
 }
 
 /// Makes the listeners by io_uring operations where the kernel has them and `bind-listen` is on, else by system calls.
@@ -52,7 +48,8 @@ pub fn listen(config: &Config, options: &ListenOptions) -> Result<Vec<Listener>,
             echometer_ring::listen(&address.into(), backlog, set)
         })
     };
-    // On a thread of its own, for the reason given above.
+    // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
+    // blocking call that the caller is in by then would fail with EINTR.
     std::thread::scope(|scope| match scope.spawn(by_ring).join() {
         Ok(listeners) => listeners,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -78,9 +75,9 @@ struct Server<'a> {
     /// Something waits for a send whose success is known only when the submit returns: the next submit may not sleep.
     hurry: bool,
     /// Connections whose receive found no buffer, the longest waiting first.
-    parked: VecDeque<Turn>,
+    parked: VecDeque<Slot>,
     /// Pieces that a `--delay` keeps back.
-    delayed: DelayQueue<(Turn, Payload)>,
+    delayed: DelayQueue<(Slot, Payload)>,
     /// Until when.
     releases: Releases,
     /// Small and large buffers that wait in a queue or for a slow reader: kept below half of their pools, so that
@@ -109,9 +106,8 @@ struct Peer {
     connection: Connection,
     /// Owed bytes behind the send in flight, the oldest first.
     waiting: Waiting,
-    /// Counts the connections that had this slot: what waits for one of them must not reach the next.
-    life: u32,
-    /// Where the ring keeps it, while it is open.
+    /// Where the ring keeps it, while it is open. The slot tells it from the connections that had this place before: what
+    /// waits for one of them must not reach the next.
     slot: Option<Slot>,
     parked: bool,
     /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
@@ -121,13 +117,6 @@ struct Peer {
 }
 
 const _: () = assert!(size_of::<Peer>() == 64);
-
-/// A connection that something waits for.
-#[derive(Clone, Copy)]
-struct Turn {
-    slot: Slot,
-    life: u32,
-}
 
 /// Whether connections are taken in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -389,8 +378,7 @@ impl<'a> Server<'a> {
             Ok(None) => peer.connection.peer_closed(),
             Err(Errno::NOBUFS) => {
                 peer.parked = true;
-                let life = peer.life;
-                self.parked.push_back(Turn { slot, life });
+                self.parked.push_back(slot);
                 self.worker.counters.recv_parks.add(1);
             }
             // Ours: the connection owes too much, or the server stops.
@@ -605,9 +593,7 @@ impl<'a> Server<'a> {
         let payload = self.keep(buffer);
         let peer = &mut self.peers[slot.index()];
         peer.due_ns = self.releases.due_ns(received_at, peer.due_ns);
-        let life = peer.life;
-        self.delayed
-            .push(peer.due_ns, (Turn { slot, life }, payload));
+        self.delayed.push(peer.due_ns, (slot, payload));
     }
 
     fn release_delayed(&mut self) {
@@ -617,18 +603,18 @@ impl<'a> Server<'a> {
         if !stopping && self.config.delay.frozen_until(now).is_some() {
             return;
         }
-        while let Some((turn, payload)) = self.delayed.pop_due(now) {
-            if !self.is_current(turn) {
+        while let Some((slot, payload)) = self.delayed.pop_due(now) {
+            if !self.is_current(slot) {
                 self.drop_kept(payload);
                 continue;
             }
-            let peer = &mut self.peers[turn.slot.index()];
+            let peer = &mut self.peers[slot.index()];
             peer.waiting.push(payload);
-            if self.ring.is_sending(turn.slot) {
+            if self.ring.is_sending(slot) {
                 // That send may be a silent one, whose end nobody would hear of in a sleep.
                 self.hurry = true;
             } else {
-                self.send_next(turn.slot);
+                self.send_next(slot);
             }
         }
     }
@@ -743,23 +729,22 @@ impl<'a> Server<'a> {
     fn wake_parked(&mut self) {
         let mut free = self.ring.buffers_free();
         while 0 < free
-            && let Some(turn) = self.parked.pop_front()
+            && let Some(slot) = self.parked.pop_front()
         {
-            if !self.is_current(turn) || !self.peers[turn.slot.index()].parked {
+            if !self.is_current(slot) || !self.peers[slot.index()].parked {
                 continue;
             }
             free -= 1;
-            self.peers[turn.slot.index()].parked = false;
-            self.settle(turn.slot);
+            self.peers[slot.index()].parked = false;
+            self.settle(slot);
             // Those that are armed now may have nothing to receive, and then nothing would be heard of the buffers that
             // they leave to the next.
             self.hurry |= !self.parked.is_empty();
         }
     }
 
-    fn is_current(&self, turn: Turn) -> bool {
-        let peer = &self.peers[turn.slot.index()];
-        peer.slot.is_some() && peer.life == turn.life
+    fn is_current(&self, slot: Slot) -> bool {
+        self.peers[slot.index()].slot == Some(slot)
     }
 
     /// How long the wait may be: until the next thing that no completion announces.
@@ -883,7 +868,6 @@ impl Peer {
         Peer {
             connection: Connection::new(1),
             waiting: Waiting::default(),
-            life: 0,
             slot: None,
             parked: false,
             due_ns: 0,
@@ -894,7 +878,6 @@ impl Peer {
     fn welcome(&mut self, slot: Slot, connection: Connection) {
         debug_assert!(self.slot.is_none() && self.waiting.is_empty());
         self.connection = connection;
-        self.life = self.life.wrapping_add(1);
         self.slot = Some(slot);
         self.parked = false;
         self.due_ns = 0;
@@ -903,7 +886,7 @@ impl Peer {
 
 fn unavailable(error: &SetupError) -> Unavailable {
     if error.is_unavailable() {
-        Unavailable::Denied(error.to_string())
+        Unavailable::Denied(format!("{error}; or use --engine epoll"))
     } else {
         Unavailable::Failed(error.to_string())
     }

@@ -54,8 +54,16 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         recv_bytes_max: owed_pause(config.owed_max),
         short_is_empty: !matches!(config.listen, Address::Unix(_)),
         features,
+        failing_trials: failing_trials(),
         ..RingConfig::default()
     })
+}
+
+/// For tests: which trials of the ring are to fail, by name and separated by commas, so that what happens on kernels of that
+/// kind can be seen on this one.
+pub(crate) fn failing_trials() -> Vec<String> {
+    let names = std::env::var("ECHOMETER_FAILING_TRIALS").unwrap_or_default();
+    names.split(',').map(str::to_owned).collect()
 }
 
 /// Bytes owed at which a connection is not received from any more: a receive that is armed may bring as many again, and

@@ -1,10 +1,63 @@
-//! Several payloads for one connection, sent by one request: one pass through TCP instead of one a piece.
+//! What a user gives the ring to send: one piece, or several of them to be sent by one request.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
-use crate::event::Payload;
+use crate::buffers::Buffer;
 
-/// Payloads in the order in which they are to go out. It can be used again, which saves its allocations.
+/// Bytes for a send, less than 4 GiB. The ring keeps them until the kernel is done with them.
+#[derive(Debug)]
+pub enum Payload {
+    /// Received bytes, sent on from where they are: nothing is copied in user space.
+    Buffer(Buffer),
+    /// Bytes on the heap, from `start` on.
+    Heap {
+        /// The bytes.
+        bytes: Box<[u8]>,
+        /// How many at the front are not to be sent.
+        start: u32,
+    },
+    /// A piece of the configuration's `shared` bytes, which nobody writes to.
+    Shared(Range<usize>),
+    /// Several of these, to go out as one.
+    Gather(Box<Gather>),
+}
+
+impl Payload {
+    /// Bytes to send.
+    #[inline]
+    pub fn len(&self) -> usize {
+        match self {
+            Payload::Buffer(buffer) => buffer.len(),
+            Payload::Heap { bytes, start } => bytes.len().saturating_sub(*start as usize),
+            Payload::Shared(range) => range.len(),
+            Payload::Gather(gather) => gather.len(),
+        }
+    }
+
+    /// Whether nothing is left to send.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Drops the first `count` bytes, which were sent.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub(crate) fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "advance past the payload's end");
+        match self {
+            Payload::Buffer(buffer) => buffer.advance(count),
+            Payload::Heap { start, .. } => *start += count as u32,
+            Payload::Shared(range) => range.start += count,
+            Payload::Gather(gather) => gather.advance(count),
+        }
+    }
+}
+
+/// Several payloads for one connection, in the order in which they are to go out: one pass through TCP instead of one for
+/// each piece. It can be used again, which saves its allocations.
 pub struct Gather {
     pieces: VecDeque<Payload>,
     len: usize,

@@ -1,0 +1,618 @@
+//! The trials themselves: small scenes of a server's life, each on a ring and sockets of its own.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType,
+};
+
+use super::Way;
+use crate::event::Event;
+use crate::features::{Feature, Features};
+use crate::listener;
+use crate::payload::Payload;
+use crate::ring::Ring;
+use crate::setup::Config;
+use crate::slot::Slot;
+
+/// How long a trial may take. The slowest pushes some megabytes through loopback.
+const TRIAL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to see that its connection was closed. The kernel lets the file go before the close's own
+/// completion, so that it is there by then, or comes only when something else ends.
+const END_LIMIT: Duration = Duration::from_millis(20);
+
+/// A ring for trials: with few buffers, so that they run out.
+pub(super) fn small(features: Features) -> Config {
+    Config {
+        entries: 8,
+        cq_entries: 64,
+        slots: 8,
+        buffers: 64,
+        buffer_size: 512,
+        features,
+        ..Config::default()
+    }
+}
+
+/// A listener gives connection after connection, stops when told to, and gives one more after that.
+pub(super) fn accept(way: Way) -> Result<(), String> {
+    let mut scene = Scene::new(way)?;
+    let (listener, name) = unix_listener().map_err(text("listen"))?;
+    let listening = scene.install(&listener)?;
+    scene.ring.accept(listening);
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        clients.push(connect(&name).map_err(text("connect"))?);
+        let (accepted, more) = scene.accepted()?;
+        if more != way.features.has(Feature::MultishotAccept) {
+            return Err(format!("an accept that goes on: {more}"));
+        }
+        if !more {
+            scene.ring.accept(listening);
+        }
+        let client = clients.last().expect("just pushed");
+        send_all(client, b"x").map_err(text("send"))?;
+        scene.ring.recv(accepted);
+        if scene.received(accepted)?.as_deref() != Some(b"x") {
+            return Err("an accepted connection does not bring its bytes".into());
+        }
+    }
+    scene.ring.cancel(listening);
+    scene.wait_for("the end of a cancelled accept", |_, event| match event {
+        Event::Accept {
+            result: Err(Errno::CANCELED),
+            more: false,
+            ..
+        } => Ok(()),
+        other => Err(other),
+    })?;
+    scene.ring.accept_one(listening);
+    clients.push(connect(&name).map_err(text("connect"))?);
+    match scene.accepted()? {
+        (_, false) => Ok(()),
+        (_, true) => Err("an accept for one connection goes on".into()),
+    }
+}
+
+/// A connection that is closed while an accept, a poll and another's receive are armed is over for its peer at once.
+///
+/// Before 6.13 a direct descriptor was let go only when all requests were over that had begun before its close.
+pub(super) fn close(way: Way) -> Result<(), String> {
+    let mut scene = Scene::new(way)?;
+    let (listener, _) = unix_listener().map_err(text("listen"))?;
+    let (other, _other_peer) = unix_pair().map_err(text("socketpair"))?;
+    let (third, _third_peer) = unix_pair().map_err(text("socketpair"))?;
+    let (near, far) = unix_pair().map_err(text("socketpair"))?;
+    let listening = scene.install(&listener)?;
+    let polled = scene.install(&other)?;
+    let receiving = scene.install(&third)?;
+    let slot = scene.install(&near)?;
+    drop(near);
+    scene.ring.accept(listening);
+    scene.ring.poll(polled);
+    scene.ring.recv(receiving);
+    scene.ring.recv(slot);
+    scene.ring.submit().map_err(text("submit"))?;
+    scene.ring.close(slot);
+    scene.wait_for("the end of a close", |_, event| match event {
+        Event::Close { slot: closed } if closed == slot => Ok(()),
+        other => Err(other),
+    })?;
+    match ends_within(&far, END_LIMIT) {
+        true => Ok(()),
+        false => Err("a closed connection stays open until other requests are over".into()),
+    }
+}
+
+/// Piece after piece comes; after the peer's last one it still gets its answer, and then the end.
+pub(super) fn receive(way: Way) -> Result<(), String> {
+    let mut scene = Scene::new(way)?;
+    let (near, far) = unix_pair().map_err(text("socketpair"))?;
+    let slot = scene.install(&near)?;
+    drop(near);
+    scene.ring.recv(slot);
+    for piece in [b"a", b"b", b"c"] {
+        send_all(&far, piece).map_err(text("send"))?;
+        if scene.received(slot)?.as_deref() != Some(piece) {
+            return Err("the bytes are others than were sent".into());
+        }
+        let armed = scene.ring.is_armed(slot);
+        if armed != way.features.has(Feature::MultishotRecv) {
+            return Err(format!("a receive that goes on: {armed}"));
+        }
+        if !armed {
+            scene.ring.recv(slot);
+        }
+    }
+    rustix::net::shutdown(&far, rustix::net::Shutdown::Write).map_err(text("shutdown"))?;
+    if scene.received(slot)?.is_some() {
+        return Err("bytes came after the end".into());
+    }
+    scene.ring.send_now(slot, heap(b"answer"));
+    scene.sent()?;
+    scene.ring.shutdown_write(slot);
+    scene.wait_for("the end of a shutdown", |_, event| match event {
+        Event::Shutdown { result, .. } => Ok(result.map_err(text("shutdown"))),
+        other => Err(other),
+    })??;
+    let mut got = Vec::new();
+    let deadline = Instant::now() + TRIAL_LIMIT;
+    while !take_all(&far, &mut got).map_err(text("receive"))? {
+        if deadline < Instant::now() {
+            return Err("the peer does not see the end of a half-closed connection".into());
+        }
+        wait_readable(&far, Duration::from_millis(100));
+    }
+    match got == b"answer" {
+        true => Ok(()),
+        false => Err("the answer to a half-closed peer is lost".into()),
+    }
+}
+
+/// A send that must not wait tells how much the socket took; the rest follows in order; what succeeds silently has
+/// succeeded; and what fails says so. `gathered`: the same for a send of several pieces.
+///
+/// Before 6.1 such a send answered `EAGAIN` though some of it had gone out.
+pub(super) fn send(way: Way, gathered: bool) -> Result<(), String> {
+    const BYTES: usize = 256 << 10;
+    let mut noise = Noise::new();
+    let bytes: Vec<u8> = (0..BYTES).map(|_| noise.next_byte()).collect();
+    let mut scene = Scene::new(way)?;
+    let (near, far) = unix_pair().map_err(text("socketpair"))?;
+    rustix::net::sockopt::set_socket_send_buffer_size(&near, 16 << 10)
+        .map_err(text("SO_SNDBUF"))?;
+    let slot = scene.install(&near)?;
+    drop(near);
+    let payload = if gathered {
+        let mut gather = scene.ring.gather();
+        for piece in bytes.chunks(BYTES / 3 + 1) {
+            gather.push(heap(piece));
+        }
+        Payload::Gather(gather)
+    } else {
+        heap(&bytes)
+    };
+    scene.ring.send_now(slot, payload);
+    let (result, rest) = scene.wait_for("the end of a short send", |_, event| match event {
+        Event::Unsent { result, rest, .. } => Ok((result, rest)),
+        other => Err(other),
+    })?;
+    let mut got = Vec::new();
+    take_all(&far, &mut got).map_err(text("receive"))?;
+    if result != Ok(got.len()) || got.is_empty() {
+        let took = got.len();
+        return Err(format!(
+            "a send of which {took} bytes went out says {result:?}"
+        ));
+    }
+    scene.ring.send(slot, rest);
+    let deadline = Instant::now() + TRIAL_LIMIT;
+    let mut over = false;
+    while !over || got.len() < BYTES {
+        if deadline < Instant::now() {
+            return Err("the rest of a short send does not arrive".into());
+        }
+        scene.ring.submit().map_err(text("submit"))?;
+        while let Some(event) = scene.ring.next_event() {
+            match event {
+                Event::Sent { .. } => over = true,
+                other => return Err(format!("the rest of a short send: {other:?}")),
+            }
+        }
+        take_all(&far, &mut got).map_err(text("receive"))?;
+    }
+    if got != bytes {
+        return Err("a stream is not what was sent".into());
+    }
+    scene.ring.send_now(slot, heap(b"small"));
+    if scene.sent()? != 5 {
+        return Err("a small send is not sent whole".into());
+    }
+    got.clear();
+    take_all(&far, &mut got).map_err(text("receive"))?;
+    if got != b"small" {
+        return Err("a send that succeeded did not arrive".into());
+    }
+    drop(far);
+    scene.ring.send_now(slot, heap(b"lost"));
+    scene.wait_for("the failure of a send to nobody", |_, event| match event {
+        Event::Unsent {
+            result: Err(Errno::PIPE | Errno::CONNRESET),
+            ..
+        } => Ok(()),
+        other => Err(other),
+    })
+}
+
+/// Large messages come whole, also after the receive found an empty socket.
+pub(super) fn bulk(way: Way) -> Result<(), String> {
+    const ROUNDS: usize = 4;
+    const BYTES: usize = 160 << 10;
+    let config = Config {
+        large_buffers: 2,
+        large_buffer_size: 64 << 10,
+        ..small(way.features)
+    };
+    let mut scene = Scene::of(&config, way.recv_limit)?;
+    let (near, far) = tcp_pair().map_err(text("connect"))?;
+    far.set_nonblocking(true).map_err(text("connect"))?;
+    let slot = scene.install(&near)?;
+    drop(near);
+    let (mut sent_noise, mut expected) = (Noise::new(), Noise::new());
+    let mut large = false;
+    let deadline = Instant::now() + TRIAL_LIMIT;
+    scene.ring.recv(slot);
+    for _ in 0..ROUNDS {
+        let message: Vec<u8> = (0..BYTES).map(|_| sent_noise.next_byte()).collect();
+        let (mut sent, mut received) = (0, 0);
+        while received < BYTES {
+            if deadline < Instant::now() {
+                return Err(format!("{received} of {BYTES} bytes of a message came"));
+            }
+            while sent < BYTES {
+                match (&far).write(&message[sent..]) {
+                    Ok(bytes) => sent += bytes,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(format!("send: {error}")),
+                }
+            }
+            let wait = Some(Duration::from_millis(if sent < BYTES { 1 } else { 100 }));
+            scene.ring.submit_and_wait(wait).map_err(text("wait"))?;
+            while let Some(event) = scene.ring.next_event() {
+                let Event::Recv { result, more, .. } = event else {
+                    continue;
+                };
+                match result {
+                    Ok(Some(buffer)) => {
+                        large |= scene.ring.is_large(&buffer);
+                        received += buffer.len();
+                        let bytes = scene.ring.bytes(&buffer);
+                        let same = bytes.iter().all(|byte| *byte == expected.next_byte());
+                        scene.ring.release(buffer);
+                        if !same {
+                            return Err("a byte is not the one that was sent".into());
+                        }
+                    }
+                    Err(Errno::NOBUFS | Errno::CANCELED) => {}
+                    other => return Err(format!("receive: {other:?}")),
+                }
+                if !more {
+                    scene.ring.recv(slot);
+                }
+            }
+        }
+    }
+    match large {
+        true => Ok(()),
+        false => Err("the kernel does not say that more waits in a socket".into()),
+    }
+}
+
+/// A zero-copy send is over when its bytes are with the peer, and then its connection can be closed.
+pub(super) fn zero_copy(way: Way) -> Result<(), String> {
+    let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
+    let (near, mut far) = tcp_pair().map_err(text("connect"))?;
+    let slot = scene.install(&near)?;
+    drop(near);
+    let bytes = [7; 4_096];
+    scene.ring.send_now(slot, heap(&bytes));
+    scene.ring.submit().map_err(text("submit"))?;
+    let mut got = [0; 4_096];
+    far.set_read_timeout(Some(TRIAL_LIMIT))
+        .map_err(text("receive"))?;
+    far.read_exact(&mut got).map_err(text("receive"))?;
+    if scene.sent()? != bytes.len() || got != bytes {
+        return Err("a zero-copy send does not bring its bytes".into());
+    }
+    scene.ring.close(slot);
+    scene.wait_for("the end of a close", |_, event| match event {
+        Event::Close { .. } => Ok(()),
+        other => Err(other),
+    })
+}
+
+/// Socket, bind and listen are operations.
+pub(super) fn listen() -> Result<(), String> {
+    let any = SocketAddrAny::from(std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    match listener::listen(&any, 1, |_| Ok(())) {
+        Ok(_) => Ok(()),
+        // The operation is there, and this machine has no loopback address.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A multishot receive can be bounded (6.17).
+pub(super) fn limited_receive(features: Features) -> Result<(), String> {
+    let mut scene = Scene::new(Way {
+        features,
+        recv_limit: true,
+    })?;
+    let (near, far) = unix_pair().map_err(text("socketpair"))?;
+    let slot = scene.install(&near)?;
+    scene.ring.recv(slot);
+    // The far end's close ends the receive, whatever the kernel can.
+    drop(far);
+    scene.received(slot).map(drop)
+}
+
+/// See [`check_bytes`](super::check_bytes).
+pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), String> {
+    let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
+    let (receiver, sender) = tcp_pair().map_err(text("connect"))?;
+    let slot = scene.install(&receiver)?;
+    let sending = std::thread::Builder::new()
+        .spawn(move || send_chunks(sender, bytes))
+        .map_err(text("start a thread"))?;
+    let ring = &mut scene.ring;
+    let mut expected = Noise::new();
+    let mut received = 0;
+    let deadline = Instant::now() + TRIAL_LIMIT;
+    ring.recv(slot);
+    while received < bytes {
+        if deadline < Instant::now() {
+            return Err(format!(
+                "{received} of {bytes} bytes came within {TRIAL_LIMIT:?}"
+            ));
+        }
+        let waited = ring.submit_and_wait(Some(Duration::from_millis(100)));
+        waited.map_err(text("wait"))?;
+        while let Some(event) = ring.next_event() {
+            let Event::Recv { result, more, .. } = event else {
+                continue;
+            };
+            match result {
+                Ok(Some(buffer)) => {
+                    for (i, byte) in ring.bytes(&buffer).iter().enumerate() {
+                        if *byte != expected.next_byte() {
+                            return Err(format!(
+                                "byte {} is not the one that was sent",
+                                received + i
+                            ));
+                        }
+                    }
+                    received += buffer.len();
+                    ring.release(buffer);
+                }
+                Ok(None) if received == bytes => {}
+                Ok(None) => return Err(format!("the stream ended after {received} bytes")),
+                Err(Errno::NOBUFS) => {}
+                Err(error) => return Err(format!("receive: {error}")),
+            }
+            if !more && received < bytes {
+                ring.recv(slot);
+            }
+        }
+    }
+    match sending.join() {
+        Ok(sent) => sent.map_err(text("send")),
+        Err(_) => Err("the sender panicked".into()),
+    }
+}
+
+/// A ring, and how a trial waits for what it must say.
+struct Scene {
+    ring: Ring,
+    deadline: Instant,
+}
+
+impl Scene {
+    /// For unix sockets, which refuse zero-copy sends.
+    fn new(way: Way) -> Result<Scene, String> {
+        let features = way.features.without(Feature::SendZc);
+        Scene::of(&small(features), way.recv_limit)
+    }
+
+    fn of(config: &Config, recv_limit: bool) -> Result<Scene, String> {
+        let ring = Ring::assemble(config, recv_limit).map_err(|error| error.to_string())?;
+        Ok(Scene {
+            ring,
+            deadline: Instant::now() + TRIAL_LIMIT,
+        })
+    }
+
+    fn install(&mut self, file: &impl AsFd) -> Result<Slot, String> {
+        self.ring.install(file.as_fd()).map_err(text("install"))
+    }
+
+    /// Waits until `find` takes an event. Those that it gives back are nobody's.
+    fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut find: impl FnMut(&mut Ring, Event) -> Result<T, Event>,
+    ) -> Result<T, String> {
+        // What a silent send did is known when a submit returns, and wakes nobody.
+        let mut limit = None;
+        loop {
+            let submitted = match limit {
+                None => self.ring.submit(),
+                limit => self.ring.submit_and_wait(limit),
+            };
+            submitted.map_err(text("wait"))?;
+            limit = Some(Duration::from_millis(50));
+            while let Some(event) = self.ring.next_event() {
+                match find(&mut self.ring, event) {
+                    Ok(found) => return Ok(found),
+                    Err(Event::Recv {
+                        result: Ok(Some(buffer)),
+                        ..
+                    }) => self.ring.release(buffer),
+                    Err(Event::Accept {
+                        result: Err(error), ..
+                    }) => return Err(format!("accept: {error}")),
+                    Err(_) => {}
+                }
+            }
+            if self.deadline < Instant::now() {
+                return Err(format!("{what} does not come"));
+            }
+        }
+    }
+
+    fn accepted(&mut self) -> Result<(Slot, bool), String> {
+        self.wait_for("a connection", |_, event| match event {
+            Event::Accept {
+                result: Ok(slot),
+                more,
+                ..
+            } => Ok((slot, more)),
+            other => Err(other),
+        })
+    }
+
+    /// The next piece of a connection, or `None` at its end.
+    fn received(&mut self, slot: Slot) -> Result<Option<Vec<u8>>, String> {
+        self.wait_for("a piece", |ring, event| match event {
+            Event::Recv {
+                slot: of, result, ..
+            } if of == slot => Ok(match result {
+                Ok(Some(buffer)) => {
+                    let bytes = ring.bytes(&buffer).to_vec();
+                    ring.release(buffer);
+                    Ok(Some(bytes))
+                }
+                Ok(None) => Ok(None),
+                Err(error) => Err(format!("receive: {error}")),
+            }),
+            other => Err(other),
+        })?
+    }
+
+    fn sent(&mut self) -> Result<usize, String> {
+        self.wait_for("the end of a send", |_, event| match event {
+            Event::Sent { bytes, .. } => Ok(Ok(bytes)),
+            Event::Unsent { result, .. } => Ok(Err(format!("send: {result:?}"))),
+            other => Err(other),
+        })?
+    }
+}
+
+fn text<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
+    move |error| format!("{what}: {error}")
+}
+
+fn heap(bytes: &[u8]) -> Payload {
+    Payload::Heap {
+        bytes: bytes.into(),
+        start: 0,
+    }
+}
+
+/// Sockets that need no address of this machine.
+fn unix_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?)
+}
+
+/// A listener under a name of the kernel's choice, which is in no file system.
+fn unix_listener() -> io::Result<(OwnedFd, SocketAddrAny)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    rustix::net::listen(&listener, 8)?;
+    let name = rustix::net::getsockname(&listener)?;
+    Ok((listener, name))
+}
+
+fn connect(name: &SocketAddrAny) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, name)?;
+    Ok(socket)
+}
+
+fn tcp_pair() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let far = TcpStream::connect(listener.local_addr()?)?;
+    far.set_nodelay(true)?;
+    let (near, _) = listener.accept()?;
+    Ok((near, far))
+}
+
+fn send_all(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
+    let sent = rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?;
+    match sent == bytes.len() {
+        true => Ok(()),
+        false => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+/// Appends all that has come. Whether that was the end.
+fn take_all(socket: &OwnedFd, into: &mut Vec<u8>) -> io::Result<bool> {
+    let mut buffer = [0; 16 << 10];
+    loop {
+        match rustix::net::recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok((0, _)) => return Ok(true),
+            Ok((count, _)) => into.extend_from_slice(&buffer[..count]),
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the peer of a closed connection sees its end in time.
+fn ends_within(socket: &OwnedFd, limit: Duration) -> bool {
+    wait_readable(socket, limit);
+    matches!(
+        rustix::net::recv(socket, &mut [0; 1], RecvFlags::DONTWAIT),
+        Ok((0, _)) | Err(Errno::CONNRESET)
+    )
+}
+
+fn wait_readable(socket: &OwnedFd, limit: Duration) {
+    let limit = rustix::time::Timespec {
+        tv_sec: limit.as_secs() as _,
+        tv_nsec: limit.subsec_nanos().into(),
+    };
+    // An interruption is as good as the time being up: who calls looks at the socket.
+    let _ = rustix::event::poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&limit));
+}
+
+/// Sends in chunks of 1 to 4,000 bytes, so that buffers are filled in part and bundles begin anywhere.
+fn send_chunks(mut stream: TcpStream, bytes: usize) -> io::Result<()> {
+    let mut noise = Noise::new();
+    let mut sizes = Noise { state: 42 };
+    let mut left = bytes;
+    while 0 < left {
+        let size = (1 + sizes.next_word() as usize % 4_000).min(left);
+        let chunk: Vec<u8> = (0..size).map(|_| noise.next_byte()).collect();
+        stream.write_all(&chunk)?;
+        left -= size;
+    }
+    Ok(())
+}
+
+/// Bytes that don't repeat where a buffer is mistaken for another: xorshift (Marsaglia 2003).
+struct Noise {
+    state: u64,
+}
+
+impl Noise {
+    fn new() -> Noise {
+        Noise {
+            state: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    fn next_word(&mut self) -> u64 {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        self.state
+    }
+
+    fn next_byte(&mut self) -> u8 {
+        (self.next_word() >> 32) as u8
+    }
+}
