@@ -22,7 +22,7 @@ fn threads(pid: u32) -> io::Result<Vec<u32>> {
 }
 
 /// The entries of a folder of `/proc` that are numbers.
-fn numbered_entries(folder: &str) -> io::Result<Vec<u32>> {
+pub(crate) fn numbered_entries(folder: &str) -> io::Result<Vec<u32>> {
     let names = fs::read_dir(folder)?
         .flatten()
         .map(|entry| entry.file_name());

@@ -2,18 +2,25 @@
 //! non-blocking, close-on-exec streams with their options set before the first byte.
 
 mod connect;
+mod holder;
 mod listen;
 mod ports;
 mod queue;
 mod syn;
 
 pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream, prepare_stream};
+pub use holder::{Holder, Process};
 pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};
 pub use ports::{local_ports, local_ports_of};
 pub use queue::{ListenQueue, listen_queues};
 pub use syn::{SynSchedule, syn_schedule};
 
-use std::{io, path::Path};
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -40,8 +47,18 @@ fn stream_socket(address: &Address, nonblocking: bool) -> io::Result<Socket> {
 fn raw_address(address: &Address) -> io::Result<SockAddr> {
     match address {
         Address::Tcp(address) => Ok((*address).into()),
+        Address::Unix(path) if is_abstract(path) => {
+            let mut name = path.as_os_str().as_bytes().to_vec();
+            name[0] = 0;
+            SockAddr::unix(OsString::from_vec(name))
+        }
         Address::Unix(path) => SockAddr::unix(path),
     }
+}
+
+/// Whether it is a name of the abstract namespace, which is no file (unix(7)): written with `@`, as other programs have it.
+fn is_abstract(path: &Path) -> bool {
+    path.as_os_str().as_bytes().starts_with(b"@")
 }
 
 /// Asks for buffer sizes in bytes. The kernel doubles what is asked and caps it at `net.core.wmem_max`

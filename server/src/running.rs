@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use echometer_host::address::Address;
 use echometer_host::limits::{self, UNLIMITED};
@@ -17,8 +18,13 @@ use echometer_host::sockets::{ListenError, ListenOptions, Listener};
 use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
 use crate::engine::{ENGINES, Engine, News, ServeError, Unavailable, Worker};
+use crate::log;
 use crate::metrics::{self, Responder};
 use crate::stats::Stats;
+
+/// How long a start waits for an address that nobody to be seen holds: the kernel lets go of what a ring had some time
+/// after the end of its process, up to a tenth of a second here.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Starts a server and returns when all its workers accept connections. It runs until `stop` is requested or a worker
 /// fails; [`Running::wait`] says which.
@@ -35,7 +41,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         shared: config.accept == Accept::Shared,
         dual_stack: config.dual_stack,
     };
-    let listeners = (engine.listen)(&config, &options)?;
+    let listeners = listen(engine, &config, &options, stop)?;
     let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
 
     // Before the listeners go to their workers, and only now: a server that cannot listen has nothing to tell.
@@ -341,6 +347,36 @@ impl From<Unavailable> for StartError {
             Unavailable::Usage(text) => StartError::Usage(text),
             other => StartError::Worker(other.into()),
         }
+    }
+}
+
+/// Listens; where the address may become free by itself, it is waited for. A supervisor starts the next server at once.
+fn listen(
+    engine: &Engine,
+    config: &Config,
+    options: &ListenOptions,
+    stop: &Stop,
+) -> Result<Vec<Listener>, ListenError> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(5);
+    let mut said = false;
+    loop {
+        let error = match (engine.listen)(config, options) {
+            Err(error) if error.may_pass() => error,
+            done => return done,
+        };
+        if LISTEN_PATIENCE <= began.elapsed() || stop.requested() {
+            return Err(error);
+        }
+        if let (Some(holder), false) = (&error.holder, said) {
+            log::line(format_args!(
+                "note: {} is taken, waiting up to {LISTEN_PATIENCE:?} for it: {holder}",
+                error.address
+            ));
+            said = true;
+        }
+        thread::sleep(pause);
+        pause = (2 * pause).min(Duration::from_millis(100));
     }
 }
 

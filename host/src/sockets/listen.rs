@@ -9,11 +9,12 @@ use std::{
         unix::fs::FileTypeExt,
     },
     path::Path,
+    sync::Arc,
 };
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{bound_address, raw_address, set_buffers, stream_socket};
+use super::{Holder, bound_address, is_abstract, raw_address, set_buffers, stream_socket};
 use crate::{address::Address, limits};
 
 /// What listeners are made with.
@@ -99,6 +100,7 @@ pub fn listen_by(
     };
     listeners.map_err(|cause| ListenError {
         address: address.clone(),
+        holder: (cause.kind() == io::ErrorKind::AddrInUse).then(|| Holder::of(address)),
         cause,
     })
 }
@@ -110,6 +112,8 @@ pub struct Listener {
     address: Address,
     backlog_effective: u32,
     shared: bool,
+    /// One for all that draw from this queue: who holds the last is the last.
+    sharers: Arc<()>,
 }
 
 impl Listener {
@@ -167,6 +171,18 @@ impl Listener {
         Ok(rustix::fs::fstat(&self.socket)?.st_ino)
     }
 
+    /// Ends it: when the last that draws from its queue has ended, nobody listens there any more, and the address can be
+    /// listened on again. Dropping it does that too, unless somebody else has the socket: an io_uring that it was handed
+    /// to lets go of it some time after its own end, and even after the process's.
+    pub fn end(self) {
+        // Not before: it would reset who still waits in the queue.
+        if Arc::into_inner(self.sharers).is_some() {
+            // A listener that is shut is closed but for its name, and that stands in the way of no other listener with
+            // SO_REUSEADDR. It fails on one that was shut before.
+            let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     /// Gives the socket up to an owner of another kind.
     #[must_use]
     pub fn into_fd(self) -> OwnedFd {
@@ -182,10 +198,12 @@ impl AsFd for Listener {
 
 /// Why it could not be listened; the text names the address, the kernel's word and a cure.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {cause}{}", hint(.cause, .address))]
+#[error("cannot listen on {address}: {cause}{}", hint(.cause, .address, .holder.as_ref()))]
 pub struct ListenError {
     /// Where.
     pub address: Address,
+    /// Who has the address, where that is the cause.
+    pub holder: Option<Holder>,
     /// What the kernel said.
     pub cause: io::Error,
 }
@@ -196,27 +214,41 @@ impl ListenError {
     pub fn is_in_use(&self) -> bool {
         self.cause.kind() == io::ErrorKind::AddrInUse
     }
+
+    /// Whether the address may become free by itself within moments; see [`Holder::may_pass`].
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.holder.as_ref().is_some_and(Holder::may_pass)
+    }
 }
 
 /// On a line of its own, so that the first line stays what other programs print.
-fn hint(error: &io::Error, address: &Address) -> String {
-    let port = address.port().unwrap_or(0);
-    match (error.kind(), address) {
-        (io::ErrorKind::AddrInUse, Address::Tcp(_)) => format!(
-            "\nhint: another process listens there (`ss -ltnp 'sport = :{port}'` shows which); \
-             stop it, or choose another port (port 0 picks a free one)"
+fn hint(error: &io::Error, address: &Address, holder: Option<&Holder>) -> String {
+    match (error.kind(), address, holder) {
+        (_, Address::Tcp(tcp), Some(holder)) => format!(
+            "\nhint: {holder}; stop what is there (`ss -tanp 'sport = :{}'`), or choose another port (port 0 picks a free \
+             one)",
+            tcp.port()
         ),
-        (io::ErrorKind::AddrInUse, Address::Unix(_)) => {
-            "\nhint: another server listens there, or the path is a file that is no socket; choose another path".into()
+        (_, Address::Unix(_), Some(holder)) => {
+            format!("\nhint: {holder}; stop what is there, or choose another path")
         }
-        (io::ErrorKind::AddrNotAvailable, _) => {
+        (io::ErrorKind::AddrNotAvailable, ..) => {
             "\nhint: no interface of this machine has that address (`ip address` lists them)".into()
         }
-        (io::ErrorKind::PermissionDenied, Address::Tcp(_)) => format!(
-            "\nhint: port {port} is reserved for privileged processes (sysctl net.ipv4.ip_unprivileged_port_start); \
-             choose a higher one"
-        ),
-        (io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound, Address::Unix(_)) => {
+        (io::ErrorKind::PermissionDenied, Address::Tcp(tcp), _) => {
+            match unprivileged_port_start() {
+                Some(start) if (1..start).contains(&tcp.port()) => format!(
+                    "\nhint: port {} is reserved for privileged processes (sysctl net.ipv4.ip_unprivileged_port_start is \
+                 {start}); choose a higher one",
+                    tcp.port()
+                ),
+                _ => "\nhint: a seccomp filter or a security module forbids it".into(),
+            }
+        }
+        (io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound, Address::Unix(path), _)
+            if !is_abstract(path) =>
+        {
             "\nhint: the folder of that path must exist and be writable".into()
         }
         _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
@@ -224,6 +256,11 @@ fn hint(error: &io::Error, address: &Address) -> String {
         }
         _ => limits::hint(error),
     }
+}
+
+/// The first port that needs no privilege.
+fn unprivileged_port_start() -> Option<u16> {
+    sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 }
 
 fn listen_tcp(
@@ -339,21 +376,29 @@ fn finish(sockets: Vec<Socket>, address: &Address, options: &ListenOptions) -> V
     let backlog_effective = options.backlog.min(somaxconn().unwrap_or(u32::MAX));
     let one_queue = options.shared || matches!(address, Address::Unix(_));
     let shared = one_queue && 1 < sockets.len();
+    let all = Arc::new(());
     let listener = |socket| Listener {
         socket,
         address: address.clone(),
         backlog_effective,
         shared,
+        sharers: if shared {
+            Arc::clone(&all)
+        } else {
+            Arc::new(())
+        },
     };
-    sockets.into_iter().map(listener).collect()
+    let listeners = sockets.into_iter().map(listener).collect();
+    drop(all);
+    listeners
 }
 
 fn somaxconn() -> Option<u32> {
-    fs::read_to_string("/proc/sys/net/core/somaxconn")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    sysctl("/proc/sys/net/core/somaxconn")
+}
+
+fn sysctl<T: std::str::FromStr>(file: &str) -> Option<T> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -583,6 +628,63 @@ mod tests {
         assert!(not_ours.contains("\nhint: no interface"), "{not_ours}");
         let no_folder = text("unix:/nonexistent/echo.sock");
         assert!(no_folder.contains("\nhint: the folder"), "{no_folder}");
+    }
+
+    #[test]
+    fn what_was_ended_is_free_although_somebody_still_has_the_socket() {
+        for (count, shared) in [(1, false), (2, false), (2, true)] {
+            let options = ListenOptions {
+                shared,
+                ..ListenOptions::default()
+            };
+            let mut listeners = listen(&loopback(), count, &options).unwrap();
+            let address = listeners[0].local_addr().clone();
+            // As a ring keeps them.
+            let _kept: Vec<Socket> = listeners
+                .iter()
+                .map(|listener| listener.socket.try_clone().unwrap())
+                .collect();
+            let last = listeners.pop().expect("one at least");
+            for other in listeners {
+                other.end();
+            }
+            // The last still serves, also who waited before the others ended.
+            let _client = connect(&address);
+            if shared {
+                accept(&last);
+            }
+            assert!(listen(&address, count, &options).is_err());
+            last.end();
+            listen(&address, count, &options).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_name_without_a_file_is_served_too() {
+        let name = format!("@echometer-test-{}", std::process::id());
+        let address: Address = format!("unix:{name}").parse().unwrap();
+        let listener = listen(&address, 1, &ListenOptions::default())
+            .unwrap()
+            .remove(0);
+        assert!(!Path::new(&name).exists());
+        let options = super::super::ConnectOptions::default();
+        super::super::connect_stream(&address, &options).unwrap();
+        accept(&listener);
+        let error = listen(&address, 1, &ListenOptions::default()).unwrap_err();
+        assert!(matches!(error.holder, Some(Holder::Listener(_))), "{error}");
+        drop(listener);
+        listen(&address, 1, &ListenOptions::default()).unwrap();
+    }
+
+    #[test]
+    fn only_a_reserved_port_is_called_reserved() {
+        let denied = io::Error::from(rustix::io::Errno::ACCESS);
+        let hint = |address: &str| hint(&denied, &address.parse().unwrap(), None);
+        let start = unprivileged_port_start().expect("the sysctl is readable");
+        assert_eq!(hint("127.0.0.1:1").contains("is reserved"), 1 < start);
+        for address in ["127.0.0.1:0", "127.0.0.1:65535"] {
+            assert!(!hint(address).contains("reserved"), "{}", hint(address));
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(crate) mod sizing;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use self::waiting::Waiting;
@@ -92,7 +92,7 @@ struct Server<'a> {
     accepting: Accepting,
     /// The listen queue is being emptied by accepts that don't wait, for a stop.
     emptying: bool,
-    listener: Option<(Slot, OwnedFd)>,
+    listener: Option<(Slot, Listener)>,
     drain_deadline: Option<Instant>,
     patience: Patience,
     idle: Option<IdleWatch>,
@@ -142,7 +142,6 @@ impl<'a> Server<'a> {
             Accept::Shared => usize::MAX / 2,
         };
         let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
-        let listener: OwnedFd = listener.into_fd();
         let listening = ring
             .install(listener.as_fd())
             .map_err(ServeError::system("cannot hand the listener to the ring"))?;
@@ -833,11 +832,13 @@ impl<'a> Server<'a> {
             }
         }
         self.ring.close(slot);
+        listener.end();
     }
 
     fn close_listener(&mut self) {
-        if let Some((slot, _)) = self.listener.take() {
+        if let Some((slot, listener)) = self.listener.take() {
             self.ring.close(slot);
+            listener.end();
         }
     }
 

@@ -10,6 +10,7 @@ mod metrics;
 mod ordinary;
 mod peers;
 mod process;
+mod restarts;
 mod stopping;
 mod streams;
 mod support;
@@ -152,6 +153,9 @@ macro_rules! suite {
         }
         tests! { waiting:
             spinning_burns_and_a_hybrid_comes_to_rest
+        }
+        tests! { restarts:
+            the_next_server_finds_the_address_free
         }
         tests! { process:
             the_ready_line_says_what_runs
