@@ -35,7 +35,7 @@ pub use listener::listen;
 pub use payload::{Gather, Payload};
 pub use receive_time::{recv_stamped, stamp_receives};
 pub use ring::{Counts, Ring};
-pub use setup::{Config, SetupError};
+pub use setup::{Config, SetupError, plain_ring_is_allowed};
 pub use single::Single;
 pub use slot::Slot;
 pub use tcp_info::tcp_retransmits;

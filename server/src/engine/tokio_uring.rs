@@ -13,9 +13,11 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use echometer_host::address::Address;
+use echometer_host::limits;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 use rustix::io::{Errno, ioctl_fionbio};
@@ -54,20 +56,27 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
         ));
     }
     // On a thread of its own, as for the uring engine: the end of a ring interrupts the thread that used it.
-    let trial = std::thread::spawn(|| tokio_uring::Runtime::new(&builder()).map(drop));
-    match trial.join() {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            let text = format!(
-                "the runtime cannot make a ring: {error} (`echometer-server --engine uring` says why, and the cure)"
-            );
-            Err(match Errno::from_io_error(&error) {
-                Some(Errno::NOSYS | Errno::PERM | Errno::ACCESS) => Unavailable::Denied(text),
-                _ => Unavailable::Failed(text),
+    let trial = thread::Builder::new().spawn(|| -> Result<(), Unavailable> {
+        // Asked first, because the runtime drops the error of a call that submits, and waits for ever.
+        echometer_ring::plain_ring_is_allowed().map_err(|error| {
+            if error.is_unavailable() {
+                Unavailable::Denied(format!("{error}; or use --engine epoll"))
+            } else {
+                Unavailable::Failed(error.to_string())
+            }
+        })?;
+        tokio_uring::Runtime::new(&builder())
+            .map(drop)
+            .map_err(|error| {
+                let hint = limits::hint(&error);
+                Unavailable::Failed(format!("the runtime cannot make a ring: {error}{hint}"))
             })
-        }
-        Err(_) => Err(Unavailable::Failed("the trial of a ring panicked".into())),
-    }
+    });
+    let trial =
+        trial.map_err(|error| Unavailable::Failed(format!("cannot start a thread: {error}")))?;
+    trial
+        .join()
+        .unwrap_or_else(|_| Err(Unavailable::Failed("the trial of a ring panicked".into())))
 }
 
 /// Serves on one thread until stopped; see [`Serve`](crate::engine::Serve).

@@ -11,6 +11,7 @@ mod ordinary;
 mod peers;
 mod process;
 mod restarts;
+mod sandbox;
 mod stopping;
 mod streams;
 mod support;
