@@ -64,7 +64,8 @@ pub fn raise_nofile(needed: u64) -> Result<Limit, RaiseError> {
     Ok(nofile())
 }
 
-/// The cure for an error of a call that wanted a descriptor, on a line of its own; nothing for other errors.
+/// The cure for an error that a limit caused, of descriptors or of a file's size, on a line of its own; nothing for
+/// other errors.
 #[must_use]
 pub fn hint(error: &io::Error) -> String {
     match Errno::from_io_error(error) {
@@ -78,6 +79,13 @@ pub fn hint(error: &io::Error) -> String {
         Some(Errno::NFILE) => {
             "\nhint: the whole system has no descriptor left: raise it by sysctl fs.file-max, or end what else runs"
                 .to_owned()
+        }
+        Some(Errno::FBIG) => {
+            let limit = match limit(Resource::Fsize).soft {
+                UNLIMITED => "the file system's".to_owned(),
+                soft => format!("{soft} bytes, `ulimit -f` in the shell's blocks"),
+            };
+            format!("\nhint: the file would be larger than the limit on file sizes ({limit}): raise it")
         }
         _ => String::new(),
     }

@@ -17,7 +17,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
     flag, low_level,
 };
 
@@ -27,6 +27,16 @@ pub const EXIT_CUT_SHORT: i32 = 130;
 /// Signals this close together are one: timeout(1), for example, signals its child and then the group that
 /// the child is in, and a user who meant "stop" would be taken to mean "at once".
 pub const SAME_SIGNAL: Duration = Duration::from_millis(100);
+
+/// Outlives the limit on file sizes (`ulimit -f`): from here on a write that meets it fails with `EFBIG`, where SIGXFSZ
+/// would have ended the process without a word.
+///
+/// # Errors
+/// The handler cannot be installed.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    // Ignoring a signal takes unsafe code; a handler that does next to nothing comes to the same.
+    flag::register(SIGXFSZ, Arc::default()).map(drop)
+}
 
 /// A request to stop, shared by all threads: once made it stays made.
 ///

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
-use echometer_host::signals::Stop;
+use echometer_host::limits;
+use echometer_host::signals::{self, Stop};
 use echometer_server::flags::{Command, Flags, FlagsError};
 use echometer_server::log;
 use echometer_server::probe::probe;
@@ -15,7 +16,16 @@ use echometer_server::running::{StartError, start};
 use echometer_server::stats::check_writable;
 
 fn main() -> ExitCode {
-    let Err(error) = run(Flags::parse()) else {
+    // A limit on file sizes is an error of the write that meets it, and not this process's end.
+    let outcome = signals::outlive_file_size_limit()
+        .context("cannot watch for signals")
+        .and_then(|()| match Flags::try_parse() {
+            Ok(flags) => run(flags),
+            Err(error) if error.use_stderr() => error.exit(),
+            // Help or version: asked for, so that it must arrive.
+            Err(text) => arrived(text.print().and_then(|()| std::io::stdout().flush())),
+        });
+    let Err(error) = outcome else {
         return ExitCode::SUCCESS;
     };
     match (error.downcast_ref(), error.downcast_ref()) {
@@ -64,12 +74,24 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 fn tell_probe(json: bool) -> anyhow::Result<()> {
     let report = probe();
     let text = if json { report.json() } else { report.text() };
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
+    let mut stdout = std::io::stdout().lock();
+    arrived(writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()))?;
     anyhow::ensure!(
         report.is_sound(),
         "io_uring can't be used here, or not as it is: see above"
     );
     Ok(())
+}
+
+/// What became of a write to stdout of what was asked for. Whoever reads no further has what he wants (`probe | head -1`).
+fn arrived(written: std::io::Result<()>) -> anyhow::Result<()> {
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            let hint = limits::hint(&error);
+            Err(anyhow::anyhow!("cannot write to stdout: {error}{hint}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn unwritable(path: &Path) -> String {

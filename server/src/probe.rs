@@ -24,16 +24,36 @@ pub struct Report {
     nofile: Option<u64>,
 }
 
+/// How one feature stands: what the server's own trials found.
 #[derive(Debug, Serialize)]
 struct FeatureReport {
     name: &'static str,
+    state: State,
     offered: bool,
     used: bool,
+    /// Why it is not offered, where a trial failed.
+    why: Option<String>,
+}
+
+/// The same as one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum State {
+    /// The server uses it unless told otherwise.
+    InUse,
+    /// It works, and is off unless asked for.
+    Offered,
+    /// The kernel has it not, or does not allow it here.
+    Absent,
+    /// The kernel has it, and does not do what it promises.
+    FailedTrial,
 }
 
 #[derive(Debug, Serialize)]
 struct ByteCheck {
     receive: &'static str,
+    /// Whether the server receives that way unless told otherwise.
+    used: bool,
     bytes: usize,
     ok: bool,
     fault: Option<String>,
@@ -55,14 +75,7 @@ pub fn probe() -> Report {
         schema: "echometer.probe/1",
         kernel: kernel::release(),
         unavailable,
-        features: features
-            .iter()
-            .map(|offer| FeatureReport {
-                name: offer.feature.name(),
-                offered: offer.offered,
-                used: offer.used,
-            })
-            .collect(),
+        features: features.iter().map(FeatureReport::new).collect(),
         byte_checks,
         memlock_bytes: finite(limits::memlock().soft),
         nofile: finite(limits::nofile().soft),
@@ -71,29 +84,64 @@ pub fn probe() -> Report {
 
 /// Each way of receiving that this kernel offers, checked byte by byte.
 fn byte_checks(offers: &[Offer]) -> Vec<ByteCheck> {
-    let offered = |feature| {
-        let mut these = offers.iter().filter(|offer| offer.feature == feature);
-        these.any(|offer| offer.offered)
-    };
+    let find = |feature| offers.iter().find(|offer| offer.feature == feature);
+    let offered = |feature| find(feature).is_some_and(|offer| offer.offered);
+    let used = |feature| find(feature).is_some_and(|offer| offer.used);
     let multishot = Features::NONE.with(Feature::MultishotRecv);
-    let mut ways = vec![("one-shot", Features::NONE)];
-    if offered(Feature::MultishotRecv) {
-        ways.push(("multishot", multishot));
-    }
-    if offered(Feature::Bundle) {
-        ways.push(("multishot in bundles", multishot.with(Feature::Bundle)));
-    }
-    ways.into_iter()
-        .map(|(receive, features)| {
-            let fault = check_bytes(features, CHECK_BYTES).err();
-            ByteCheck {
-                receive,
-                bytes: CHECK_BYTES,
-                ok: fault.is_none(),
-                fault,
-            }
+    let ways = [
+        ("one-shot", Features::NONE, None),
+        ("multishot", multishot, Some(Feature::MultishotRecv)),
+        (
+            "multishot in bundles",
+            multishot.with(Feature::Bundle),
+            Some(Feature::Bundle),
+        ),
+    ];
+    // The server receives in the last of these ways that it uses.
+    let in_use = ways
+        .iter()
+        .rposition(|(_, _, needs)| needs.is_none_or(used))
+        .unwrap_or(0);
+    let tried = |(at, (receive, features, needs)): (usize, (_, Features, Option<Feature>))| {
+        if !needs.is_none_or(offered) {
+            return None;
+        }
+        let fault = check_bytes(features, CHECK_BYTES).err();
+        Some(ByteCheck {
+            receive,
+            used: at == in_use,
+            bytes: CHECK_BYTES,
+            ok: fault.is_none(),
+            fault,
         })
-        .collect()
+    };
+    ways.into_iter().enumerate().filter_map(tried).collect()
+}
+
+impl FeatureReport {
+    fn new(offer: &Offer) -> FeatureReport {
+        FeatureReport {
+            name: offer.feature.name(),
+            state: match (offer.used, offer.offered, &offer.why) {
+                (true, ..) => State::InUse,
+                (_, true, _) => State::Offered,
+                (.., Some(_)) => State::FailedTrial,
+                (.., None) => State::Absent,
+            },
+            offered: offer.offered,
+            used: offer.used,
+            why: offer.why.clone(),
+        }
+    }
+
+    fn words(&self) -> String {
+        match (self.state, &self.why) {
+            (State::InUse, _) => "in use".into(),
+            (State::Offered, _) => format!("offered (--uring +{})", self.name),
+            (State::FailedTrial, Some(why)) => format!("failed its trial: {why}"),
+            (State::FailedTrial | State::Absent, _) => "not here".into(),
+        }
+    }
 }
 
 impl Report {
@@ -106,16 +154,8 @@ impl Report {
             let _ = writeln!(text, "not usable: {why}");
             return text;
         }
-        let _ = writeln!(text, "{:<18} {:>8} {:>8}", "feature", "offered", "used");
         for feature in &self.features {
-            let mark = |yes: bool| if yes { "yes" } else { "-" };
-            let _ = writeln!(
-                text,
-                "{:<18} {:>8} {:>8}",
-                feature.name,
-                mark(feature.offered),
-                mark(feature.used)
-            );
+            let _ = writeln!(text, "{:<18} {}", feature.name, feature.words());
         }
         let _ = writeln!(text, "\nbyte check, random chunks, every byte compared:");
         for check in &self.byte_checks {
@@ -124,7 +164,12 @@ impl Report {
                 None => "ok".to_owned(),
                 Some(fault) => format!("FAULT: {fault}"),
             };
-            let _ = writeln!(text, "  {:<22} {mebibytes} MiB  {result}", check.receive);
+            let used = if check.used { "  (in use)" } else { "" };
+            let _ = writeln!(
+                text,
+                "  {:<22} {mebibytes} MiB  {result}{used}",
+                check.receive
+            );
         }
         let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |n| n.to_string());
         let _ = writeln!(
@@ -141,9 +186,10 @@ impl Report {
         serde_json::to_string_pretty(self).expect("plain data with string keys")
     }
 
-    /// Whether a ring can be used here and every byte came through.
+    /// Whether a ring can be used here, and every byte came through in the way in which the server receives.
     pub fn is_sound(&self) -> bool {
-        self.unavailable.is_none() && self.byte_checks.iter().all(|check| check.ok)
+        let sound = |check: &ByteCheck| check.ok || !check.used;
+        self.unavailable.is_none() && self.byte_checks.iter().all(sound)
     }
 }
 
@@ -152,13 +198,21 @@ mod tests {
     use super::*;
 
     fn report(unavailable: Option<&str>) -> Report {
-        let feature = |name, offered, used| FeatureReport {
+        let feature = |name, offered, used, why: Option<&str>| FeatureReport {
             name,
+            state: match (used, offered, why) {
+                (true, ..) => State::InUse,
+                (_, true, _) => State::Offered,
+                (.., Some(_)) => State::FailedTrial,
+                _ => State::Absent,
+            },
             offered,
             used,
+            why: why.map(str::to_owned),
         };
-        let check = |receive, fault: Option<&str>| ByteCheck {
+        let check = |receive, used, fault: Option<&str>| ByteCheck {
             receive,
+            used,
             bytes: CHECK_BYTES,
             ok: fault.is_none(),
             fault: fault.map(str::to_owned),
@@ -168,13 +222,14 @@ mod tests {
             kernel: Some("6.12.1".to_owned()),
             unavailable: unavailable.map(str::to_owned),
             features: vec![
-                feature("multishot-recv", true, true),
-                feature("sqpoll", true, false),
-                feature("bundle", false, false),
+                feature("multishot-recv", true, true, None),
+                feature("sqpoll", true, false, None),
+                feature("bundle", false, false, None),
+                feature("direct", false, false, Some("a closed file stays open")),
             ],
             byte_checks: vec![
-                check("one-shot", None),
-                check("multishot", Some("byte 4,096 is 0x00 and not 0x17")),
+                check("one-shot", false, Some("byte 4,096 is 0x00 and not 0x17")),
+                check("multishot", true, None),
             ],
             memlock_bytes: Some(8_388_608),
             nofile: None,
@@ -189,19 +244,29 @@ mod tests {
             "\
 io_uring on Linux 6.12.1
 
-feature             offered     used
-multishot-recv          yes      yes
-sqpoll                  yes        -
-bundle                    -        -
+multishot-recv     in use
+sqpoll             offered (--uring +sqpoll)
+bundle             not here
+direct             failed its trial: a closed file stays open
 
 byte check, random chunks, every byte compared:
-  one-shot               16 MiB  ok
-  multishot              16 MiB  FAULT: byte 4,096 is 0x00 and not 0x17
+  one-shot               16 MiB  FAULT: byte 4,096 is 0x00 and not 0x17
+  multishot              16 MiB  ok  (in use)
 
 limits: memlock 8388608 bytes, nofile unlimited
 "
         );
-        assert!(!report(None).is_sound());
+    }
+
+    #[test]
+    fn only_what_is_used_must_be_sound() {
+        let mut report = report(None);
+        assert!(report.is_sound());
+        report.byte_checks[1].ok = false;
+        assert!(!report.is_sound());
+        let json: serde_json::Value = serde_json::from_str(&report.json()).expect("JSON");
+        assert_eq!(json["features"][3]["state"], "failed-trial");
+        assert_eq!(json["features"][3]["why"], "a closed file stays open");
     }
 
     #[test]

@@ -185,6 +185,81 @@ fn probe_says_what_the_kernel_offers() {
     assert_eq!(json["schema"], "echometer.probe/1");
     let checks = json["byte_checks"].as_array().expect("a list");
     assert!(!checks.is_empty() && checks.iter().all(|check| check["ok"] == true));
+    assert_eq!(
+        checks.iter().filter(|check| check["used"] == true).count(),
+        1
+    );
+}
+
+/// It agrees with the server: what it calls in use is what the ready line names, and one feature that fails its trial is
+/// named with the reason, and is nothing to fail for.
+#[test]
+fn probe_says_what_the_server_does() {
+    for failing in ["", "direct", "bundle,bind-listen", "multishot-recv"] {
+        let with_failing = || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_echometer-server"));
+            command.env("ECHOMETER_FAILING_TRIALS", failing);
+            command
+        };
+        let output = with_failing().args(["probe", "--json"]).output();
+        let output = output.expect("the binary is built");
+        assert!(output.status.success(), "{failing}: {output:?}");
+        let json: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let in_state = |state: &str| -> Vec<String> {
+            let features = json["features"].as_array().expect("a list").iter();
+            features
+                .filter(|feature| feature["state"] == state)
+                .map(|feature| feature["name"].as_str().expect("a name").to_owned())
+                .collect()
+        };
+        let mut command = with_failing();
+        command.args(["--engine", "uring"]);
+        let server = Process::spawn(command, &["--threads", "1"]);
+        let (_, used) = server
+            .ready_line
+            .trim_end()
+            .split_once(" features=")
+            .expect("the features come last");
+        assert_eq!(in_state("in-use").join(","), used, "{failing}");
+        let failed = in_state("failed-trial");
+        for name in failing.split(',').filter(|name| !name.is_empty()) {
+            assert!(failed.iter().any(|failed| failed == name), "{name}: {json}");
+        }
+    }
+}
+
+#[test]
+fn what_was_asked_for_arrives_or_the_exit_says_so() {
+    let shell = |script: &str| {
+        let binary = env!("CARGO_BIN_EXE_echometer-server");
+        Command::new("bash")
+            .args(["-c", &format!("set -o pipefail; {script}"), "bash", binary])
+            .output()
+            .expect("bash runs")
+    };
+    for args in ["--help", "--version", "probe --help", "probe"] {
+        let full = shell(&format!("\"$1\" {args} > /dev/full"));
+        let stderr = String::from_utf8_lossy(&full.stderr);
+        assert_eq!(full.status.code(), Some(1), "{args}: {stderr}");
+        assert!(
+            stderr.contains("No space left on device"),
+            "{args}: {stderr}"
+        );
+        // Who reads no further has what he wants.
+        let cut = shell(&format!("\"$1\" {args} | true"));
+        let stderr = String::from_utf8_lossy(&cut.stderr);
+        assert_eq!(cut.status.code(), Some(0), "{args}: {stderr}");
+        assert!(stderr.is_empty(), "{args}: {stderr}");
+        let limited = shell(&format!(
+            "f=$(mktemp); (ulimit -f 0; \"$1\" {args} > $f); code=$?; rm $f; exit $code"
+        ));
+        let stderr = String::from_utf8_lossy(&limited.stderr);
+        assert_eq!(limited.status.code(), Some(1), "{args}: {stderr}");
+        assert!(
+            stderr.contains("File too large") && stderr.contains("ulimit -f"),
+            "{args}: {stderr}"
+        );
+    }
 }
 
 #[test]
