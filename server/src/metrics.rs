@@ -166,6 +166,9 @@ impl Readings {
                 rows.push((worker.to_string(), queue));
             }
         }
+        if rows.is_empty() {
+            return Ok(());
+        }
         let help = "Connections that wait to be accepted";
         let mut metric =
             encoder.encode_descriptor("listen_queue_depth", help, None, MetricType::Gauge)?;

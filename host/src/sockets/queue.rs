@@ -98,10 +98,18 @@ fn parse(mut bytes: &[u8], queues: &mut Vec<ListenQueue>) -> io::Result<bool> {
             u16::from_ne_bytes([bytes[4], bytes[5]]),
         );
         match kind {
-            NLMSG_DONE => return Ok(true),
+            // It ends with how the dump went: that is where a kernel without `tcp_diag` says that it can't tell
+            // (ENOENT), and nothing else of it says so.
+            NLMSG_DONE => {
+                let errno = u32_at(message, 0).unwrap_or(0) as i32;
+                return match errno {
+                    0.. => Ok(true),
+                    _ => Err(Errno::from_raw_os_error(errno.wrapping_neg()).into()),
+                };
+            }
             NLMSG_ERROR => {
                 let errno = u32_at(message, 0).ok_or_else(damaged)? as i32;
-                return Err(Errno::from_raw_os_error(-errno).into());
+                return Err(Errno::from_raw_os_error(errno.wrapping_neg()).into());
             }
             // `inet_diag_msg`: family and state, the socket's id, then expires, rqueue, wqueue, uid, inode.
             SOCK_DIAG_BY_FAMILY => {
@@ -185,6 +193,19 @@ mod tests {
         socket.bind(&any.into()).unwrap();
         let port = socket.local_addr().unwrap().as_socket().unwrap().port();
         assert_eq!(listen_queues(port).unwrap(), []);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_tell_is_not_one_without_queues() {
+        let done = |errno: i32| {
+            let mut bytes = 20_u32.to_ne_bytes().to_vec();
+            bytes.extend(NLMSG_DONE.to_ne_bytes());
+            bytes.extend([0; 10]);
+            bytes.extend(errno.to_ne_bytes());
+            parse(&bytes, &mut Vec::new())
+        };
+        assert!(done(0).unwrap());
+        assert_eq!(done(-2).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use crate::sandbox::confined;
 use crate::support::{
     Process, base_engine, close, connect, echo, finish, serve, uninterrupted, until,
 };
@@ -111,6 +112,33 @@ fn the_log_says_where_the_metrics_are() {
     server.signal(rustix::process::Signal::TERM);
     let (_, stderr) = server.wait();
     assert!(stderr.contains("metrics: http://127.0.0.1:"), "{stderr}");
+}
+
+/// Without `sock_diag` nobody knows how many wait: that is not 0.
+#[test]
+fn what_is_not_known_of_the_queue_is_absent() {
+    let netlink = seccompiler::SeccompCondition::new(
+        0,
+        seccompiler::SeccompCmpArgLen::Dword,
+        seccompiler::SeccompCmpOp::Eq,
+        libc::AF_NETLINK as u64,
+    );
+    let rule = netlink.and_then(|condition| seccompiler::SeccompRule::new(vec![condition]));
+    let denial = (
+        libc::SYS_socket,
+        libc::EPROTONOSUPPORT,
+        vec![rule.expect("a rule")],
+    );
+    confined([denial], || {
+        let server = serve("epoll", |config| {
+            config.metrics = Some(([127, 0, 0, 1], 0).into());
+        });
+        let samples = scrape(server.metrics_address().expect("asked for"));
+        assert!(samples.contains_key("echometer_connections_open{worker=\"0\"}"));
+        let queue = samples.keys().find(|key| key.contains("listen_queue"));
+        assert_eq!(queue, None);
+        finish(server);
+    });
 }
 
 /// One scrape, as samples by name and labels. Anything that is not as OpenMetrics has it fails.
