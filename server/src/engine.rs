@@ -3,6 +3,7 @@
 //!
 //! Adding an engine is one file here and one line in [`ENGINES`].
 
+mod accept_failures;
 pub mod blocking;
 pub mod epoll;
 #[cfg(feature = "tokio")]

@@ -23,6 +23,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv
 use crate::config::Config;
 use crate::connection::CloseReason;
 use crate::counters::{AcceptError, Counters};
+use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker, refuse_experiments};
 
 /// Bytes received at once unless the user says otherwise. Each thread has its own buffer.
@@ -40,9 +41,6 @@ const ACCEPT_TICK: Duration = Duration::from_millis(50);
 
 /// How long to wait between two rounds of interrupting those that have not noticed the stop.
 const INTERRUPT_ROUND: Duration = Duration::from_millis(10);
-
-/// How long accepting rests at a limit if no connection is closed meanwhile.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// A thread's stack, in bytes: its buffer is on the heap, and the default of 2 MiB exhausts limits on address space.
 const STACK_SIZE: usize = 128 * 1024;
@@ -67,7 +65,7 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
 
     while !worker.stop.requested() {
         crew.dismiss_finished()?;
-        if let Accepted::Limit = crew.accept(&listener)? {
+        if let Accepted::Fails = crew.accept(&listener)? {
             crew.rest();
         }
     }
@@ -76,9 +74,10 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
     ioctl_fionbio(&listener, true).map_err(ServeError::system("cannot empty the queue"))?;
     // As many as the queue may hold: those that come on and on must not keep us from stopping.
     for _ in 0..=queue_max {
-        let Accepted::One = crew.accept(&listener)? else {
-            break;
-        };
+        match crew.accept(&listener)? {
+            Accepted::One | Accepted::Again => {}
+            Accepted::None | Accepted::Fails => break,
+        }
     }
     drop(listener);
     crew.interrupt_all(interrupts);
@@ -91,6 +90,7 @@ struct Crew<'a> {
     worker: &'a Worker,
     shared: Arc<Shared>,
     threads: HashMap<u64, Member>,
+    failures: AcceptFailures,
 }
 
 /// A thread and its connection.
@@ -117,10 +117,12 @@ struct Shared {
 /// How a call of accept ended.
 enum Accepted {
     One,
-    /// It may be asked again.
+    /// Nobody is there.
     None,
-    /// A limit was met.
-    Limit,
+    /// That one was gone already.
+    Again,
+    /// It fails, and would fail again at once.
+    Fails,
 }
 
 impl<'a> Crew<'a> {
@@ -139,6 +141,7 @@ impl<'a> Crew<'a> {
             worker,
             shared: Arc::new(shared),
             threads: HashMap::new(),
+            failures: AcceptFailures::default(),
         }
     }
 
@@ -147,32 +150,31 @@ impl<'a> Crew<'a> {
         counters.enters.add(1);
         let socket = match accept_with(listener, SocketFlags::CLOEXEC) {
             Ok(socket) => socket,
-            Err(Errno::AGAIN | Errno::INTR) => return Ok(Accepted::None),
+            Err(Errno::AGAIN) => return Ok(Accepted::None),
+            Err(Errno::INTR) => return Ok(Accepted::Again),
             Err(errno) => {
-                let error = AcceptError::from_errno(errno);
-                counters.accept_error(error);
-                return match error {
-                    AcceptError::Other => {
-                        Err(ServeError::system("cannot accept connections")(errno))
-                    }
-                    _ if error.is_limit() => Ok(Accepted::Limit),
-                    _ => Ok(Accepted::None),
-                };
+                return Ok(match self.failures.failed(errno, self.worker)? {
+                    Next::Again => Accepted::Again,
+                    Next::Rest => Accepted::Fails,
+                });
             }
         };
         counters.accepted.add(1);
+        self.failures.succeeded();
         let over = |max| u64::from(max) < self.worker.connections_open();
         if self.config.connections_max.is_some_and(over) {
             counters.close(CloseReason::OverLimit);
             return Ok(Accepted::One);
         }
         let lent = counters.lend();
-        if self.spawn(socket, Arc::clone(&lent)).is_err() {
+        if let Err(error) = self.spawn(socket, Arc::clone(&lent)) {
             // EAGAIN: as many threads as this user may have. The connection went with the closure.
             counters.take_back(&lent);
             counters.close(CloseReason::Error);
             counters.accept_error(AcceptError::NoMemory);
-            return Ok(Accepted::Limit);
+            let what = "cannot start a thread for a connection";
+            self.failures.cannot_serve(what, &error, self.worker);
+            return Ok(Accepted::Fails);
         }
         Ok(Accepted::One)
     }

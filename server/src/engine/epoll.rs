@@ -20,11 +20,10 @@ use self::slab::{Slab, Token};
 use self::timer::Timer;
 use crate::config::Config;
 use crate::connection::CloseReason;
-use crate::counters::AcceptError;
 use crate::delay::{DelayQueue, WAKE_LEAD_NS};
+use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
-use crate::log;
 use crate::wait::Patience;
 
 /// Bytes received at once unless the user says otherwise. Received into one buffer a worker, so that small messages
@@ -39,8 +38,8 @@ const EVENTS_MAX: usize = 256;
 /// Connections accepted in one turn, so that a storm of them does not starve those that are in.
 const ACCEPTS_PER_TURN: usize = 64;
 
-/// How long the listener rests at a descriptor limit if no connection of this worker is closed meanwhile.
-const PARK_NS: u64 = 100_000_000;
+/// How long the listener rests when accepting fails, if no connection of this worker is closed meanwhile.
+const PARK_NS: u64 = ACCEPT_REST.as_nanos() as u64;
 
 /// Epoll needs nothing that a kernel of this century lacks.
 pub fn available(_: &Config) -> Result<(), Unavailable> {
@@ -73,14 +72,13 @@ struct Readiness<'a> {
     patience: Patience,
     /// Once stopping: when the drain time ends.
     deadline_ns: Option<u64>,
-    /// The descriptor limit was met before, and the log says so.
-    limit_said: bool,
+    accept_failures: AcceptFailures,
 }
 
 /// Whether connections are accepted.
 enum Listening {
     Armed(Listener),
-    /// A descriptor limit was met: readiness is switched off, or a listener with a queue would wake us for ever.
+    /// Accepting fails: readiness is switched off, or a listener with a queue would wake us for ever.
     Parked {
         listener: Listener,
         retry_ns: u64,
@@ -95,8 +93,8 @@ enum Accepted {
     All,
     /// The turn is over; there may be more.
     Some,
-    /// A limit was met.
-    Limit,
+    /// It fails, and would fail again at once.
+    Fails,
 }
 
 const LISTENER: Token = Token::special(0);
@@ -136,7 +134,7 @@ impl<'a> Readiness<'a> {
             idle: config.idle_timeout.map(IdleWatch::new),
             patience: Patience::new(config.wait),
             deadline_ns: None,
-            limit_said: false,
+            accept_failures: AcceptFailures::default(),
         })
     }
 
@@ -276,7 +274,7 @@ impl<'a> Readiness<'a> {
     }
 
     fn handle_listener(&mut self) -> Result<(), ServeError> {
-        if let Accepted::Limit = self.accept()? {
+        if let Accepted::Fails = self.accept()? {
             return self.park();
         }
         match &self.listening {
@@ -309,6 +307,7 @@ impl<'a> Readiness<'a> {
             let errno = match accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(socket) => {
                     counters.accepted.add(1);
+                    self.accept_failures.succeeded();
                     let over = |max| u64::from(max) < self.worker.connections_open();
                     if self.config.connections_max.is_some_and(over) {
                         counters.enters.add(1);
@@ -318,8 +317,14 @@ impl<'a> Readiness<'a> {
                     let token = self.peers.insert(Peer::new(socket, self.config));
                     let peer = self.peers.entry(token).expect("just inserted");
                     counters.enters.add(1);
-                    if epoll::add(&self.epoll, peer.socket(), token.data(), PEER_EVENTS).is_err() {
+                    let watched = epoll::add(&self.epoll, peer.socket(), token.data(), PEER_EVENTS);
+                    if let Err(errno) = watched {
                         // ENOSPC (fs.epoll.max_user_watches) or ENOMEM: this connection's misfortune, not ours.
+                        self.accept_failures.cannot_serve(
+                            "cannot watch a connection",
+                            &errno.into(),
+                            self.worker,
+                        );
                         self.peers.remove(token);
                         counters.enters.add(1);
                         counters.close(CloseReason::Error);
@@ -332,13 +337,8 @@ impl<'a> Readiness<'a> {
                 Err(Errno::INTR) => continue,
                 Err(errno) => errno,
             };
-            let error = AcceptError::from_errno(errno);
-            counters.accept_error(error);
-            if error.is_limit() {
-                return Ok(Accepted::Limit);
-            }
-            if error == AcceptError::Other {
-                return Err(ServeError::system("cannot accept connections")(errno));
+            if self.accept_failures.failed(errno, self.worker)? == Next::Rest {
+                return Ok(Accepted::Fails);
             }
         }
         Ok(Accepted::Some)
@@ -348,14 +348,6 @@ impl<'a> Readiness<'a> {
         self.listening = match std::mem::replace(&mut self.listening, Listening::Ended) {
             Listening::Armed(listener) => {
                 unwatch(&self.epoll, &listener)?;
-                if !std::mem::replace(&mut self.limit_said, true) {
-                    log::line(format_args!(
-                        "note: worker {} is at the descriptor limit with {} connections open; more are let in as \
-                         others leave (raise the limit with `ulimit -n`)",
-                        self.worker.index,
-                        self.worker.counters.open(),
-                    ));
-                }
                 Listening::Parked {
                     listener,
                     retry_ns: now_ns() + PARK_NS,
@@ -370,7 +362,7 @@ impl<'a> Readiness<'a> {
         Ok(())
     }
 
-    /// Accepts again after a descriptor limit: at once when a connection was closed, else every [`PARK_NS`], since
+    /// Accepts again after a failure that lasts: at once when a connection was closed, else every [`PARK_NS`], since
     /// another thread or process may have closed something.
     fn retry_parked(&mut self) -> Result<(), ServeError> {
         let Listening::Parked { retry_ns, .. } = self.listening else {
@@ -379,7 +371,7 @@ impl<'a> Readiness<'a> {
         if 0 < retry_ns && now_ns() < retry_ns {
             return Ok(());
         }
-        if let Accepted::Limit = self.accept()? {
+        if let Accepted::Fails = self.accept()? {
             return self.park();
         }
         if let Listening::Parked { listener, .. } =

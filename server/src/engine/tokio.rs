@@ -27,14 +27,12 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::config::Config;
 use crate::connection::CloseReason;
-use crate::counters::{AcceptError, Counters};
+use crate::counters::Counters;
+use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker, refuse_experiments};
 
 /// Bytes received at once unless the user says otherwise. Each connection has its own buffer: its task reads into it.
 const BUFFER_SIZE_DEFAULT: u32 = 16 * 1024;
-
-/// How long accepting rests at a descriptor limit if no connection is closed meanwhile.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Tokio runs everywhere; it has no delays and sleeps while there is nothing to do.
 pub fn available(config: &Config) -> Result<(), Unavailable> {
@@ -99,6 +97,7 @@ async fn accept_until_stopped<L: Listen>(
     });
     worker.ready(vec!["current-thread".into(), "local-set".into()]);
 
+    let mut failures = AcceptFailures::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -106,8 +105,11 @@ async fn accept_until_stopped<L: Listen>(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok(stream) => welcome(stream, &shared, config, worker),
-            Err(error) if note_accept_error(&error, worker)? => {
+            Ok(stream) => {
+                failures.succeeded();
+                welcome(stream, &shared, config, worker);
+            }
+            Err(error) if failures.failed_io(&error, worker)? == Next::Rest => {
                 tokio::select! {
                     _ = stop.readable() => break,
                     () = shared.closed.notified() => {}
@@ -156,17 +158,6 @@ fn welcome(
         shared.counters.close(reason);
         shared.closed.notify_one();
     });
-}
-
-/// Counts a failed accept. Says whether accepting must rest.
-fn note_accept_error(error: &io::Error, worker: &Worker) -> Result<bool, ServeError> {
-    let kind = AcceptError::from_io(error);
-    worker.counters.accept_error(kind);
-    if kind == AcceptError::Other {
-        let source = io::Error::new(error.kind(), error.to_string());
-        return Err(ServeError::system("cannot accept connections")(source));
-    }
-    Ok(kind.is_limit())
 }
 
 /// One connection, from its first byte to its end.

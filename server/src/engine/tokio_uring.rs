@@ -30,7 +30,8 @@ use tokio_uring::net::{TcpListener, TcpStream};
 
 use crate::config::Config;
 use crate::connection::CloseReason;
-use crate::counters::{AcceptError, Counters};
+use crate::counters::Counters;
+use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker, refuse_experiments};
 
 /// Bytes received at once unless the user says otherwise. Each connection has its own buffer.
@@ -38,9 +39,6 @@ const BUFFER_SIZE_DEFAULT: u32 = 16 * 1024;
 
 /// The submission queue. The completion queue is twice that, and the kernel keeps what does not fit.
 const ENTRIES: u32 = 1024;
-
-/// How long accepting rests at a descriptor limit if no connection is closed meanwhile.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How long connections that were shut by force may take to end. The kernel ends their operations at once.
 const FORCED_END: Duration = Duration::from_secs(1);
@@ -147,6 +145,7 @@ async fn accept_until_stopped(
     });
     worker.ready(vec!["plain-ring".into(), "local-set".into()]);
 
+    let mut failures = AcceptFailures::default();
     loop {
         // An accept that was begun is seen to its end, even at the stop: it may hold a connection already.
         let mut accept = pin!(listener.accept());
@@ -162,10 +161,13 @@ async fn accept_until_stopped(
             accepted = &mut accept => accepted,
         };
         match accepted {
-            Ok((stream, _)) => welcome(stream, &shared, config, worker),
+            Ok((stream, _)) => {
+                failures.succeeded();
+                welcome(stream, &shared, config, worker);
+            }
             Err(error) => {
                 // Another worker that shares this queue may have ended it, at a stop that we are about to hear of.
-                if !worker.stop.requested() && !note_accept_error(&error, worker)? {
+                if !worker.stop.requested() && failures.failed_io(&error, worker)? == Next::Again {
                     continue;
                 }
                 tokio::select! {
@@ -241,17 +243,6 @@ fn welcome(stream: TcpStream, shared: &Rc<Shared>, config: &Config, worker: &Wor
         });
         shared.closed.notify_one();
     });
-}
-
-/// Counts a failed accept. Says whether accepting must rest.
-fn note_accept_error(error: &io::Error, worker: &Worker) -> Result<bool, ServeError> {
-    let kind = AcceptError::from_io(error);
-    worker.counters.accept_error(kind);
-    if kind == AcceptError::Other {
-        let source = io::Error::new(error.kind(), error.to_string());
-        return Err(ServeError::system("cannot accept connections")(source));
-    }
-    Ok(kind.is_limit())
 }
 
 /// One connection, from its first byte to its end.

@@ -20,13 +20,10 @@ use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::AcceptError;
 use crate::delay::{DelayQueue, Releases, WAKE_LEAD_NS};
+use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::wait::Patience;
-
-/// How long accepting rests after the descriptor limit was met, unless a connection closes sooner. The kernel doesn't
-/// say when another process gives descriptors back, so somebody has to look again.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
 pub fn available(config: &Config) -> Result<(), Unavailable> {
@@ -90,6 +87,7 @@ struct Server<'a> {
     /// Vacant places below which connections are accepted one by one.
     accept_room: usize,
     accepting: Accepting,
+    accept_failures: AcceptFailures,
     /// The listen queue is being emptied by accepts that don't wait, for a stop.
     emptying: bool,
     listener: Option<(Slot, Listener)>,
@@ -170,6 +168,7 @@ impl<'a> Server<'a> {
             connections_max,
             accept_room,
             accepting: Accepting::Yes,
+            accept_failures: AcceptFailures::default(),
             emptying: false,
             listener: Some((listening, listener)),
             drain_deadline: None,
@@ -248,17 +247,16 @@ impl<'a> Server<'a> {
     fn handle_accept(&mut self, result: Result<Slot, Errno>, more: bool) -> Result<(), ServeError> {
         let emptied = self.emptying && !matches!(result, Ok(_) | Err(Errno::CONNABORTED));
         match result {
-            Ok(slot) => self.welcome(slot),
+            Ok(slot) => {
+                self.accept_failures.succeeded();
+                self.welcome(slot);
+            }
             Err(Errno::AGAIN | Errno::INVAL) if emptied => {}
             // Our own cancel: at a limit, or at the stop. Or a signal, which ends nothing else.
             Err(Errno::CANCELED | Errno::INTR) => {}
             Err(errno) => {
-                let error = AcceptError::from_errno(errno);
-                self.worker.counters.accept_error(error);
-                if error.is_limit() {
+                if self.accept_failures.failed(errno, self.worker)? == Next::Rest {
                     self.rest_accepting();
-                } else if error == AcceptError::Other {
-                    return Err(ServeError::system("cannot accept")(errno));
                 }
             }
         }

@@ -6,9 +6,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use echometer_host::limits;
 use echometer_host::signals::Stop;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+
+use crate::log;
 
 /// The longest that one client may take, from its connect to the last byte of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -84,6 +87,7 @@ fn answer_until(
     patience: Duration,
     text: &impl Fn() -> String,
 ) {
+    let mut log = log::Seldom::default();
     while !stop.requested() {
         match listener.accept() {
             // What becomes of one client is of no interest to the next.
@@ -97,7 +101,11 @@ fn answer_until(
                 // EINTR leads back here.
                 let _ = poll(&mut waiting, None);
             }
-            Err(_) => {
+            Err(error) => {
+                let hint = limits::hint(&error);
+                log.line(format_args!(
+                    "note: cannot accept who asks for metrics: {error}{hint}"
+                ));
                 let stop = PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN);
                 let _ = poll(&mut [stop], Some(&ACCEPT_REST));
             }

@@ -4,12 +4,13 @@
 
 use std::process::{Command, Output};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use seccompiler::{SeccompAction, SeccompFilter, SeccompRule};
 
 use crate::process::run;
-use crate::support::{Process, connect_to, echo};
+use crate::support::{Process, connect_to, echo, read_stats};
 
 /// A call and what is answered to it.
 pub(crate) type Denial = (i64, i32);
@@ -138,5 +139,50 @@ fn tokio_uring_serves_without_registering() {
         server.signal(Signal::TERM);
         let (status, stderr) = server.wait();
         assert!(status.success(), "{stderr}");
+    }
+}
+
+/// What fails over and over costs neither a cpu nor a log, and a stop is heard. The ring accepts without the call.
+#[test]
+fn an_accept_that_fails_for_ever_costs_little() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engines = ["epoll", "blocking"].into_iter();
+    for engine in engines.chain(cfg!(feature = "tokio").then_some("tokio")) {
+        for (errno, kind) in [
+            (libc::EPERM, "aborted"),
+            (libc::ECONNABORTED, "aborted"),
+            (libc::EMFILE, "process_limit"),
+            (libc::ENOBUFS, "no_memory"),
+        ] {
+            let path = folder.path().join(format!("{engine}-{errno}.json"));
+            let flags = ["--threads", "1", "--stats", path.to_str().expect("text")];
+            let denials = [(libc::SYS_accept, errno), (libc::SYS_accept4, errno)];
+            let server = denying(&denials, || Process::start(engine, &flags));
+            let clients: Vec<_> = (0..3).map(|_| connect_to(server.address)).collect();
+            let began = Instant::now();
+            // The first ones are tried at once.
+            thread::sleep(Duration::from_millis(200));
+            let before = server.cpu_time();
+            thread::sleep(Duration::from_millis(600));
+            let used = server.cpu_time() - before;
+            assert!(
+                used <= Duration::from_millis(60),
+                "{engine}, error {errno}: {used:?} of CPU in 600 ms"
+            );
+            let tenths = began.elapsed().as_millis() as u64 / 100;
+            server.signal(Signal::TERM);
+            let (status, stderr) = server.wait();
+            assert!(status.success(), "{engine}, error {errno}: {stderr}");
+            assert_eq!(stderr.matches("note: worker 0 ").count(), 1, "{stderr}");
+            let stats = read_stats(&path);
+            assert_eq!(stats.total.accepted, 0);
+            let failed = stats.total.accept_errors[kind];
+            // Sixteen at once, one each tenth of a second, and some at the stop.
+            assert!(
+                (2..tenths + 60).contains(&failed),
+                "{engine}, error {errno}: {failed} in {tenths} tenths of a second"
+            );
+            drop(clients);
+        }
     }
 }
