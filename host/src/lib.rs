@@ -10,6 +10,7 @@ pub mod address;
 pub mod clock;
 pub mod counters;
 pub mod cpus;
+pub mod files;
 pub mod fitness;
 pub mod interrupts;
 pub mod kernel;

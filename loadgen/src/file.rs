@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{fitness::Finding, machine::Facts, sockets::SynSchedule};
+use echometer_host::{
+    files::{WriteError, write_whole},
+    fitness::Finding,
+    machine::Facts,
+    sockets::SynSchedule,
+};
 
 use crate::{connects::Connects, fail_if::Held, plan::Plan, source::Sources, verdict::Verdict};
 
@@ -330,11 +335,9 @@ impl RunFile {
     /// Writes it, whole or not at all: a reader never meets half of it.
     ///
     /// # Errors
-    /// The folder can't be written to.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let unfinished = path.with_extension("json.unfinished");
-        fs::write(&unfinished, self.to_json())?;
-        fs::rename(&unfinished, path)
+    /// The file can't be written; it is named.
+    pub fn write(&self, path: &Path) -> Result<(), WriteError> {
+        write_whole(path, self.to_json().as_bytes())
     }
 
     /// As JSON, indented, with a line feed at the end.

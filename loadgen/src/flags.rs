@@ -436,7 +436,7 @@ mod tests {
     fn mixes_ramps_and_thinking_are_read() {
         let plan = typed("host:1 -s 64:90%,4KiB:10% -R 10k..100k").unwrap();
         assert_eq!(plan.message_size, 4096);
-        assert_eq!(plan.show_size(), "64:90%,4096:10%");
+        assert_eq!(plan.show_size(), "64 B (90 %) or 4 KiB (10 %)");
         assert_eq!(
             (plan.rate_per_s(), plan.ramp_to_per_s),
             (Some(10_000.0), Some(100_000.0))

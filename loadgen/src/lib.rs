@@ -34,6 +34,7 @@ pub mod storm;
 pub mod tally;
 pub mod target;
 pub mod verdict;
+pub mod words;
 mod worker;
 
 pub use failure::{Failure, Failures};
@@ -42,3 +43,4 @@ pub use plan::Plan;
 pub use recorder::Membership;
 pub use tally::{Phase, Tally};
 pub use target::Target;
+pub use words::{LoadPart, LoadWords};

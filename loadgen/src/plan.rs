@@ -10,10 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{
-    address::Address,
-    units::{show_count, show_size},
-};
+use echometer_host::{address::Address, units::show_count};
 
 use crate::{
     fail_if::Threshold,
@@ -399,14 +396,6 @@ impl Plan {
         match &self.size_mix {
             None => Sizes::fixed(self.message_size),
             Some(mix) => Sizes::mixed(mix, self.seed),
-        }
-    }
-
-    /// The size of the messages as it is shown: `64 B`, or the mix.
-    pub fn show_size(&self) -> String {
-        match &self.size_mix {
-            None => show_size(u64::from(self.message_size)),
-            Some(mix) => mix.to_string(),
         }
     }
 

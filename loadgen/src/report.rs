@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::{
     file::{RunFile, Summary, SynRetransmits},
-    plan::{Arrivals, Engine, Load, Plan, Wait},
+    plan::{Engine, Load, Plan, Wait},
     verdict::{Status, Verdict},
+    words::counted,
 };
 use echometer_host::units::{show_count, show_duration, show_ns};
 
@@ -19,7 +20,7 @@ pub fn text(run: &RunFile) -> String {
     line(
         &mut text,
         "",
-        &format!("{}: {}", run.server.target, load_of(&run.plan)),
+        &format!("{}: {}", run.server.target, run.plan.words().in_full()),
     );
     line(&mut text, "", &client_of(&run.plan, end.client.engine));
     if run.cut_short {
@@ -29,7 +30,7 @@ pub fn text(run: &RunFile) -> String {
             "",
             &format!(
                 "cut short by a signal: {measured} of {} measured",
-                time_of(&run.plan)
+                show_duration(run.plan.duration)
             ),
         );
     }
@@ -89,8 +90,8 @@ pub fn text(run: &RunFile) -> String {
             &mut text,
             "errors    ",
             &format!(
-                "{} connections: {}",
-                show_count(*count),
+                "{}: {}",
+                counted(*count, "connection"),
                 kind.replace('_', " ")
             ),
         );
@@ -132,52 +133,6 @@ pub fn verdict(verdict: &Verdict) -> String {
     text
 }
 
-fn load_of(plan: &Plan) -> String {
-    let connections = match plan.connections {
-        1 => "1 connection".to_owned(),
-        count => format!("{} connections", show_count(u64::from(count))),
-    };
-    let size = plan.show_size();
-    let load = match plan.load {
-        Load::Closed if plan.think.is_zero() => "closed loop".to_owned(),
-        Load::Closed => format!("closed loop, thinking {}", show_duration(plan.think)),
-        Load::Open {
-            rate_per_s,
-            arrivals,
-        } => {
-            let arrivals = match arrivals {
-                Arrivals::Poisson => "Poisson",
-                Arrivals::Uniform => "uniform",
-            };
-            let to = plan
-                .ramp_to_per_s
-                .map_or(String::new(), |to| format!(" to {to}"));
-            format!("open loop, {rate_per_s}{to}/s {arrivals}")
-        }
-    };
-    let churn = match plan.requests_per_connection {
-        0 => String::new(),
-        1 => " (a new one for each message)".to_owned(),
-        count => format!(
-            " (a new one after {} messages)",
-            show_count(u64::from(count))
-        ),
-    };
-    let pipeline = match plan.pipeline {
-        1 => String::new(),
-        count => format!(", up to {} in flight each", show_count(u64::from(count))),
-    };
-    let warmup = show_duration(plan.warmup);
-    format!(
-        "{connections}{churn}, {size}, {load}{pipeline}, {} after {warmup} of warm-up",
-        time_of(plan)
-    )
-}
-
-fn time_of(plan: &Plan) -> String {
-    show_duration(plan.duration)
-}
-
 fn client_of(plan: &Plan, engine: Engine) -> String {
     let engine = match engine {
         Engine::Auto => "auto",
@@ -188,10 +143,7 @@ fn client_of(plan: &Plan, engine: Engine) -> String {
         Wait::Spin => "spinning",
         Wait::Block => "blocking",
     };
-    let threads = match plan.workers.len() {
-        1 => "1 thread".to_owned(),
-        count => format!("{count} threads"),
-    };
+    let threads = counted(plan.workers.len() as u64, "thread");
     let pinned: Option<Vec<String>> = plan
         .workers
         .iter()
@@ -331,6 +283,7 @@ mod tests {
     use super::*;
     use crate::fail_if::Held;
     use crate::file::{Client, End, Life, SCHEMA, Server};
+    use crate::plan::Arrivals;
 
     fn run() -> RunFile {
         let summary = |scale: u64| Summary {
@@ -404,8 +357,8 @@ mod tests {
     }
 
     const GOLDEN: &str = "\
-127.0.0.1:7777: 64 connections, 64 B, open loop, 20000/s Poisson, up to 1,024 in
-  flight each, 10s after 2s of warm-up
+127.0.0.1:7777: 64 connections, 64 B, up to 1,024 in flight on each, open loop
+  at 20,000/s, Poisson, 10s after 2s of warm-up
 client: io_uring, spinning, 1 thread on cpu 1, seed 1
 
                   p50        p90        p99      p99.9     p99.99        max

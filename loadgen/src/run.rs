@@ -12,6 +12,7 @@ use echometer_host::{
     clock::DateTime,
     counters::Steal,
     cpus,
+    files::{WriteError, write_whole},
     fitness::{self, Purpose, Use},
     machine::Facts,
     signals::Stop,
@@ -65,13 +66,8 @@ pub enum RunError {
     #[error(transparent)]
     Drive(#[from] DriveError),
     /// A file can't be written.
-    #[error("cannot write {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] WriteError),
 }
 
 /// Runs `plan` against `target` and writes the files into `out`, where one is given. `progress` hears of each interval.
@@ -90,10 +86,7 @@ pub fn run(
 ) -> Result<Run, RunError> {
     if let Some(out) = out {
         // First of all: nobody wants to learn after the run that it can't be kept.
-        fs::create_dir_all(out).map_err(|source| RunError::File {
-            path: out.to_owned(),
-            source,
-        })?;
+        fs::create_dir_all(out).map_err(|source| unwritten_at(out, source))?;
     }
     let mut fleet = Fleet::start(plan)?;
     fleet.stop_on(stop.clone());
@@ -195,15 +188,11 @@ pub fn run(
 }
 
 fn write_files(out: &Path, file: &RunFile, tally: &Tally) -> Result<(), RunError> {
-    let write = |name: &str, written: &dyn Fn(&Path) -> io::Result<()>| {
-        let path = out.join(name);
-        written(&path).map_err(|source| RunError::File { path, source })
-    };
-    write("run.hgrm", &|path| {
-        fs::write(path, histogram_log::spectrum(&tally.latency))
-    })?;
+    let spectrum = histogram_log::spectrum(&tally.latency);
+    write_whole(&out.join("run.hgrm"), spectrum.as_bytes())?;
     // Last, because its presence says that the others are whole.
-    write("run.json", &|path| file.write(path))
+    file.write(&out.join("run.json"))?;
+    Ok(())
 }
 
 /// How the session's connections came to be.
@@ -354,6 +343,13 @@ fn interval_row(interval: &Interval<'_>, window: Window) -> IntervalRow {
     }
 }
 
+fn unwritten_at(path: &Path, source: io::Error) -> RunError {
+    RunError::File(WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Where the interval log goes: a file, or nowhere.
 struct LogFile {
     file: Option<(PathBuf, LineWriter<File>)>,
@@ -376,16 +372,13 @@ impl LogFile {
             let path = out.join(name);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                    return Err(RunError::File { path, source });
+                    return Err(unwritten_at(&path, source));
                 }
                 _ => {}
             }
         }
         let path = out.join("run.hlog");
-        let file = File::create(&path).map_err(|source| RunError::File {
-            path: path.clone(),
-            source,
-        })?;
+        let file = File::create(&path).map_err(|source| unwritten_at(&path, source))?;
         Ok(LogFile {
             file: Some((path, LineWriter::new(file))),
         })
@@ -410,7 +403,7 @@ impl LogFile {
                 writer: Some(writer),
                 error: None,
             }),
-            Err(source) => Err(RunError::File { path, source }),
+            Err(source) => Err(unwritten_at(&path, source)),
         }
     }
 }
@@ -426,10 +419,7 @@ impl Log<'_, '_> {
 
     fn finish(self) -> Result<(), RunError> {
         match self.error {
-            Some(source) => Err(RunError::File {
-                path: self.path,
-                source,
-            }),
+            Some(source) => Err(unwritten_at(&self.path, source)),
             None => Ok(()),
         }
     }

@@ -18,6 +18,11 @@ pub struct SizeMix {
 }
 
 impl SizeMix {
+    /// Its sizes in bytes with their shares of the messages in percent, as they were given.
+    pub fn shares(&self) -> impl Iterator<Item = (u32, f64)> {
+        self.entries.iter().copied()
+    }
+
     /// The largest of its sizes, bytes.
     pub fn largest(&self) -> u32 {
         let sizes = self.entries.iter().map(|(size, _)| *size);

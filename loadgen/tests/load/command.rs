@@ -402,18 +402,28 @@ fn a_file_that_fails_loses_no_figures() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let name = server.name();
-    // The disk is full when the run file is to be written.
-    let unfinished = folder.path().join("run.json.unfinished");
-    std::os::unix::fs::symlink("/dev/full", unfinished).unwrap();
-    let flags = ["-c", "2", "-d", "200ms", "-w", "0s"];
+    // After the run has begun, something stands where the run file is to be written.
+    let (log, taken) = (
+        folder.path().join("run.hlog"),
+        folder.path().join("run.json"),
+    );
+    let in_the_way = std::thread::spawn(move || {
+        while !log.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::fs::create_dir(taken).unwrap();
+    });
+    let flags = ["-c", "2", "-d", "500ms", "-w", "0s"];
     let (code, stdout, stderr) = output(&[&[&name, "--out", out], &flags[..]].concat());
+    in_the_way.join().unwrap();
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("run.json: No space left"), "{stderr}");
+    assert!(stderr.contains("run.json: Is a directory"), "{stderr}");
     assert!(
         stdout.contains("round trip") && stdout.contains("verdict:"),
         "{stdout}"
     );
-    assert!(!stdout.contains("written:") && !folder.path().join("run.json").exists());
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert!(!stdout.contains("written:") && left == 3, "{left} files");
 }
 
 #[test]

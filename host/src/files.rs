@@ -1,0 +1,221 @@
+//! How is a file written so that nobody ever reads half of it?
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
+
+/// A file that can't be written, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+pub struct WriteError {
+    /// The file as it was named.
+    pub path: PathBuf,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// Links are followed this far, as the kernel does (`MAXSYMLINKS`).
+const LINKS_MAX: usize = 40;
+
+/// Writes a file whole or not at all: whoever reads it sees the old content or the new. The bytes go into a new file
+/// in the same folder, to the disk, and under the file's name then. After a failure nothing is left beside it.
+///
+/// A link stays, and the file that it leads to is written. A file that was there keeps its permissions. A device or a
+/// pipe is written to as it is: a file in its place would take `/dev/null` from everybody.
+///
+/// # Errors
+/// The file can't be written; it is named.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    let written = if is_device(path) {
+        let opened = OpenOptions::new().write(true).open(path);
+        opened.and_then(|mut device| device.write_all(bytes))
+    } else {
+        replace(&behind_links(path), bytes)
+    };
+    written.map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Whether [`write_whole`] could write the file now, which is better learnt before a long measurement than after it.
+/// A file that is there is not touched.
+///
+/// # Errors
+/// It could not; the file is named.
+pub fn check_writable(path: &Path) -> Result<(), WriteError> {
+    let checked = if path.is_dir() {
+        Err(Errno::ISDIR.into())
+    } else if is_device(path) {
+        // Not by opening it: a pipe has a reader only when somebody reads.
+        access(path, Access::WRITE_OK).map_err(io::Error::from)
+    } else {
+        new_beside(&behind_links(path)).and_then(|(beside, _)| fs::remove_file(beside))
+    };
+    checked.map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (beside, mut file) = new_beside(path)?;
+    let written = keep_permissions(path, &file)
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // What matters is the first error.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+fn keep_permissions(path: &Path, file: &File) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(there) => file.set_permissions(there.permissions()),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A new file in the folder of `path`, under a name that no other process or thread uses. It is made and not opened, so
+/// that a link that somebody put there leads nowhere.
+fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}-{number}.tmp", process::id()));
+        match File::create_new(&name) {
+            Ok(file) => return Ok((name.into(), file)),
+            // Left by a process of this number that was killed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether there is something at `path` that is neither a file nor a folder.
+fn is_device(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
+
+/// The file that `path` means, whether it is there already or not.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(to) = fs::read_link(&path) else { break };
+        // What a relative link says is meant from its folder; an absolute one replaces it.
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt as _, os::unix::fs::symlink, sync::Barrier, thread};
+
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_lies_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        for text in ["first, and longer", "second"] {
+            check_writable(&path).unwrap();
+            write_whole(&path, text.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert_eq!(names(folder.path()), ["x.json"]);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        write_whole(&path, b"third").unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_failure_names_the_file_and_leaves_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        // A folder that holds something can't be replaced by a file: the rename fails, after all was written.
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("inside"), "old").unwrap();
+        let error = write_whole(&path, b"new").unwrap_err();
+        let begin = format!("cannot write {}: ", path.display());
+        assert!(error.to_string().starts_with(&begin), "{error}");
+        assert_eq!(names(folder.path()), ["taken"]);
+        assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
+        assert!(check_writable(&path).is_err());
+
+        let nowhere = folder.path().join("no/such/folder");
+        for result in [write_whole(&nowhere, b""), check_writable(&nowhere)] {
+            let error = result.unwrap_err();
+            assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
+            assert_eq!(error.path, nowhere);
+        }
+    }
+
+    #[test]
+    fn links_and_devices_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        fs::write(at("file"), "old").unwrap();
+        for (link, to) in [
+            ("to-file", "file"),
+            ("sub/back", "../to-file"),
+            ("to-nothing", "sub/new"),
+            ("to-device", "/dev/null"),
+        ] {
+            symlink(to, at(link)).unwrap();
+            check_writable(&at(link)).unwrap();
+            write_whole(&at(link), link.as_bytes()).unwrap();
+            assert_eq!(fs::read_link(at(link)).unwrap(), Path::new(to));
+        }
+        assert_eq!(fs::read(at("file")).unwrap(), b"sub/back");
+        assert_eq!(fs::read(at("sub/new")).unwrap(), b"to-nothing");
+        assert!(is_device(Path::new("/dev/null")));
+        assert_eq!(names(&at("sub")), ["back", "new"]);
+        // A device that is full is one more failure.
+        assert!(write_whole(Path::new("/dev/full"), b"x").is_err());
+    }
+
+    #[test]
+    fn two_writers_at_once_don_t_mix() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let texts = ["a".repeat(100_000), "b".repeat(100_000)];
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            for text in &texts {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for _ in 0..20 {
+                        write_whole(&path, text.as_bytes()).unwrap();
+                        let read = fs::read_to_string(&path).unwrap();
+                        assert!(texts.contains(&read));
+                    }
+                });
+            }
+        });
+        assert_eq!(names(folder.path()), ["x"]);
+    }
+}
