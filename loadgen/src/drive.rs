@@ -10,8 +10,9 @@ use std::{collections::VecDeque, io, time::Duration};
 use echometer_host::{clock, signals::Stop};
 
 use crate::{
-    connect::Dialing,
-    connects::RETRANSMIT_NS_MIN,
+    connect_times::RETRANSMIT_NS_MIN,
+    cuts::{Cuts, Membership, Window},
+    dial::Dialing,
     engine::{Closing, Engine, Sending, Sink, Then},
     failure::{Failure, Failures},
     flow::{Counts, End, Flow, Message, Origin},
@@ -20,8 +21,9 @@ use crate::{
     meter::{Meter, Usage},
     payload::{Difference, Payload},
     plan::{Close, Load, Plan, Wait},
-    recorder::{Cuts, Membership, Recorder, Segment, Window},
+    recorder::Recorder,
     schedule::{Ramp, Schedule, Share},
+    segment::Segment,
 };
 
 /// Messages are stamped and handed over in batches of this many sends: with more, those at the end of a batch would

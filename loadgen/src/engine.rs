@@ -8,7 +8,7 @@ pub(crate) mod uring;
 
 use std::{io, ops::Range, time::Duration};
 
-use crate::{connect::Dialing, failure::Failure};
+use crate::{dial::Dialing, failure::Failure};
 
 /// What became of a send that was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use echometer_host::units::{show_count, show_ns};
 
 use crate::{
     expression::{Comparison, Expression, ExpressionError, Figure, Of, Statistic},
-    file::quantile,
+    summary::quantile,
 };
 
 /// What is to hold. In a file it is its text.
@@ -171,7 +171,7 @@ impl fmt::Display for Threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::histogram;
+    use crate::summary::histogram;
 
     fn judged(expression: &str, censored_from: Option<u64>) -> Held {
         // 1 to 1,000 us: p50 500 us, p99 990 us.

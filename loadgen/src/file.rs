@@ -4,7 +4,6 @@
 
 use std::{collections::BTreeMap, fs, io, path::Path};
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use echometer_host::{
@@ -14,7 +13,11 @@ use echometer_host::{
     sockets::SynSchedule,
 };
 
-use crate::{connects::Connects, fail_if::Held, plan::Plan, source::Sources, verdict::Verdict};
+use crate::{
+    connect_times::ConnectTimes, fail_if::Held, plan::Plan, source::Sources, verdict::Verdict,
+};
+
+pub use crate::summary::{Summary, quantile};
 
 /// The schema that this program writes, and the only one that it reads.
 pub const SCHEMA: &str = "echometer.run/1";
@@ -155,7 +158,7 @@ pub struct SynRetransmits {
 
 impl SynRetransmits {
     /// The rows of some connects, by this kernel's schedule.
-    pub fn rows(connects: &Connects, schedule: SynSchedule) -> Vec<SynRetransmits> {
+    pub fn rows(connects: &ConnectTimes, schedule: SynSchedule) -> Vec<SynRetransmits> {
         let histograms = connects.by_syn_retransmits.iter().zip(1..);
         histograms
             .filter_map(|(histogram, retransmits)| {
@@ -205,73 +208,6 @@ pub struct Life {
     pub sent_bytes: u64,
     /// Bytes that came back.
     pub received_bytes: u64,
-}
-
-/// A histogram in figures, ns. A quantile with fewer than 10 samples above it is null.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Samples, censored ones included.
-    pub count: u64,
-    /// The least.
-    pub min: Option<u64>,
-    /// The mean, rounded.
-    pub mean: Option<u64>,
-    /// Half lie at or below it.
-    pub p50: Option<u64>,
-    /// 90 % lie at or below it.
-    pub p90: Option<u64>,
-    /// 99 % lie at or below it.
-    pub p99: Option<u64>,
-    /// 99.9 % lie at or below it.
-    pub p99_9: Option<u64>,
-    /// 99.99 % lie at or below it.
-    pub p99_99: Option<u64>,
-    /// The greatest.
-    pub max: Option<u64>,
-    /// Where messages without an answer are among the samples: the least time that one had waited. A quantile (and
-    /// the maximum) from here on is a lower bound of the true one: `>= x`.
-    #[serde(default)]
-    pub censored_from: Option<u64>,
-}
-
-impl Summary {
-    /// Sums a histogram up. `censored_from` is the least value that is a lower bound and not a measurement.
-    pub fn of(histogram: &Histogram<u64>, censored_from: Option<u64>) -> Summary {
-        let count = histogram.len();
-        if count == 0 {
-            return Summary::default();
-        }
-        Summary {
-            count,
-            min: Some(histogram.min()),
-            mean: Some(histogram.mean().round() as u64),
-            p50: quantile(histogram, 0.5),
-            p90: quantile(histogram, 0.9),
-            p99: quantile(histogram, 0.99),
-            p99_9: quantile(histogram, 0.999),
-            p99_99: quantile(histogram, 0.999_9),
-            max: Some(histogram.max()),
-            // A bucket's quantiles are told as its upper end; the bound is brought to its lower.
-            censored_from: censored_from.map(|from| histogram.lowest_equivalent(from)),
-        }
-    }
-
-    /// Whether `value`, one of this summary's, is only known to be at least that.
-    pub fn is_lower_bound(&self, value: u64) -> bool {
-        self.censored_from.is_some_and(|from| from <= value)
-    }
-}
-
-/// How many samples must lie above a quantile for it to be shown.
-pub const SAMPLES_ABOVE_MIN: u64 = 10;
-
-/// The value that a share `quantile` (below 1) of the samples doesn't exceed, if [`SAMPLES_ABOVE_MIN`] lie above it.
-pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
-    let count = histogram.len();
-    // The rank as HdrHistogram takes it: the least whole number not below the share.
-    let rank = (quantile * count as f64).ceil() as u64;
-    let above = count.saturating_sub(rank);
-    (SAMPLES_ABOVE_MIN <= above).then(|| histogram.value_at_quantile(quantile))
 }
 
 /// A run file that can't be read.
@@ -352,34 +288,6 @@ impl RunFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recorder::histogram;
-
-    fn filled(count: u64) -> Histogram<u64> {
-        let mut histogram = histogram();
-        (1..=count).for_each(|value| histogram.record(value).unwrap());
-        histogram
-    }
-
-    #[test]
-    fn a_quantile_needs_ten_samples_above_it() {
-        let summary = Summary::of(&filled(19), None);
-        assert_eq!(
-            (summary.count, summary.p50, summary.max),
-            (19, None, Some(19))
-        );
-        assert_eq!(Summary::of(&filled(20), None).p50, Some(10));
-        assert_eq!(Summary::of(&filled(999), None).p99, None);
-        assert_eq!(Summary::of(&filled(1_000), None).p99, Some(990));
-        assert_eq!(Summary::of(&filled(0), None), Summary::default());
-    }
-
-    #[test]
-    fn what_reaches_censored_values_is_a_lower_bound() {
-        let summary = Summary::of(&filled(1_000), Some(950));
-        assert!(!summary.is_lower_bound(summary.p90.unwrap()));
-        assert!(summary.is_lower_bound(summary.p99.unwrap()));
-        assert!(!Summary::of(&filled(1_000), None).is_lower_bound(1_000));
-    }
 
     #[test]
     fn foreign_and_damaged_files_are_refused_in_one_line() {

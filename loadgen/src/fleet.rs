@@ -25,14 +25,15 @@ use echometer_ring::{Config, Feature, Features, SetupError};
 use hdrhistogram::Histogram;
 
 use crate::{
-    connect::{CONNECTS_UNDER_WAY, Route, connect_all},
-    connects::Connects,
+    connect_times::ConnectTimes,
+    cuts::Cuts,
+    dial::{CONNECTS_UNDER_WAY, Route, connect_all},
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
     plan::{Engine, Plan},
-    recorder::{Cuts, Segment},
     schedule::Share,
+    segment::Segment,
     source::Sources,
     tally::{Collector, Interval, Phase, Tally},
     target::Target,
@@ -63,7 +64,7 @@ pub struct Fleet {
 
 /// An open session.
 struct Opened {
-    connects: Box<Connects>,
+    connects: Box<ConnectTimes>,
     sources: Option<Sources>,
 }
 
@@ -276,7 +277,7 @@ impl Fleet {
     }
 
     /// The connects that opened a session; `None` once it is closed.
-    pub fn connects(&self, id: SessionId) -> Option<&Connects> {
+    pub fn connects(&self, id: SessionId) -> Option<&ConnectTimes> {
         Some(&self.sessions.get(id.0 as usize)?.as_ref()?.connects)
     }
 
@@ -432,7 +433,7 @@ impl Fleet {
                 })
                 .map_err(|_| OpenError::WorkerDied)?;
         }
-        let mut connects = Box::<Connects>::default();
+        let mut connects = Box::<ConnectTimes>::default();
         let mut failure = None;
         for _ in 0..self.workers.len() {
             match self.answer() {

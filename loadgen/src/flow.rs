@@ -12,10 +12,16 @@
 
 use std::collections::VecDeque;
 
-use self::arena::{Arena, NONE};
+use self::{
+    arena::{Arena, NONE},
+    connection::Connection,
+};
 use crate::sizes::Sizes;
 
 mod arena;
+mod connection;
+
+pub use self::{arena::Message, connection::NO_END};
 
 /// All connections of one worker. Connections are indices from 0.
 ///
@@ -62,15 +68,6 @@ pub struct Counts {
     pub unsent: u64,
 }
 
-/// The instants of one message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// When it was due; in closed loop when it was written.
-    pub due_ns: u64,
-    /// When it was written.
-    pub written_ns: u64,
-}
-
 /// A message that is being written now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
@@ -96,33 +93,6 @@ pub struct Run {
 /// More came back than was sent: the peer is no echo server, or a broken one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Surplus;
-
-#[derive(Debug)]
-struct Connection {
-    /// The oldest message without an answer, and the newest; [`NONE`] where there is none.
-    head: u32,
-    tail: u32,
-    /// The oldest message that is not written yet.
-    unwritten: u32,
-    in_flight: u32,
-    queued: u32,
-    /// Bytes of the head's reply that are here already.
-    reply_bytes: u32,
-    /// The turn in which the send in flight was written.
-    written_turn: u32,
-    /// Its place in [`Flow::alive`], while it is alive.
-    alive_at: u32,
-    sending: bool,
-    listed: bool,
-    lost: bool,
-    /// How many more messages may be written in this life; 0 while the connection is not open.
-    life_left: u64,
-    /// Since when there is room: the last time that the end of a wait (full pipeline, full socket) was seen.
-    free_at_ns: u64,
-    stream_sent: u64,
-    /// Messages that were due so far, over all stretches.
-    number: u64,
-}
 
 impl Flow {
     /// `connections` of them (1 or more), the first being the plan's `first_connection`, for messages of these `sizes`
@@ -576,9 +546,6 @@ enum Queued {
     End,
 }
 
-/// A life without end: of a connection that is not closed after a number of messages.
-pub const NO_END: u64 = u64::MAX;
-
 /// How far a message had come when its connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -598,38 +565,6 @@ enum Counting {
 /// stay in the schedule, which remembers their due times for nothing: so a hopeless overload neither grows memory nor
 /// distorts a figure.
 pub const MESSAGES_MAX: u64 = 4 << 20;
-
-impl Connection {
-    fn new(alive_at: u32) -> Connection {
-        Connection {
-            head: NONE,
-            tail: NONE,
-            unwritten: NONE,
-            in_flight: 0,
-            queued: 0,
-            reply_bytes: 0,
-            written_turn: 0,
-            alive_at,
-            sending: false,
-            listed: false,
-            lost: false,
-            life_left: NO_END,
-            free_at_ns: 0,
-            stream_sent: 0,
-            number: 0,
-        }
-    }
-
-    /// Whether there is something to write, room for it, and the connection is not on the list yet.
-    #[inline]
-    fn wants_to_write(&self, pipeline: u32) -> bool {
-        self.queued != 0
-            && !self.sending
-            && !self.listed
-            && self.in_flight < pipeline
-            && self.life_left != 0
-    }
-}
 
 #[cfg(test)]
 mod tests;

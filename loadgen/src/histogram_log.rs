@@ -128,7 +128,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::recorder::histogram;
+    use crate::summary::histogram;
 
     #[test]
     fn a_log_is_read_back() {

@@ -6,8 +6,9 @@
 //! ends in a [run file](mod@file), of which the [`report`] is a rendering.
 #![forbid(unsafe_code)]
 
-mod connect;
-pub mod connects;
+mod connect_times;
+mod cuts;
+mod dial;
 mod drive;
 mod engine;
 pub mod expression;
@@ -28,19 +29,24 @@ pub mod recorder;
 pub mod report;
 pub mod run;
 pub mod schedule;
+mod segment;
 pub mod sizes;
 pub mod source;
 pub mod storm;
+mod summary;
 pub mod tally;
 pub mod target;
 pub mod verdict;
 pub mod words;
 mod worker;
 
+pub use connect_times::{ConnectTimes, SYN_RETRANSMITS_MAX};
+pub use cuts::Membership;
 pub use failure::{Failure, Failures};
 pub use fleet::{DriveError, Fleet, FleetError, OpenError, SessionId};
 pub use plan::Plan;
-pub use recorder::Membership;
+pub use segment::OpenLoop;
+pub use summary::{Summary, VALUE_NS_MAX, histogram, quantile};
 pub use tally::{Phase, Tally};
 pub use target::Target;
 pub use words::{LoadPart, LoadWords};

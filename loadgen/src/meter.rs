@@ -5,7 +5,7 @@
 
 use echometer_host::{clock, process};
 
-use crate::{plan::Wait, recorder::Window};
+use crate::{cuts::Window, plan::Wait};
 
 /// The account of one stretch on one worker, in ns since its start.
 pub(crate) struct Meter {

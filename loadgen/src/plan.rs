@@ -20,10 +20,10 @@ use crate::{
     target::Target,
 };
 
+pub use crate::sizes::MESSAGE_SIZE_MAX;
+
 /// The most connections that one plan may ask for. The descriptor limit is met long before.
 pub const CONNECTIONS_MAX: u32 = 1_000_000;
-/// The largest message, in bytes: 64 MiB.
-pub const MESSAGE_SIZE_MAX: u32 = 64 << 20;
 /// The most messages in flight on one connection.
 pub const PIPELINE_MAX: u32 = 1 << 20;
 /// The most worker threads.

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use crate::{
-    file::{RunFile, Summary, SynRetransmits},
+    file::{RunFile, SynRetransmits},
     plan::{Engine, Load, Plan, Wait},
+    summary::Summary,
     verdict::{Status, Verdict},
     words::counted,
 };

@@ -24,14 +24,16 @@ use hdrhistogram::{
 };
 
 use crate::{
-    connects::Connects,
+    connect_times::ConnectTimes,
+    cuts::{Membership, Window},
     fail_if::{Figures, Held},
-    file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, Summary, SynRetransmits},
+    file::{Client, End, IntervalRow, Life, RunFile, SCHEMA, Server, SynRetransmits},
     fleet::{DriveError, Fleet, FleetError, OpenError},
     histogram_log,
     plan::{Engine, Load, Plan},
-    recorder::{Membership, OpenLoop, Window},
+    segment::OpenLoop,
     source::Sources,
+    summary::Summary,
     tally::{Interval, Phase, Tally},
     target::Target,
     verdict::{Evidence, judge},
@@ -197,13 +199,13 @@ fn write_files(out: &Path, file: &RunFile, tally: &Tally) -> Result<(), RunError
 
 /// How the session's connections came to be.
 struct Connected {
-    before: Connects,
+    before: ConnectTimes,
     sources: Option<Sources>,
 }
 
 impl Connected {
     /// All connects: those before the load, and those of the window.
-    fn measured(&self, tally: &Tally) -> Connects {
+    fn measured(&self, tally: &Tally) -> ConnectTimes {
         let mut connects = self.before.clone();
         if let Some(of_window) = &tally.connects {
             connects.add(of_window);
@@ -213,7 +215,7 @@ impl Connected {
 }
 
 /// What was to hold, and whether it did.
-fn thresholds(plan: &Plan, tally: &Tally, connects: &Connects) -> Vec<Held> {
+fn thresholds(plan: &Plan, tally: &Tally, connects: &ConnectTimes) -> Vec<Held> {
     let open = tally.open.as_ref();
     let figures = Figures {
         latency: (&tally.latency, tally.window.censored_from_ns),
@@ -264,7 +266,7 @@ fn end(
     plan: &Plan,
     fleet: &Fleet,
     tally: &Tally,
-    connects: &Connects,
+    connects: &ConnectTimes,
     sources: Option<Sources>,
     steal_ratio: Option<f64>,
 ) -> End {

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use echometer_host::units;
 
-use crate::plan::MESSAGE_SIZE_MAX;
+/// The largest message, in bytes: 64 MiB.
+pub const MESSAGE_SIZE_MAX: u32 = 64 << 20;
 
 /// A mix of message sizes: `64:90%,4KiB:9%,64KiB:1%`. The shares add up to 100 %.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

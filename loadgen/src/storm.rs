@@ -8,11 +8,11 @@ use hdrhistogram::Histogram;
 use echometer_host::signals::Stop;
 
 use crate::{
-    connects::{Connects, SYN_RETRANSMITS_MAX},
+    connect_times::{ConnectTimes, SYN_RETRANSMITS_MAX},
+    cuts::Membership,
     failure::{Failure, Failures},
     fleet::{DriveError, Fleet, FleetError, OpenError},
     plan::{Load, Plan, PlanError},
-    recorder::Membership,
     tally::Phase,
     target::Target,
 };
@@ -139,7 +139,7 @@ pub fn run(plan: &StormPlan, target: &Target, stop: Option<&Stop>) -> Result<Sto
     };
     let tally = fleet.drive(session, &phase)?;
     fleet.close(session);
-    let Connects {
+    let ConnectTimes {
         connect_ns,
         first_echo_ns,
         by_syn_retransmits,

@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 
 use crate::{
-    connects::Connects,
+    connect_times::ConnectTimes,
+    cuts::{Cuts, Membership, Window},
     drive::Outcome,
     failure::Failures,
     payload::Difference,
     plan::Plan,
-    recorder::{Cuts, Membership, OpenLoop, Segment, Shape, Window},
+    segment::{OpenLoop, Segment, Shape},
 };
 
 /// One stretch of load. Instants count from its start.
@@ -56,7 +57,7 @@ pub struct Tally {
     pub think_ns: u64,
     /// Connections made in the window, where connections are made while load is driven (`--requests-per-connection`,
     /// `--reconnect`, a storm).
-    pub connects: Option<Connects>,
+    pub connects: Option<ConnectTimes>,
     /// Connections made since the session was opened, the first ones included.
     pub life_opened: u64,
     /// How many of them took the place of one that failed.

@@ -13,8 +13,8 @@ use echometer_host::{pinning, signals::Stop};
 use echometer_ring::SetupError;
 
 use crate::{
-    connect::{Connected, Dialing, Route, Unconnected, connect_all},
-    connects::Connects,
+    connect_times::ConnectTimes,
+    dial::{Connected, Dialing, Route, Unconnected, connect_all},
     drive::{Job, Outcome, Session},
     engine::{
         epoll::Epoll,
@@ -24,7 +24,7 @@ use crate::{
     lives::{Lives, Terms},
     payload::Payload,
     plan::{Engine, Plan},
-    recorder::{Segment, Shape},
+    segment::{Segment, Shape},
 };
 
 /// What a worker is asked to do. Sessions are named by the fleet.
@@ -64,7 +64,7 @@ pub(crate) enum Answer {
     /// It is pinned and waits for commands; or it can't be.
     Ready(Result<(), pinning::PinError>),
     /// The session is open, and this is how long each connect took; or it isn't.
-    Opened(Result<Box<Connects>, OpenFailure>),
+    Opened(Result<Box<ConnectTimes>, OpenFailure>),
     /// A segment of the stretch that is being driven is full.
     Segment(Box<Segment>),
     /// The stretch is over.
@@ -185,7 +185,7 @@ fn open(
     under_way: usize,
     opening: Opening,
     stop: Option<&Stop>,
-) -> Result<(AnySession, Box<Connects>), OpenFailure> {
+) -> Result<(AnySession, Box<ConnectTimes>), OpenFailure> {
     let Birth {
         index,
         plan,

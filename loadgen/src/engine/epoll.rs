@@ -22,7 +22,7 @@ use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_ring::{recv_stamped, stamp_receives, tcp_retransmits};
 
 use super::{Closing, Engine, Sending, Sink, Then};
-use crate::{connect::Dialing, failure::Failure};
+use crate::{dial::Dialing, failure::Failure};
 
 /// Room for what one recv brings. 64 KiB is where larger buffers stop paying on loopback.
 const RECEIVE_BYTES: usize = 64 << 10;

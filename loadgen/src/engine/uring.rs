@@ -16,7 +16,7 @@ use echometer_ring::{
 use rustix::net::sockopt;
 
 use super::{Closing, Engine, Sending, Sink, Then};
-use crate::{connect::Dialing, failure::Failure};
+use crate::{dial::Dialing, failure::Failure};
 
 /// All connections of one worker to one server. It belongs to the thread that made it.
 pub(crate) struct Uring {

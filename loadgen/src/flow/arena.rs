@@ -3,7 +3,14 @@
 
 use std::fmt;
 
-use super::Message;
+/// The instants of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When it was due; in closed loop when it was written.
+    pub due_ns: u64,
+    /// When it was written.
+    pub written_ns: u64,
+}
 
 /// No message.
 pub(super) const NONE: u32 = u32::MAX;

@@ -21,7 +21,7 @@ use echometer_host::{
 use echometer_ring::tcp_retransmits;
 
 use crate::{
-    connects::{Connects, RETRANSMIT_NS_MIN},
+    connect_times::{ConnectTimes, RETRANSMIT_NS_MIN},
     failure::Failure,
     source::{SourceTurn, Sources},
 };
@@ -33,7 +33,7 @@ pub(crate) const CONNECTS_UNDER_WAY: usize = 16;
 /// Connected sockets, and how long each took from before connect(2) until it was seen to be writable.
 pub(crate) struct Connected {
     pub(crate) sockets: Vec<OwnedFd>,
-    pub(crate) connects: Box<Connects>,
+    pub(crate) connects: Box<ConnectTimes>,
 }
 
 /// To whom and how: the same for all connections of a worker.

@@ -3,7 +3,7 @@
 
 use hdrhistogram::Histogram;
 
-use crate::recorder::{VALUE_NS_MAX, histogram};
+use crate::summary::{VALUE_NS_MAX, histogram};
 
 /// SYN retransmissions are told apart up to this number; more are counted with it. (`tcp_syn_retries` is 6 by default,
 /// and the kernel gives up after that many.)
@@ -15,7 +15,7 @@ pub(crate) const RETRANSMIT_NS_MIN: u64 = 500_000_000;
 
 /// The connects of a stretch, or of the opening of a session.
 #[derive(Clone, Debug)]
-pub struct Connects {
+pub struct ConnectTimes {
     /// From before connect(2), or the request for it, until the connection was seen to be there, ns.
     pub connect_ns: Histogram<u64>,
     /// From the same instant until the first answer on the connection, ns. A connection that was open before the
@@ -26,9 +26,9 @@ pub struct Connects {
     pub by_syn_retransmits: [Option<Box<Histogram<u64>>>; SYN_RETRANSMITS_MAX],
 }
 
-impl Default for Connects {
-    fn default() -> Connects {
-        Connects {
+impl Default for ConnectTimes {
+    fn default() -> ConnectTimes {
+        ConnectTimes {
             connect_ns: histogram(),
             first_echo_ns: histogram(),
             by_syn_retransmits: Default::default(),
@@ -36,7 +36,7 @@ impl Default for Connects {
     }
 }
 
-impl Connects {
+impl ConnectTimes {
     /// A connection was made in `took_ns`, after its SYN was sent again `syn_retransmits` times.
     pub fn connected(&mut self, took_ns: u64, syn_retransmits: u32) {
         let took_ns = took_ns.min(VALUE_NS_MAX);
@@ -65,7 +65,7 @@ impl Connects {
     }
 
     /// Adds another's figures to these.
-    pub fn add(&mut self, other: &Connects) {
+    pub fn add(&mut self, other: &ConnectTimes) {
         let one_shape = "all of our histograms are of one shape";
         self.connect_ns.add(&other.connect_ns).expect(one_shape);
         self.first_echo_ns
@@ -101,13 +101,13 @@ mod tests {
 
     #[test]
     fn retransmissions_are_told_apart_and_add_up() {
-        let mut connects = Connects::default();
+        let mut connects = ConnectTimes::default();
         for (took_ms, again) in [(1, 0), (2, 0), (1_030, 1), (2_040, 2), (50_000, 9)] {
             connects.connected(took_ms * 1_000_000, again);
         }
         connects.first_echo(3);
         assert_eq!(connects.syn_retransmits(), [2, 1, 1, 0, 0, 0, 0, 1]);
-        let mut sum = Connects::default();
+        let mut sum = ConnectTimes::default();
         sum.add(&connects);
         sum.add(&connects);
         assert_eq!(sum.syn_retransmits(), [4, 2, 2, 0, 0, 0, 0, 2]);
