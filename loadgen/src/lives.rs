@@ -11,7 +11,7 @@ use crate::plan::Close;
 /// The lives of all connections of a worker.
 #[derive(Debug)]
 pub(crate) struct Lives {
-    terms: Terms,
+    plan: LifePlan,
     /// Time between two dials of this worker, ns; 0 for as fast as can be.
     gap_ns: f64,
     /// When the next dial may be, by the pace.
@@ -37,11 +37,11 @@ pub(crate) struct Lives {
     failed: Vec<bool>,
 }
 
-/// What a life is like.
+/// What the life of a connection is to be like.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Terms {
-    /// Messages in a life, or [`crate::flow::NO_END`].
-    pub(crate) life: u64,
+pub(crate) struct LifePlan {
+    /// Messages in it, or [`crate::flow::NO_END`].
+    pub(crate) messages: u64,
     /// Who ends it.
     pub(crate) close: Close,
     /// Whether a connection that failed is dialed again.
@@ -75,15 +75,15 @@ const UNKNOWN: u64 = u64::MAX;
 
 impl Lives {
     /// `connections` of them, all closed.
-    pub(crate) fn new(connections: u32, terms: Terms) -> Lives {
+    pub(crate) fn new(connections: u32, plan: LifePlan) -> Lives {
         let count = connections as usize;
-        let gap_ns = if terms.dial_rate_per_s == 0.0 {
+        let gap_ns = if plan.dial_rate_per_s == 0.0 {
             0.0
         } else {
-            1e9 / terms.dial_rate_per_s
+            1e9 / plan.dial_rate_per_s
         };
         Lives {
-            terms,
+            plan,
             gap_ns,
             paced_ns: 0.0,
             states: vec![State::Closed; count],
@@ -101,8 +101,8 @@ impl Lives {
         }
     }
 
-    pub(crate) fn terms(&self) -> Terms {
-        self.terms
+    pub(crate) fn plan(&self) -> LifePlan {
+        self.plan
     }
 
     /// Connections that were made, and how many of them again after a failure, since the beginning.
@@ -184,7 +184,7 @@ impl Lives {
         };
         let later_ns = self.later.front().map_or(u64::MAX, |(at_ns, _)| *at_ns);
         let expiry_ns = self.under_way.front().map_or(u64::MAX, |(begun_ns, _)| {
-            begun_ns.saturating_add(self.terms.time_limit_ns)
+            begun_ns.saturating_add(self.plan.time_limit_ns)
         });
         dial_ns.min(later_ns).min(expiry_ns)
     }
@@ -223,7 +223,7 @@ impl Lives {
         if self.states[connection] == State::UnderWay {
             self.end_dial();
         }
-        if !self.terms.again {
+        if !self.plan.again {
             self.states[connection] = State::Gone;
             return false;
         }
@@ -239,7 +239,7 @@ impl Lives {
         while let Some((begun_ns, connection)) = self.under_way.front().copied() {
             let index = connection as usize;
             if self.states[index] == State::UnderWay && self.begun_ns[index] == begun_ns {
-                let expired = begun_ns.saturating_add(self.terms.time_limit_ns) <= now_ns;
+                let expired = begun_ns.saturating_add(self.plan.time_limit_ns) <= now_ns;
                 return expired.then_some(connection);
             }
             self.under_way.pop_front();
@@ -257,7 +257,7 @@ impl Lives {
     /// All messages of the life are answered. Whether the engine is to go on receiving: the peer is to close.
     pub(crate) fn spent(&mut self, connection: usize) -> bool {
         if self.states[connection] == State::Open {
-            self.states[connection] = match self.terms.close {
+            self.states[connection] = match self.plan.close {
                 Close::Server => {
                     self.ending_count += 1;
                     State::Ending
@@ -293,12 +293,12 @@ impl Lives {
         self.end_ending(connection);
         self.failed[connection] = true;
         self.echo_from_ns[connection] = UNKNOWN;
-        if self.terms.again {
+        if self.plan.again {
             self.wait(connection as u32, now_ns);
         } else {
             self.states[connection] = State::Gone;
         }
-        self.terms.again
+        self.plan.again
     }
 
     /// The end of a stretch: `connection` was closed because the waiting ended.
@@ -351,8 +351,8 @@ pub(crate) enum Unfinished {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms {
-        life: 1,
+    const LIFE: LifePlan = LifePlan {
+        messages: 1,
         close: Close::Fin,
         again: true,
         dial_rate_per_s: 0.0,
@@ -370,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_life_from_dial_to_dial() {
-        let mut lives = Lives::new(2, TERMS);
+        let mut lives = Lives::new(2, LIFE);
         lives.begin_stretch(0, 1);
         assert_eq!(dialed(&mut lives, 5), [0, 1]);
         assert_eq!((lives.connected(1), lives.first_echo(1)), (5, Some(5)));
@@ -388,11 +388,11 @@ mod tests {
 
     #[test]
     fn a_pace_is_kept_and_not_caught_up_with_after_a_pause() {
-        let terms = Terms {
+        let plan = LifePlan {
             dial_rate_per_s: 1e7,
-            ..TERMS
+            ..LIFE
         };
-        let mut lives = Lives::new(4, terms);
+        let mut lives = Lives::new(4, plan);
         lives.begin_stretch(0, 1);
         assert_eq!(dialed(&mut lives, 0), [0]);
         assert_eq!(lives.next_at_ns(), 100);
@@ -410,7 +410,7 @@ mod tests {
 
     #[test]
     fn a_failed_connect_is_tried_again_later_and_counted() {
-        let mut lives = Lives::new(1, TERMS);
+        let mut lives = Lives::new(1, LIFE);
         lives.begin_stretch(0, 1);
         dialed(&mut lives, 0);
         assert!(lives.not_connected(0, 50));
@@ -423,9 +423,9 @@ mod tests {
         // Where there is no second try, it is gone for good.
         let mut lives = Lives::new(
             1,
-            Terms {
+            LifePlan {
                 again: false,
-                ..TERMS
+                ..LIFE
             },
         );
         lives.begin_stretch(0, 1);
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_connect_has_its_time_and_no_more() {
-        let mut lives = Lives::new(3, TERMS);
+        let mut lives = Lives::new(3, LIFE);
         lives.begin_stretch(0, 1);
         for (connection, now_ns) in [(0, 10), (1, 20), (2, 30)] {
             assert_eq!(lives.next(now_ns, |_| true), Some(connection));
@@ -455,9 +455,9 @@ mod tests {
     fn the_peer_closes_where_that_was_asked_for() {
         let mut lives = Lives::new(
             1,
-            Terms {
+            LifePlan {
                 close: Close::Server,
-                ..TERMS
+                ..LIFE
             },
         );
         lives.begin_stretch(0, 1);
@@ -473,7 +473,7 @@ mod tests {
 
     #[test]
     fn who_is_not_wanted_stays_closed_until_the_next_stretch() {
-        let mut lives = Lives::new(3, TERMS);
+        let mut lives = Lives::new(3, LIFE);
         lives.begin_stretch(0, 1);
         assert_eq!(lives.next(0, |connection| connection == 1), Some(1));
         lives.begun(1, 0);

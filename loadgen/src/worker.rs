@@ -21,7 +21,7 @@ use crate::{
         uring::{self, Uring},
     },
     flow::NO_END,
-    lives::{Lives, Terms},
+    lives::{LifePlan, Lives},
     payload::Payload,
     plan::{Engine, Plan},
     segment::{Segment, Shape},
@@ -204,8 +204,8 @@ fn open(
     let region = Arc::clone(payload.region());
     let life_bytes = lives.as_ref().map(|lives| {
         lives
-            .terms()
-            .life
+            .plan()
+            .messages
             .saturating_mul(u64::from(plan.message_size))
     });
     let dialing = Dialing::new(route, *index).map_err(OpenFailure::Connect)?;
@@ -242,8 +242,8 @@ fn open(
 }
 
 fn lives_of(plan: &Plan, connections: u32, opening: Opening, route: &Route) -> Option<Lives> {
-    let terms = Terms {
-        life: match plan.requests_per_connection {
+    let life = LifePlan {
+        messages: match plan.requests_per_connection {
             0 => NO_END,
             messages => u64::from(messages),
         },
@@ -254,7 +254,7 @@ fn lives_of(plan: &Plan, connections: u32, opening: Opening, route: &Route) -> O
     };
     let mut lives = match opening {
         Opening::Before => return None,
-        Opening::BeforeAndAgain | Opening::Churn | Opening::Once => Lives::new(connections, terms),
+        Opening::BeforeAndAgain | Opening::Churn | Opening::Once => Lives::new(connections, life),
     };
     if opening == Opening::BeforeAndAgain {
         lives.all_open();
