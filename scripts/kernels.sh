@@ -49,6 +49,9 @@ suites=(bullseye bookworm trixie trixie-backports sid)
 checks=(probe lifecycle sizes restarts conformance)
 # Enough for sock_diag, with which the listen queue's depth is read: all else that is needed is built in.
 modules=(inet_diag tcp_diag unix_diag)
+# shellcheck disable=SC2016  # as Markdown has it
+table_head='| suite | kernel | `auto` takes | with | checks passed | left out | run on |
+|---|---|---|---|---|---|---|'
 
 main() {
   read_flags "$@"
@@ -73,7 +76,6 @@ main() {
   if [[ -n $commands ]]; then
     ((${#chosen[@]} == 1)) || usage "--run takes one kernel: these are ${chosen[*]}"
     run_commands "${chosen[0]}"
-    return
   fi
   check_kernels "${chosen[@]}"
   [[ -z $write ]] || write_table "${chosen[@]}"
@@ -408,8 +410,146 @@ run_commands() {
   exit "$status"
 }
 
-check_kernels() { fail "not yet"; }
-write_table() { :; }
-show_table() { :; }
+# --- checks
 
-main "$@"; exit
+# Runs the checks on each kernel, `--jobs` at a time. What a kernel's guest said is in logs/SUITE.results afterwards, and
+# scratch/SUITE.failed is not empty if something failed.
+check_kernels() {
+  local suite
+  for suite in "$@"; do
+    while (($(jobs -rp | wc -l) >= jobs)); do wait -n || true; done
+    if ((jobs == 1)); then
+      check_kernel "$suite"
+    else
+      check_kernel "$suite" > "$scratch/$suite.said" && cat "$scratch/$suite.said" &
+    fi
+  done
+  wait
+}
+
+check_kernel() {
+  local suite=$1 check mark name case status seconds detail release package
+  local -A good=() bad=() left=()
+  mkdir --parents "$scratch/$suite/checks"
+  plan > "$scratch/$suite/checks/plan"
+  read -r release package < "$cache/$suite/version"
+  printf '\n%s: Linux %s, package %s\n' "$suite" "$release" "$package"
+  : > "$logs/$suite.results"
+  while IFS= read -r line; do
+    printf '%s\n' "$line" >> "$logs/$suite.results"
+    [[ -z $show || $line == '@'* ]] || printf '%s\n' "$line"
+    IFS=$'\t' read -r mark name check case status seconds detail <<< "$line"
+    [[ $mark == '@' ]] || continue
+    case $name in
+      case)
+        case $status in
+          pass) good[$check]=$((${good[$check]-0} + 1)) ;;
+          fail)
+            bad[$check]=$((${bad[$check]-0} + 1))
+            printf '  FAILED %s: %s (%s s): %s\n' "$check" "$case" "$seconds" "$detail"
+            ;;
+          skip) left[$check]=$((${left[$check]-0} + 1)) ;;
+        esac
+        ;;
+      check) printf '  %s: %s of %s passed%s, %s s\n' "$check" "${good[$check]-0}" $((${good[$check]-0} + ${bad[$check]-0})) \
+        "${left[$check]+, ${left[$check]} left out}" "$case" ;;
+      # The one field of these is where the check's name is in the others.
+      cut) printf '  FAILED: %s\n' "$check" ;;
+    esac
+  done < <(boot "$suite" "$scratch/$suite")
+  faults "$suite" > "$scratch/$suite.failed"
+  grep '^no ' "$scratch/$suite.failed" | sed 's/^/  FAILED: /' || true
+}
+
+# A line a check: its name, and the cases of it that are asked for.
+plan() {
+  local check
+  [[ -z $short ]] || echo short
+  for check in "${checks[@]}"; do
+    if ! wants "$check"; then continue; fi
+    if ((${#only[@]} == 0)); then echo "$check"; fi
+    printf '%s\n' "${only[@]}" | grep "^$check\(/\|\$\)" || true
+  done
+}
+
+# What failed on a kernel, a line each: cases, checks that didn't come to their end, and checks without a case.
+faults() {
+  awk -F '\t' '
+    NR == FNR { if ($0 != "short") { sub("/.*", ""); planned[$0] } next }
+    $1 != "@" { next }
+    $2 == "case" { cases[$3]++; if ($5 == "fail") print "case " $3 ": " $4 }
+    $2 == "check" { done[$3] }
+    END {
+      for (check in planned) {
+        if (!(check in done)) print "no end of " check ": see the console in the folder of logs"
+        else if (!(check in cases)) print "no case of " check " is among those asked for"
+      }
+    }' "$scratch/$1/checks/plan" "$logs/$1.results"
+}
+
+# --- the table
+
+# `table_row SUITE`: its row of docs/kernels.md, from what its guest said.
+table_row() {
+  local release package
+  read -r release package < "$cache/$1/version"
+  awk -F '\t' -v suite="$1" -v kernel="$release ($package)" -v order="${checks[*]}" -v today="$(date --utc +%F)" '
+    $1 != "@" { next }
+    $2 == "fact" { fact[$3] = $4 }
+    $2 == "case" && $5 == "pass" { good[$3]++; all[$3]++ }
+    $2 == "case" && $5 == "fail" {
+      all[$3]++
+      if (++bad <= 3) failed = failed (bad > 1 ? "; " : "") $3 ": " $4
+    }
+    $2 == "case" && $5 == "skip" {
+      # A case of the suite is the same for each set of features.
+      name = $4; sub(/^[a-z0-9_]*::/, "", name)
+      if (!((name, $7) in times)) names[$7] = names[$7] (names[$7] == "" ? "" : ", ") "`" name "`"
+      times[name, $7]++
+    }
+    $2 == "check" { ended[$3] }
+    END {
+      n = split(order, check, " ")
+      for (i = 1; i <= n; i++) {
+        if (!(check[i] in all)) continue
+        passed = passed (passed == "" ? "" : ", ") check[i] " " (good[check[i]] + 0) " of " all[check[i]]
+        if (!(check[i] in ended)) passed = passed " (cut short)"
+      }
+      if (bad) passed = passed ". **Failed: " failed (bad > 3 ? " and " bad - 3 " more" : "") "**"
+      for (why in names) out = out (out == "" ? "" : "; ") names[why] ": " why
+      gsub(",", ", ", fact["features"])
+      print "| " suite " | " kernel " | " fact["auto"] " | " fact["features"] " | " passed " | " (out == "" ? "nothing" : out) " | " today " |"
+    }' "$logs/$1.results"
+}
+
+show_table() {
+  local suite
+  printf '\n%s\n' "$table_head"
+  for suite in "$@"; do
+    table_row "$suite"
+  done
+}
+
+# Puts the rows of these kernels into docs/kernels.md, between its marks; the others stay.
+write_table() {
+  local page=docs/kernels.md begin='<!-- kernels.sh --write: begin -->' end='<!-- kernels.sh --write: end -->' suite
+  if [[ $(grep --count --fixed-strings --regexp="$begin" --regexp="$end" "$page") != 2 ]]; then
+    fail "$page lacks the marks of its table"
+  fi
+  {
+    sed "/^$begin/q" "$page"
+    printf '\n%s\n' "$table_head"
+    for suite in "${suites[@]}"; do
+      if [[ " $* " == *" $suite "* ]]; then
+        table_row "$suite"
+      else
+        grep "^| $suite |" "$page" || true
+      fi
+    done
+    printf '\n'
+    sed --quiet "/^$end/,\$p" "$page"
+  } > "$scratch/page"
+  cat "$scratch/page" > "$page"
+}
+
+main "$@"
