@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Does what CI does, in its order, and stops at the first fault.
 #
-#     scripts/check.sh                 everything: fmt clippy doc licences shell test bench figures
+#     scripts/check.sh                 everything: fmt clippy doc licences shell test kernels bench figures
 #     scripts/check.sh clippy test     these only
 #
-# Needs Rust with rustfmt and clippy; shellcheck is used where it is installed. The last step makes a
-# short but real measurement, so leave the machine alone meanwhile.
+# Needs Rust with rustfmt and clippy; shellcheck is used where it is installed, and so is what scripts/kernels.sh
+# needs. The step `bench` makes a short but real measurement, so leave the machine alone meanwhile.
 set -o errexit -o nounset -o pipefail
 
 # shellcheck source=scripts/common.sh
@@ -42,7 +42,7 @@ step_licences() {
 
 step_shell() {
   if command -v shellcheck > /dev/null; then
-    shellcheck scripts/*.sh .ci/run
+    shellcheck scripts/*.sh scripts/kernels/*.sh .ci/run
   else
     echo "shellcheck is not installed: skipped"
   fi
@@ -50,6 +50,19 @@ step_shell() {
 
 step_test() {
   cargo test --locked --workspace
+}
+
+# The server on an old kernel and on the newest, emulated. Where the kernels or the emulator can't be had, that is said;
+# in CI it is a failure.
+step_kernels() {
+  local status=0
+  scripts/kernels.sh --short --jobs 2 || status=$?
+  case $status in
+    0) ;;
+    3) [[ -z ${CI-} ]] || fail "the kernels can't be run here, and CI is set"
+      echo "the kernels can't be run here: skipped" ;;
+    *) fail "kernels.sh --short ended with exit status $status" ;;
+  esac
 }
 
 # A real run of the main job. A machine may be too noisy for a valid result (exit 3), which is no fault
@@ -110,7 +123,7 @@ fail() {
 }
 
 if (($# == 0)); then
-  set -- fmt clippy doc licences shell test bench figures
+  set -- fmt clippy doc licences shell test kernels bench figures
 fi
 for step in "$@"; do
   declare -F "step_$step" > /dev/null || fail "there is no step '$step': see the head of $0"

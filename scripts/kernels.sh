@@ -35,7 +35,8 @@
 # unpacked, not installed. Emulation is slow: times found there say nothing about the kernel. What a guest said is kept
 # in target/kernels-log/. Needs qemu-system-x86, busybox-static, cpio, apt and debian-archive-keyring.
 #
-# Exits 0 if all checks passed, 1 if one failed or a kernel can't be had, 2 for a usage error; with --run as COMMANDS do.
+# Exits 0 if all checks passed, 1 if one failed, 2 for a usage error, 3 if a program that is needed or a kernel can't be
+# had; with --run as COMMANDS do.
 set -o errexit -o nounset -o pipefail
 shopt -s inherit_errexit
 
@@ -91,6 +92,11 @@ usage() {
 fail() {
   printf 'kernels.sh: %s\n' "$@" >&2
   exit 1
+}
+
+unavailable() {
+  printf 'kernels.sh: %s\n' "$@" >&2
+  exit 3
 }
 
 read_flags() {
@@ -156,9 +162,9 @@ dpkg-deb dpkg
 xz xz-utils
 ldd libc-bin'
   [[ -r $keyring ]] || missing+=(debian-archive-keyring)
-  ((${#missing[@]} == 0)) || fail "these packages are missing: ${missing[*]}: install them, and run this again"
+  ((${#missing[@]} == 0)) || unavailable "these packages are missing: ${missing[*]}: install them, and run this again"
   ! ldd "$(command -v busybox)" > /dev/null 2>&1 \
-    || fail "busybox needs shared libraries here: install busybox-static in its place, and run this again"
+    || unavailable "busybox needs shared libraries here: install busybox-static in its place, and run this again"
 }
 
 clean_up() {
@@ -224,7 +230,7 @@ update_lists() {
   set_up_apt "$suite"
   if ! with_apt "$suite" apt-get update --quiet=2 --error-on=any > "$scratch/$suite.lists" 2>&1; then
     cat "$scratch/$suite.lists" >&2
-    fail "the lists of $suite can't be had from $mirror"
+    unavailable "the lists of $suite can't be had from $mirror"
   fi
 }
 
@@ -254,13 +260,13 @@ fetch() {
   # From the meta package down: newer kernels come as several packages.
   mapfile -t packages < <(with_apt "$suite" apt-cache depends --recurse --important linux-image-cloud-amd64 \
     | grep '^linux-\(image\|binary\|modules\)-[0-9].*-cloud-amd64$' | sort --unique)
-  ((${#packages[@]} > 0)) || fail "$suite has no kernel called linux-image-cloud-amd64"
+  ((${#packages[@]} > 0)) || unavailable "$suite has no kernel called linux-image-cloud-amd64"
   rm --recursive --force "$to/root" "$to/debs"
   mkdir --parents "$to/root" "$to/debs"
   printf 'kernels.sh: fetching %s\n' "${packages[*]}" >&2
   if ! (cd "$to/debs" && with_apt_from_inside "$suite" apt-get download --quiet=2 "${packages[@]}") > "$scratch/$suite.download" 2>&1; then
     cat "$scratch/$suite.download" >&2
-    fail "the kernel of $suite can't be had from $mirror"
+    unavailable "the kernel of $suite can't be had from $mirror"
   fi
   for package in "$to"/debs/*.deb; do
     dpkg-deb --extract "$package" "$to/root"
@@ -301,9 +307,12 @@ find_binaries() {
   local wanted=(echometer-server echometer-loadgen echometer) name
   if [[ -z $binaries ]]; then
     binaries=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}/release")
-    cargo build --locked --release --package echometer-server --package echometer-loadgen --package echometer
-    if wants conformance; then
-      cargo test --locked --release --no-run --package echometer-server --test conformance
+    # Where there is no cargo, what was built elsewhere may be there.
+    if command -v cargo > /dev/null; then
+      cargo build --locked --release --package echometer-server --package echometer-loadgen --package echometer
+      if [[ -z $commands ]] && wants conformance; then
+        cargo test --locked --release --no-run --package echometer-server --test conformance
+      fi
     fi
   fi
   for name in "${wanted[@]}"; do

@@ -11,7 +11,7 @@ use echometer_server::config::{Config, EngineChoice};
 use echometer_server::running::{StartError, start};
 use rustix::process::Signal;
 
-use crate::support::{LIMIT, Process, base_engine, close, connect_to, echo, finish, serve, until};
+use crate::support::{Process, base_engine, close, connect_to, echo, finish, limit, serve, until};
 
 pub(crate) fn a_unix_path_is_served(engine: &str) {
     let folder = tempfile::tempdir().expect("a folder");
@@ -32,7 +32,9 @@ pub(crate) fn a_unix_path_is_served(engine: &str) {
     let mut streams: Vec<UnixStream> = (0..10)
         .map(|_| {
             let stream = UnixStream::connect(&path).expect("the server listens");
-            stream.set_read_timeout(Some(LIMIT)).expect("a valid time");
+            stream
+                .set_read_timeout(Some(limit()))
+                .expect("a valid time");
             stream
         })
         .collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use echometer_host::units::show_duration;
 
 use crate::support::{
-    Process, close, connect, connect_to, echo, finish, serve, uninterrupted, until,
+    Process, close, connect, connect_to, echo, finish, limit, serve, slow, uninterrupted, until,
 };
 
 pub(crate) fn one_connection_too_many_is_closed_at_once(engine: &str) {
@@ -51,7 +51,7 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
     // Connections are accepted in order, so the first that is not answered is where the limit is.
     let served = streams
         .iter_mut()
-        .map(|stream| answered(stream, Duration::from_millis(500)))
+        .map(|stream| answered(stream, slow(Duration::from_millis(500))))
         .take_while(|&answered| answered)
         .count();
     assert!(
@@ -78,7 +78,7 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
     let waiting = &mut streams[served - leaving..][..leaving];
     for stream in waiting {
         assert!(
-            answered(stream, Duration::from_secs(30)),
+            answered(stream, limit()),
             "there was room again, and nobody was let in"
         );
     }
@@ -92,8 +92,8 @@ pub(crate) fn the_descriptor_limit_is_waited_out(engine: &str) {
 
 /// At the limit, who is let in has a place: those that are being closed have theirs until the kernel has closed them.
 pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
-    const IDLE: Duration = Duration::from_millis(20);
     const ROUNDS: u64 = 25;
+    let idle = slow(Duration::from_millis(20));
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("stats.json");
     let stats = path.to_str().expect("text");
@@ -106,7 +106,7 @@ pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
             "--stats",
             stats,
             "--idle-timeout",
-            &show_duration(IDLE),
+            &show_duration(idle),
             "--backlog",
             "128",
         ],
@@ -119,7 +119,7 @@ pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
                     let began = Instant::now();
                     let mut stream = connect_to(server.address);
                     let written = stream.write_all(b"?");
-                    if IDLE <= began.elapsed() {
+                    if idle <= began.elapsed() {
                         // On a busy machine: it may have been closed for being idle before.
                         continue;
                     }
@@ -138,7 +138,7 @@ pub(crate) fn nobody_is_let_in_where_there_is_no_place(engine: &str) {
 }
 
 pub(crate) fn an_idle_connection_is_closed_and_a_busy_one_is_not(engine: &str) {
-    let timeout = Duration::from_millis(400);
+    let timeout = slow(Duration::from_millis(400));
     let server = serve(engine, |config| config.idle_timeout = Some(timeout));
     let mut busy = connect(&server);
     let mut idle = connect(&server);
@@ -171,7 +171,7 @@ pub(crate) fn an_idle_connection_is_closed_and_a_busy_one_is_not(engine: &str) {
 /// Who neither reads nor closes holds memory and a descriptor: nothing moves, so that is idle.
 pub(crate) fn a_stuck_peer_is_idle_too(engine: &str) {
     let server = serve(engine, |config| {
-        config.idle_timeout = Some(Duration::from_millis(700));
+        config.idle_timeout = Some(slow(Duration::from_millis(700)));
     });
     let mut stuck = connect(&server);
     let error = loop {
@@ -194,11 +194,11 @@ pub(crate) fn a_stuck_peer_is_idle_too(engine: &str) {
 }
 
 /// Whether the byte sent before comes back in time.
-fn answered(stream: &mut TcpStream, limit: Duration) -> bool {
-    stream.set_read_timeout(Some(limit)).expect("a valid time");
+fn answered(stream: &mut TcpStream, time: Duration) -> bool {
+    stream.set_read_timeout(Some(time)).expect("a valid time");
     let answer = uninterrupted(|| stream.read(&mut [0; 1]));
     stream
-        .set_read_timeout(Some(crate::support::LIMIT))
+        .set_read_timeout(Some(limit()))
         .expect("a valid time");
     match answer {
         Ok(n) => n == 1,

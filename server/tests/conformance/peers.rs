@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::support::{
     Pattern, Process, base_engine, close, connect, connect_to, echo, finish, read_to_eof, reset,
-    serve, stuff, uninterrupted, until,
+    serve, slow, stuff, uninterrupted, until,
 };
 
 pub(crate) fn a_slow_reader_is_bounded_and_harms_nobody(engine: &str) {
@@ -105,7 +105,7 @@ pub(crate) fn slow_readers_that_were_cut_off_leave_buffers_for_others(engine: &s
     let server = serve(engine, |config| {
         config.buffer_size = Some(PIECE as u32);
         config.buffers = Some(16);
-        config.idle_timeout = Some(Duration::from_millis(700));
+        config.idle_timeout = Some(slow(Duration::from_millis(700)));
     });
     let mut cut_off = Vec::new();
     for wave in 1..=3 {
@@ -142,7 +142,7 @@ fn fill_windows(server: &Running, streams: &[TcpStream]) -> usize {
             let now = server.stats().total.bytes_out;
             if sent < now {
                 (sent, moved) = (now, Instant::now());
-            } else if Duration::from_millis(300) <= moved.elapsed() {
+            } else if slow(Duration::from_millis(300)) <= moved.elapsed() {
                 return pieces;
             }
             thread::sleep(Duration::from_millis(1));
@@ -213,7 +213,7 @@ pub(crate) fn firehoses_take_turns_at_a_small_pool(engine: &str) {
                 }
             });
         }
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + slow(Duration::from_secs(10));
         let flows = |bytes: &AtomicU64| 256 * 1024 <= bytes.load(Ordering::Relaxed);
         while !echoed.iter().all(flows) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));

@@ -4,10 +4,12 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use echometer_host::address::Address;
 use echometer_host::signals::Stop;
+use echometer_host::units::show_duration;
 use echometer_server::config::{Config, EngineChoice};
 use echometer_server::running::{Running, start};
 use echometer_server::stats::Stats;
@@ -15,7 +17,24 @@ use rustix::process::{Pid, Signal, kill_process};
 use socket2::SockRef;
 
 /// Longer than anything here takes on a loaded machine, shorter than anybody's patience.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) fn limit() -> Duration {
+    slow(Duration::from_secs(30))
+}
+
+/// A time that a test gives the server, or itself, longer by `ECHOMETER_SLOW` where that is set: 10 on an emulated
+/// machine. What a server must not do sooner, or a share of CPU, is the same everywhere.
+pub(crate) fn slow(time: Duration) -> Duration {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| match std::env::var("ECHOMETER_SLOW") {
+        Ok(factor) => factor.parse().expect("ECHOMETER_SLOW is a whole number"),
+        Err(_) => 1,
+    });
+    time * *FACTOR
+}
+
+/// [`slow`], as flags have it.
+pub(crate) fn slow_text(time: Duration) -> String {
+    show_duration(slow(time))
+}
 
 /// A server in this process, on a port of its own.
 pub(crate) fn serve(engine: &str, change: impl FnOnce(&mut Config)) -> Running {
@@ -90,12 +109,16 @@ pub(crate) fn connect(server: &Running) -> TcpStream {
     connect_to(*address)
 }
 
-/// Connects; no call on the stream waits longer than [`LIMIT`].
+/// Connects; no call on the stream waits longer than [`limit`].
 pub(crate) fn connect_to(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, LIMIT).expect("the server listens");
+    let stream = TcpStream::connect_timeout(&address, limit()).expect("the server listens");
     stream.set_nodelay(true).expect("a TCP stream");
-    stream.set_read_timeout(Some(LIMIT)).expect("a valid time");
-    stream.set_write_timeout(Some(LIMIT)).expect("a valid time");
+    stream
+        .set_read_timeout(Some(limit()))
+        .expect("a valid time");
+    stream
+        .set_write_timeout(Some(limit()))
+        .expect("a valid time");
     stream
 }
 
@@ -110,10 +133,10 @@ pub(crate) fn echo(stream: &mut TcpStream, bytes: &[u8]) {
 /// Writes until nothing more fits, that is, until the server has not made room for a while. Gives the number of bytes.
 pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
     stream
-        .set_write_timeout(Some(Duration::from_millis(400)))
+        .set_write_timeout(Some(slow(Duration::from_millis(400))))
         .expect("a valid time");
     let mut written = 0;
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit();
     loop {
         assert!(
             Instant::now() < deadline,
@@ -129,7 +152,9 @@ pub(crate) fn stuff(stream: &TcpStream, pattern: &mut Pattern) -> u64 {
             Err(error) => panic!("a full socket is no error: {error}"),
         }
     }
-    stream.set_write_timeout(Some(LIMIT)).expect("a valid time");
+    stream
+        .set_write_timeout(Some(limit()))
+        .expect("a valid time");
     written
 }
 
@@ -180,11 +205,12 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
 
 /// Waits for a condition.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
+    let deadline = Instant::now() + limit();
     while !condition() {
         assert!(
             Instant::now() < deadline,
-            "waited {LIMIT:?} for this: {what}"
+            "waited {:?} for this: {what}",
+            limit()
         );
         std::thread::sleep(Duration::from_millis(1));
     }
