@@ -71,7 +71,6 @@ main() {
     fetch "$suite"
   done
   find_binaries
-  mkdir --parents "$logs"
   pack_programs > "$scratch/programs.cpio"
 
   if [[ -n $commands ]]; then
@@ -174,6 +173,9 @@ clean_up() {
     kill "$pid" 2> /dev/null || true
   done
   wait
+  # What guests said is kept, of the last run.
+  mkdir --parents "$logs"
+  find "$scratch" -maxdepth 1 \( -name '*.console' -o -name '*.results' \) -exec mv --target-directory="$logs" {} +
   rm --recursive --force "$scratch"
 }
 
@@ -388,7 +390,7 @@ boot() {
   timeout --kill-after=10s "${limit}s" \
     qemu-system-x86_64 -accel tcg,thread=single -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid -smp 1 -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot \
-    -serial "file:$logs/$suite.console" -serial file:/dev/stdout \
+    -serial "file:$scratch/$suite.console" -serial file:/dev/stdout \
     -kernel "$cache/$suite/vmlinuz" -initrd "$job.initrd" \
     -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off" < /dev/null || status=$?
   rm --force "$job.initrd"
@@ -413,7 +415,7 @@ run_commands() {
   done < <(boot "$suite" "$scratch/job")
   if [[ -z $status ]]; then
     echo "kernels.sh: the guest ended before the commands did; its console:" >&2
-    tail -n 30 "$logs/$suite.console" >&2
+    tail -n 30 "$scratch/$suite.console" >&2
     exit 1
   fi
   exit "$status"
@@ -421,8 +423,8 @@ run_commands() {
 
 # --- checks
 
-# Runs the checks on each kernel, `--jobs` at a time. What a kernel's guest said is in logs/SUITE.results afterwards, and
-# scratch/SUITE.failed is not empty if something failed.
+# Runs the checks on each kernel, `--jobs` at a time. What a kernel's guest said is in SUITE.results afterwards, and
+# SUITE.failed is not empty if something failed.
 check_kernels() {
   local suite
   for suite in "$@"; do
@@ -443,9 +445,9 @@ check_kernel() {
   plan > "$scratch/$suite/checks/plan"
   read -r release package < "$cache/$suite/version"
   printf '\n%s: Linux %s, package %s\n' "$suite" "$release" "$package"
-  : > "$logs/$suite.results"
+  : > "$scratch/$suite.results"
   while IFS= read -r line; do
-    printf '%s\n' "$line" >> "$logs/$suite.results"
+    printf '%s\n' "$line" >> "$scratch/$suite.results"
     [[ -z $show || $line == '@'* ]] || printf '%s\n' "$line"
     IFS=$'\t' read -r mark name check case status seconds detail <<< "$line"
     [[ $mark == '@' ]] || continue
@@ -493,7 +495,7 @@ faults() {
         if (!(check in done)) print "no end of " check ": see the console in the folder of logs"
         else if (!(check in cases)) print "no case of " check " is among those asked for"
       }
-    }' "$scratch/$1/checks/plan" "$logs/$1.results"
+    }' "$scratch/$1/checks/plan" "$scratch/$1.results"
 }
 
 # --- the table
@@ -528,7 +530,7 @@ table_row() {
       for (why in names) out = out (out == "" ? "" : "; ") names[why] ": " why
       gsub(",", ", ", fact["features"])
       print "| " suite " | " kernel " | " fact["auto"] " | " fact["features"] " | " passed " | " (out == "" ? "nothing" : out) " | " today " |"
-    }' "$logs/$1.results"
+    }' "$scratch/$1.results"
 }
 
 show_table() {

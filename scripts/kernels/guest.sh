@@ -169,17 +169,28 @@ check_sizes() {
       for size in $sizes; do
         begin "$engine $size x $c"
         chosen || continue
-        load -c "$c" -s "$size" -d 200ms
-        answered=$(number answered)
-        if [ -n "$load_error" ]; then
+        in_flight=$((c * $(bytes_of "$size") / 1048576))
+        if [ $in_flight -lt 64 ]; then
+          load -c "$c" -s "$size" -d 200ms
+        else
+          # Longer here than the five seconds for which a load generator waits for its last answers: so each connection
+          # sends one message, and no other within the time.
+          load -c "$c" -s "$size" -d $((2 + in_flight / 12))s --think 60s
+        fi
+        if [ -z "$load_error" ] && [ "$answered" -lt "$c" ]; then
+          load_error="$answered messages answered by $c connections"
+        fi
+        if [ -z "$load_error" ]; then
+          passed "$answered messages"
+        else
           failed "$load_error"
           # What hangs now must not be held against the next case.
           stop_server
-          serve_anew "$engine" || break 2
-        elif [ "${answered:-0}" -lt "$c" ]; then
-          failed "${answered:-0} messages answered by $c connections"
-        else
-          passed "$answered messages"
+          begin "$engine: start again"
+          if ! serve_anew "$engine"; then
+            failed "$(why)"
+            break 2
+          fi
         fi
       done
     done
@@ -360,20 +371,34 @@ stop_server() {
   return $stopped
 }
 
-# `load FLAGS`: makes load; $load_error says what was wrong with it, if anything. That the figures are worth nothing
-# (exit status 3, and a reason other than errors) is no fault here.
+# `load FLAGS`: makes load; $answered is the number of messages, $load_error says what was wrong, if anything. That the
+# figures are worth nothing (exit status 3, and a reason other than errors) is no fault here.
 load() {
   timeout -s KILL 120 echometer-loadgen 127.0.0.1:$port -w 0s --pipeline 1 --verify --json "$@" > load.json 2> load.err
   load_status=$?
   load_error=''
-  if [ $load_status = 137 ]; then
-    load_error='the load generator hung: ended after 120 s'
-  elif [ $load_status != 0 ] && [ $load_status != 3 ]; then
-    load_error="exit status $load_status: $(head -n 1 load.err)"
-  elif ! grep -q '"errors": {}' load.json || [ "$(number lost)$(number outstanding)" != 00 ]; then
-    load_error="$(number answered) answered, $(number lost) lost, $(number outstanding) outstanding"
-    grep -q '"errors": {}' load.json || load_error="$load_error; $(sed -n '/"errors": {/,/}/p' load.json | tr -d ' \n')"
-  fi
+  answered=$(number answered)
+  answered=${answered:-0}
+  case $load_status in
+    137) load_error='the load generator hung: ended after 120 s' ;;
+    0 | 3)
+      if ! grep -q '"errors": {}' load.json; then
+        load_error=$(sed -n '/"errors": {/,/}/p' load.json | tr -d ' \n')
+      elif [ "$(number lost)$(number outstanding)" != 00 ]; then
+        load_error="$answered answered, $(number outstanding) not, $(number lost) lost"
+      fi
+      ;;
+    *) load_error=$(head -n 1 load.err) ;;
+  esac
+}
+
+# `bytes_of 16KiB`
+bytes_of() {
+  case $1 in
+    *KiB) echo $((${1%KiB} * 1024)) ;;
+    *MiB) echo $((${1%MiB} * 1048576)) ;;
+    *) echo "${1%B}" ;;
+  esac
 }
 
 # `number NAME`: what the run file says, the first of that name behind `end`.
