@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use echometer_loadgen::verdict::Status as Judged;
 
 use crate::{
+    counted::counted_are,
     figures::{ArmFigures, BlockFigures, RunFigures},
     flags::Design,
     metric::{METRICS, Metric},
@@ -343,11 +344,14 @@ fn trust(
     if valid.len() < needed {
         let invalid = blocks.len() - valid.len();
         reasons.push(match invalid {
-            0 => format!("{} valid blocks are too few: a 95 % interval needs {needed} blocks", valid.len()),
+            0 => format!(
+                "{} too few: a 95 % interval needs {needed} blocks",
+                counted_are(valid.len() as u64, "valid block")
+            ),
             _ => format!(
-                "{} of {} blocks are valid, and a 95 % interval needs {needed}: see the reasons of the others",
+                "{} of {} valid, and a 95 % interval needs {needed}: see the reasons of the others",
                 valid.len(),
-                blocks.len(),
+                counted_are(blocks.len() as u64, "block"),
             ),
         });
     } else {

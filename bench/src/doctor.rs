@@ -9,11 +9,11 @@ use echometer_host::{
     cpus::CpuList,
     fitness::{self, Activity, Finding, Grade, Purpose, Seen, UringTrial, Use, judge},
     machine::Facts,
-    units::show_count,
 };
 
 use crate::{
     arm::{Arm, Spec},
+    counted::counted,
     placement::Placement,
     report::paragraph,
 };
@@ -109,10 +109,10 @@ impl Examination {
     pub fn text(&self) -> String {
         let mut text = String::new();
         let header = format!(
-            "Is this machine fit to measure {} on cpu {}, with {} connections? {}.",
+            "Is this machine fit to measure {} on cpu {}, with {}? {}.",
             engine_name(self.engine),
             self.cpus,
-            show_count(self.connections),
+            counted(self.connections, "connection"),
             self.machine.summary(),
         );
         paragraph(&mut text, "", &header);

@@ -11,12 +11,13 @@ use echometer_host::{
 
 use crate::{
     analysis::{MetricResult, Status},
+    counted::counted,
     figures::ArmFigures,
     file::Comparison,
     flags::Design,
     floor::multiples::FloorEntry,
+    load_words::LoadWords,
     metric::Metric,
-    sentence,
     statistics::{Verdict, median},
 };
 
@@ -40,9 +41,9 @@ pub fn text(comparison: &Comparison) -> String {
         .filter(|&ns| 0 < ns)
         .unwrap_or(design.slice_min_ns);
     let header = format!(
-        "{}; {cpus}; {valid} of {} blocks valid, {} of {}",
-        sentence::load(&design.load),
-        comparison.blocks.len().max(design.blocks),
+        "{}; {cpus}; {valid} of {} valid, {} of {}",
+        LoadWords::of(&design.load),
+        counted(comparison.blocks.len().max(design.blocks) as u64, "block"),
         match design.kind {
             Design::Slices => "slices",
             Design::Runs => "runs",

@@ -167,13 +167,23 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
             ..Slice::of(number, &stretch)
         });
         figures.add(&stretch.latency);
-        figures.usage = after.usage.zip(before.usage).map(|(after, before)| Usage {
-            context_switches: figures.usage.map_or(0, |usage| usage.context_switches)
-                + after
-                    .context_switches
-                    .saturating_sub(before.context_switches),
-            rss_bytes: after.rss_bytes,
-        });
+        // A sum over runs of which one is unknown would pass for the whole.
+        let earlier = match number {
+            0 => Some(0),
+            _ => figures.usage.map(|usage| usage.context_switches),
+        };
+        figures.usage =
+            after
+                .usage
+                .zip(before.usage)
+                .zip(earlier)
+                .map(|((after, before), earlier)| Usage {
+                    context_switches: earlier
+                        + after
+                            .context_switches
+                            .saturating_sub(before.context_switches),
+                    rss_bytes: after.rss_bytes,
+                });
         let run = judged.map(|judged| WholeRun { stretch, judged });
         figures.runs.extend(run);
         Ok(())

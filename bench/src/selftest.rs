@@ -28,7 +28,7 @@ use echometer_host::{
 };
 use echometer_loadgen::{
     Fleet, Plan, Target,
-    plan::{Engine, Load},
+    plan::Engine,
     run::{Run, run},
     verdict::Status,
 };
@@ -42,11 +42,12 @@ use crate::{
     analysis,
     arm::parse_arms,
     compare::compare,
+    counted::counted,
     doctor,
     flags::{Cli, Command, SelftestSettings},
+    load_words::LoadWords,
     placement::{Placement, place},
     results::ResultFolder,
-    sentence,
     server_process::Launcher,
 };
 
@@ -400,9 +401,9 @@ impl Bench<'_> {
         };
         let settings = flags.settings().map_err(anyhow::Error::msg)?;
         let load = format!(
-            "{}; {} blocks",
-            sentence::load(&settings.load),
-            settings.blocks
+            "{}; {}",
+            LoadWords::of(&settings.load),
+            counted(settings.blocks as u64, "block")
         );
         // The selftest's own folder is not the comparison's business.
         let command_line = shell_words::join(&line[..line.len() - 6]);
@@ -440,16 +441,9 @@ fn name_of(value: &impl clap::ValueEnum) -> String {
     value.get_name().to_owned()
 }
 
-/// `1,000/s over 10 connections, 10s`.
+/// `10 connections, 64 B, open loop at 1,000/s, Poisson, 10s`.
 fn load_words(plan: &Plan) -> String {
-    format!(
-        "{}, {}",
-        match plan.load {
-            Load::Closed => format!("{} connections, closed loop", plan.connections),
-            Load::Open { .. } => sentence::load(plan),
-        },
-        show_duration(plan.duration),
-    )
+    format!("{}, {}", LoadWords::of(plan), show_duration(plan.duration))
 }
 
 /// Of what the servers wrote only that is kept which says something.

@@ -1,16 +1,11 @@
 //! The answer as one sentence: who needs less or is faster, by how much, how sure, under which load and on which
 //! machine; or that it can't be said, and what would be needed.
 
-use echometer_host::units::show_count;
-use echometer_loadgen::{
-    Plan,
-    plan::{Arrivals, Load},
-};
-
 use crate::{
     analysis::{MetricResult, Status},
     file::Comparison,
     flags::Design,
+    load_words::LoadWords,
     metric::Metric,
     statistics::{ALPHA, Good, Verdict, blocks_needed},
 };
@@ -48,39 +43,10 @@ pub fn sentence(comparison: &Comparison) -> String {
     };
     format!(
         "{cut}With {}, on {}: {}.",
-        load(&comparison.design.load),
+        LoadWords::of(&comparison.design.load),
         comparison.machine.summary(),
         claims.join("; "),
     )
-}
-
-/// The load in a few words: `50 connections, 64 B, closed loop`.
-#[must_use]
-pub fn load(plan: &Plan) -> String {
-    let connections = show_count(u64::from(plan.connections));
-    let plural = if plan.connections == 1 { "" } else { "s" };
-    let size = plan.show_size();
-    let pipeline = match (plan.load, plan.pipeline) {
-        (Load::Closed, depth) if 1 < depth => format!(", {depth} in flight on each"),
-        _ => String::new(),
-    };
-    let timing = match plan.load {
-        Load::Closed => "closed loop".to_owned(),
-        Load::Open {
-            rate_per_s,
-            arrivals,
-        } => {
-            let arrivals = match arrivals {
-                Arrivals::Poisson => "Poisson",
-                Arrivals::Uniform => "uniform",
-            };
-            format!(
-                "open loop at {}/s, {arrivals}",
-                show_count(rate_per_s.round() as u64)
-            )
-        }
-    };
-    format!("{connections} connection{plural}, {size}{pipeline}, {timing}")
 }
 
 fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
@@ -90,9 +56,12 @@ fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
             metric.reason.as_deref().unwrap_or("there are no figures"),
         );
     };
+    let confidence = metric
+        .confidence
+        .map(|confidence| format!(", {:.1} % sure", confidence * 100.0));
     let sure = format!(
-        "x{low:.3} to x{high:.3}, {:.1} % sure",
-        metric.confidence.unwrap_or_default() * 100.0
+        "x{low:.3} to x{high:.3}{}",
+        confidence.as_deref().unwrap_or_default()
     );
     let (arm, baseline) = (&metric.arm, &metric.baseline);
     let percent = (ratio - 1.0).abs() * 100.0;
@@ -314,37 +283,5 @@ mod tests {
         assert_eq!(claim(&metric, 1, 0.02), expected);
         metric.ci_low = None;
         assert_eq!(claim(&metric, 1, 0.02), expected);
-    }
-
-    #[test]
-    fn loads_in_words() {
-        let closed = Plan {
-            connections: 50,
-            ..Plan::default()
-        };
-        assert_eq!(load(&closed), "50 connections, 64 B, closed loop");
-        let deep = Plan {
-            connections: 1,
-            message_size: 4096,
-            pipeline: 16,
-            ..Plan::default()
-        };
-        assert_eq!(
-            load(&deep),
-            "1 connection, 4 KiB, 16 in flight on each, closed loop"
-        );
-        let arrivals = Arrivals::Poisson;
-        let open = Plan {
-            load: Load::Open {
-                rate_per_s: 20_000.0,
-                arrivals,
-            },
-            pipeline: 1_024,
-            ..closed
-        };
-        assert_eq!(
-            load(&open),
-            "50 connections, 64 B, open loop at 20,000/s, Poisson"
-        );
     }
 }

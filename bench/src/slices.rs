@@ -682,7 +682,7 @@ impl ArmBlock {
         if let Some(share) = self.resting_share().filter(|&share| RESTING_MAX < share) {
             reasons.push(format!(
                 "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %): it can't be \
-                 compared in slices (--design runs can)",
+                 compared in slices (`compare --design runs` can)",
                 share * 100.0,
                 RESTING_MAX * 100.0,
             ));

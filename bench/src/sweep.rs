@@ -24,6 +24,7 @@ use echometer_loadgen::{
 use crate::{
     analysis::Status,
     arm::{Arm, Spec},
+    counted::counted,
     flags::SweepSettings,
     layouts::{Layout, layouts},
     levels::Key,
@@ -289,8 +290,11 @@ fn dry_run(settings: &SweepSettings, grid: &Grid, launcher: &Launcher) -> String
     let total = grid.block_time(START_AND_STOP) * settings.blocks as u32;
     let _ = writeln!(
         text,
-        "{} blocks; each measures {cells} cells in {groups} groups, groups in random order (seed {}):",
-        settings.blocks, settings.load.seed,
+        "{}; each measures {} in {}, groups in random order (seed {}):",
+        counted(settings.blocks as u64, "block"),
+        counted(cells as u64, "cell"),
+        counted(groups as u64, "group"),
+        settings.load.seed,
     );
     for (index, group) in grid.groups.iter().enumerate() {
         let design = match group.load.load {

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 
-use echometer_host::cpus;
+use echometer_host::{cpus, units::show_ns};
 
 use self::{
     demos::Demo,
@@ -134,12 +134,15 @@ fn foreign(arm: &Arm) -> anyhow::Result<Trace> {
 fn walked(recorder: &Recorder) -> String {
     let of = |kind| recorder.steps.iter().find(|step| step.kind == kind);
     let span = of(steps::Kind::Send).zip(of(steps::Kind::Return));
-    let round_trip = span.map_or(0, |(send, back)| back.at_ns + back.took_ns - send.at_ns);
+    let round_trip = span.map_or_else(
+        || "unknown".to_owned(),
+        |(send, back)| show_ns((back.at_ns + back.took_ns).saturating_sub(send.at_ns)),
+    );
     format!(
         "{} steps. From the first send to the echo's arrival: {}. (Alone and for the first time: the benchmark's figures \
          are of warm connections.)",
         recorder.steps.len(),
-        echometer_host::units::show_ns(round_trip),
+        round_trip,
     )
 }
 

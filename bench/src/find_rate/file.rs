@@ -25,6 +25,7 @@ use echometer_loadgen::{
 
 use crate::{
     analysis::{Status, Trust},
+    counted::{counted, counted_are, counted_were},
     doctor,
     file::{ArmEntry, CommandEntry},
     find_rate::{
@@ -401,31 +402,32 @@ impl Record {
         let mut reasons = Vec::new();
         if !enough {
             reasons.push(format!(
-                "{} valid blocks are too few: a 95 % interval needs {needed}",
-                valid.len()
+                "{} too few: a 95 % interval needs {needed}",
+                counted_are(valid.len() as u64, "valid block")
             ));
         }
         let bound = valid.iter().filter(|block| block.client_bound).count();
         if 0 < bound && valid.len() <= 2 * bound {
             reasons.push(format!(
-                "client-bound: in {bound} of {} blocks the client could not make the next higher rate, so that the \
-                 server may hold more: give it more cpus (--client-cpus)",
-                valid.len()
+                "client-bound: in {bound} of {} the client could not make the next higher rate, so that the server \
+                 may hold more: give it more cpus (--client-cpus)",
+                counted(valid.len() as u64, "block")
             ));
         }
         let mut warnings = Vec::new();
         let top = valid.iter().filter(|block| block.at_the_top).count();
         if 0 < top && valid.len() <= 2 * top {
             warnings.push(format!(
-                "in {top} of {} blocks even the highest rate tried held: the true one is higher (--highest)",
-                valid.len()
+                "in {top} of {} even the highest rate tried held: the true one is higher (--highest)",
+                counted(valid.len() as u64, "block")
             ));
         }
         let doubtful: u32 = valid.iter().map(|block| block.doubtful).sum();
         if 0 < doubtful {
             warnings.push(format!(
-                "{doubtful} rates were judged by runs that stayed invalid after two repeats (see the runs' status): a \
-                 quieter machine would make the answer surer"
+                "{} judged by runs that stayed invalid after two repeats (see the runs' status): a quieter machine \
+                 would make the answer surer",
+                counted_were(doubtful.into(), "rate")
             ));
         }
         self.file.verdict = Trust {

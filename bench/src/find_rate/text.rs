@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::units::{show_count, show_ns, show_size};
+use echometer_host::units::{show_count, show_ns};
 
 use crate::{
     chart::{Bar, bars},
+    counted::{counted, counted_are},
     find_rate::file::{CurvePoint, FindRateFile},
+    load_words::LoadWords,
     report::{align_right, cpus, paragraph, plain_table, render},
 };
 
@@ -57,7 +59,11 @@ pub fn text(file: &FindRateFile) -> String {
         );
         text.push_str(&chart(file, &drawn));
         let _ = writeln!(text, "\n{}", curve_table(&drawn));
-        let _ = writeln!(text, "\n{} points in all: curve.csv", file.curve.len());
+        let _ = writeln!(
+            text,
+            "\n{} in all: curve.csv",
+            counted(file.curve.len() as u64, "point")
+        );
     }
     let found: Vec<String> = file
         .blocks
@@ -100,16 +106,20 @@ pub fn sentence(file: &FindRateFile) -> String {
             } else {
                 "at least "
             };
+            let sure = file.confidence.map_or_else(String::new, |confidence| {
+                format!("{:.1} % sure, ", confidence * 100.0)
+            });
             format!(
-                "{arm} holds {slo} up to {at_least}{} ({low} to {}, {:.1} % sure, {valid} blocks)",
+                "{arm} holds {slo} up to {at_least}{} ({low} to {}, {sure}{})",
                 show_rate(rate),
                 show_rate(high),
-                file.confidence.unwrap_or_default() * 100.0,
+                counted(valid as u64, "block"),
             )
         }
         (Some(rate), ..) => format!(
-            "{arm} holds {slo} up to about {}; {valid} blocks are too few for an interval",
-            show_rate(rate)
+            "{arm} holds {slo} up to about {}; {} too few for an interval",
+            show_rate(rate),
+            counted_are(valid as u64, "block"),
         ),
     };
     let why = match file.verdict.reasons.first() {
@@ -135,24 +145,21 @@ fn limit_ns(file: &FindRateFile) -> f64 {
         .map_or(0.0, |slo| slo.limit_ns() as f64)
 }
 
-fn load_words(file: &FindRateFile) -> String {
-    let load = &file.design.load;
-    format!(
-        "{} connections, {}, open loop",
-        show_count(u64::from(load.connections)),
-        show_size(u64::from(load.message_size))
-    )
+/// The load, without the rate: that is what was searched for.
+pub(crate) fn load_words(file: &FindRateFile) -> String {
+    let words = LoadWords::of(&file.design.load);
+    format!("{}, {}, open loop", words.connections, words.size)
 }
 
 fn header(file: &FindRateFile) -> String {
     let cpus = cpus(file.design.server_cpus.as_ref(), &file.design.client_cpus);
     format!(
-        "the highest rate at which {} holds {}; {}; {cpus}; {} of {} blocks, steps of 2 %",
+        "the highest rate at which {} holds {}; {}; {cpus}; {} of {}, steps of 2 %",
         file.arm.name,
         file.slo,
         load_words(file),
         file.blocks.len(),
-        file.design.blocks,
+        counted(file.design.blocks as u64, "block"),
     )
 }
 

@@ -17,6 +17,7 @@ use echometer_host::{
 };
 
 use crate::{
+    counted::counted,
     doctor,
     flags::FloorSettings,
     floor::{Floor, FloorSlice, pairs::PairsPlan},
@@ -285,9 +286,8 @@ fn sentence(rows: &[FloorRow], size: u32, machine: &Facts, cut_short: bool) -> S
                 ),
             };
             let ns = show_ns(row.cpu_ns_per_message?.round() as u64);
-            let plural = if row.connections == 1 { "" } else { "s" };
-            let connections = show_count(u64::from(row.connections));
-            Some(format!("{ns}{sure} at {connections} connection{plural}"))
+            let connections = counted(u64::from(row.connections), "connection");
+            Some(format!("{ns}{sure} at {connections}"))
         })
         .collect();
     let cut = if cut_short { "Cut short. " } else { "" };

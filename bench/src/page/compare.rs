@@ -14,9 +14,11 @@ use super::{
 };
 use crate::{
     analysis::{MetricResult, Status},
+    counted::counted,
     file::Comparison,
+    load_words::LoadWords,
     metric::Metric,
-    report, sentence,
+    report,
     statistics::{Good, Verdict},
 };
 
@@ -44,7 +46,7 @@ pub(super) fn page(comparison: &Comparison, latencies: &BTreeMap<String, Histogr
         title: format!("Compared: {}", names.join(", ")),
         subtitle: format!(
             "{}; {}; begun {}",
-            sentence::load(&comparison.design.load),
+            LoadWords::of(&comparison.design.load),
             blocks(comparison),
             comparison.started_at
         ),
@@ -87,9 +89,12 @@ pub(super) fn page(comparison: &Comparison, latencies: &BTreeMap<String, Histogr
 
 fn blocks(comparison: &Comparison) -> String {
     format!(
-        "{} of {} blocks valid",
+        "{} of {} valid",
         comparison.valid_blocks().count(),
-        comparison.blocks.len().max(comparison.design.blocks)
+        counted(
+            comparison.blocks.len().max(comparison.design.blocks) as u64,
+            "block"
+        )
     )
 }
 
@@ -365,7 +370,7 @@ fn asked(comparison: &Comparison) -> Vec<(String, String)> {
     let kind = serde_json::to_value(design.kind).unwrap_or_default();
     let cpus = |cpus: Option<String>| cpus.unwrap_or_else(|| "elsewhere".into());
     [
-        ("load", sentence::load(&design.load)),
+        ("load", LoadWords::of(&design.load).to_string()),
         ("design", super::value::shown(&kind)),
         ("blocks", blocks(comparison)),
         (

@@ -6,7 +6,7 @@ use super::{
     table::{Cell, Table},
     value,
 };
-use crate::{find_rate::file::FindRateFile, sentence};
+use crate::find_rate::{file::FindRateFile, text};
 
 /// The page of a search.
 pub(super) fn page(search: &FindRateFile) -> Page {
@@ -25,7 +25,7 @@ pub(super) fn page(search: &FindRateFile) -> Page {
         ("highest rate that holds", rate(search.rate_per_s)),
         ("from", rate(search.ci_low)),
         ("to", rate(search.ci_high)),
-        ("load", Some(sentence::load(&design.load))),
+        ("load", Some(text::load_words(search))),
         ("blocks", Some(design.blocks.to_string())),
         ("lowest rate", rate(Some(design.lowest_per_s))),
         ("highest rate allowed", rate(Some(design.highest_per_s))),

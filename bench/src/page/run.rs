@@ -1,9 +1,9 @@
 //! A run of the load generator to look at.
 
-use echometer_host::units::{show_count, show_duration, show_size};
+use echometer_host::units::{show_count, show_duration};
 use echometer_loadgen::{
     file::{RunFile, Summary},
-    plan::{Arrivals, Load},
+    plan::Load,
     verdict::Status,
 };
 
@@ -13,7 +13,7 @@ use super::{
     machine_rows,
     table::{Cell, Table},
 };
-use crate::saved::hlog::Log;
+use crate::{counted::counted, load_words::LoadWords, saved::hlog::Log};
 
 /// The page of a run; without its log it has no spectrum.
 pub(super) fn page(run: &RunFile, log: Option<&Log>) -> Page {
@@ -80,8 +80,8 @@ fn sentence(run: &RunFile) -> String {
         Load::Open { .. } => "latency from when each message was due",
     };
     format!(
-        "{} messages answered at {}/s: p50 {}, p99 {} ({what}).",
-        show_count(end.answered),
+        "{} answered at {}/s: p50 {}, p99 {} ({what}).",
+        counted(end.answered, "message"),
         show_count(end.rate_per_s.round() as u64),
         show(end.latency_ns.p50),
         show(end.latency_ns.p99),
@@ -89,28 +89,10 @@ fn sentence(run: &RunFile) -> String {
 }
 
 fn load(run: &RunFile) -> String {
-    let plan = &run.plan;
-    let timing = match plan.load {
-        Load::Closed => "closed loop".to_owned(),
-        Load::Open {
-            rate_per_s,
-            arrivals,
-        } => {
-            let arrivals = match arrivals {
-                Arrivals::Poisson => "Poisson",
-                Arrivals::Uniform => "uniform",
-            };
-            format!(
-                "open loop at {}/s, {arrivals}",
-                show_count(rate_per_s.round() as u64)
-            )
-        }
-    };
     format!(
-        "{} connections, {}, {timing}, {}",
-        show_count(u64::from(plan.connections)),
-        show_size(u64::from(plan.message_size)),
-        show_duration(plan.duration)
+        "{}, {}",
+        LoadWords::of(&run.plan),
+        show_duration(run.plan.duration)
     )
 }
 
@@ -125,10 +107,10 @@ fn asked(run: &RunFile) -> Vec<(String, String)> {
         (
             "client",
             format!(
-                "{}, {}, {} threads",
+                "{}, {}, {}",
                 super::value::shown(&engine),
                 super::value::shown(&wait),
-                plan.workers.len()
+                counted(plan.workers.len() as u64, "thread")
             ),
         ),
         ("seed", plan.seed.to_string()),

@@ -209,6 +209,19 @@ fn a_lost_last_ack_counts_though_every_connect_was_fast() {
 }
 
 #[test]
+fn a_foreign_server_is_not_told_to_take_our_flag() {
+    let mut file = stormed(&[16, 1_024], false, &world(2), &|| false);
+    for level in &mut file.levels {
+        level.spec = "./serve --port={port}".to_owned();
+    }
+    let said = text::sentence(&file);
+    assert!(
+        said.contains("set a backlog of 1024") && !said.contains("--backlog"),
+        "{said}"
+    );
+}
+
+#[test]
 fn where_none_is_enough_it_says_what_to_try() {
     let file = stormed(&[16, 128], false, &world(2), &|| false);
     assert!(

@@ -8,6 +8,8 @@ use echometer_host::{
 };
 
 use crate::{
+    arm::ENGINES,
+    counted::counted,
     report::{align_right, cpus, paragraph, plain_table, render, short},
     storm::file::{LevelEntry, StormFile},
 };
@@ -122,7 +124,7 @@ fn answer(file: &StormFile, arm: &str) -> String {
 
 /// What to set where a backlog was found to be enough.
 fn settings(file: &StormFile, level: &LevelEntry, backlog: u32) -> String {
-    let mut words = format!("--backlog {backlog}");
+    let mut words = backlog_of(level, backlog);
     match file.sysctls.somaxconn {
         Some(most) if most < backlog => {
             let _ = write!(
@@ -143,6 +145,15 @@ fn settings(file: &StormFile, level: &LevelEntry, backlog: u32) -> String {
     words
 }
 
+/// How this server is asked for a backlog: ours has a flag for it, of another nobody knows.
+fn backlog_of(level: &LevelEntry, backlog: u32) -> String {
+    let engine = level.spec.split(':').next().unwrap_or_default();
+    match ENGINES.contains(&engine) {
+        true => format!("--backlog {backlog}"),
+        false => format!("a backlog of {backlog}"),
+    }
+}
+
 /// What to try where no backlog was enough.
 fn cure(file: &StormFile, level: &LevelEntry) -> String {
     let connects = file.connects;
@@ -154,7 +165,7 @@ fn cure(file: &StormFile, level: &LevelEntry) -> String {
             asked.max(connects)
         )),
         _ if effective.is_some_and(|effective| effective < connects) => {
-            cures.push(format!("try --backlog {connects}"));
+            cures.push(format!("try {}", backlog_of(level, connects)));
             if somaxconn.is_some_and(|most| most < connects) {
                 cures.push(format!("with net.core.somaxconn {connects}"));
             }
@@ -217,14 +228,14 @@ fn losses_words(level: &LevelEntry) -> String {
     });
     let mut words = Vec::new();
     if level.failed != 0 {
-        words.push(format!("{} connects failed", show_count(level.failed)));
+        words.push(format!("{} failed", counted(level.failed, "connect")));
     }
     let resent: u64 = level.syn_retransmits.values().sum();
     if resent != 0 {
         words.push(format!(
-            "{} of {} connects needed another SYN, the slowest took {}",
+            "{} of {} needed another SYN, the slowest took {}",
             show_count(resent),
-            show_count(level.connects),
+            counted(level.connects, "connect"),
             level.connect_ns.max.map_or("?".to_owned(), show_ns),
         ));
     }
@@ -247,20 +258,20 @@ fn losses_words(level: &LevelEntry) -> String {
 fn header(file: &StormFile) -> String {
     let cpus = cpus(file.server_cpus.as_ref(), &file.client_cpus);
     format!(
-        "{}; {cpus}; {} of {} blocks, a fresh server for each storm",
+        "{}; {cpus}; {} of {}, a fresh server for each storm",
         storm_words(file),
         file.blocks_done,
-        file.blocks
+        counted(file.blocks as u64, "block")
     )
 }
 
 fn storm_words(file: &StormFile) -> String {
-    let connects = show_count(u64::from(file.connects));
+    let connects = counted(u64::from(file.connects), "connect");
     let size = show_size(u64::from(file.message_size));
     match file.connect_rate_per_s {
-        None => format!("{connects} connects at once, each with one echo of {size}"),
+        None => format!("{connects} at once, each with one echo of {size}"),
         Some(rate) => format!(
-            "{connects} connects at {}/s, each with one echo of {size}",
+            "{connects} at {}/s, each with one echo of {size}",
             show_count(rate.round() as u64)
         ),
     }

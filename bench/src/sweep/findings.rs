@@ -7,6 +7,7 @@ use echometer_loadgen::plan::Load;
 
 use crate::{
     analysis::{Status, Trust},
+    counted::counted,
     figures::{ArmFigures, ratio},
     levels::Key,
     metric::{METRICS, Metric},
@@ -316,16 +317,20 @@ fn objection(
                     .collect();
                 let client = median(&shares.iter().map(|(client, _)| *client).collect::<Vec<_>>())?;
                 let servers: Option<Vec<f64>> = shares.iter().map(|(_, server)| *server).collect();
-                let server = servers.and_then(|shares| median(&shares)).unwrap_or(0.0);
-                (server <= client).then(|| {
-                    format!(
-                        "client-bound: with {} at {} the client is {:.0} % busy and the server {:.0} %",
+                let label = &grid.points[grid.cells[cell].point].label;
+                match servers.and_then(|shares| median(&shares)) {
+                    None => Some(format!(
+                        "{}'s CPU at {label} is unknown, so nobody can say which side sets the rate",
                         name(cell),
-                        grid.points[grid.cells[cell].point].label,
+                    )),
+                    Some(server) if server <= client => Some(format!(
+                        "client-bound: with {} at {label} the client is {:.0} % busy and the server {:.0} %",
+                        name(cell),
                         client * 100.0,
                         server * 100.0,
-                    )
-                })
+                    )),
+                    Some(_) => None,
+                }
             })
         }
         _ => cells.into_iter().find_map(|cell| {
@@ -513,8 +518,10 @@ fn trust(grid: &Grid, blocks: &[SweepBlock], cells: &[Vec<CellMetric>]) -> Trust
                 _ => format!("; see the reasons of the other {invalid}"),
             };
             reasons.push(format!(
-                "{} at {} has {valid} valid blocks, and a 95 % interval needs {needed}{others}",
-                grid.arms[spec.arm], grid.points[spec.point].label,
+                "{} at {} has {}, and a 95 % interval needs {needed}{others}",
+                grid.arms[spec.arm],
+                grid.points[spec.point].label,
+                counted(valid as u64, "valid block"),
             ));
         }
     }
@@ -774,6 +781,32 @@ mod tests {
                 .as_ref()
                 .is_some_and(|reason| reason.starts_with("client-bound")),
             "{against:?}"
+        );
+    }
+
+    #[test]
+    fn of_an_unknown_server_nobody_says_that_it_is_idle() {
+        let grid = grid(&["connections=1,50"], &["uring"]);
+        let mut blocks = blocks(&grid, 8, &[10e3, 30e3]);
+        for cell in blocks
+            .iter_mut()
+            .flat_map(|block| &mut block.cells)
+            .flatten()
+        {
+            let figures = cell.figures.as_mut().expect("measured");
+            (figures.server_busy, figures.server_cpu_ns_per_message) = (None, None);
+        }
+        let found = find(TERMS, &grid, &blocks);
+        let rate = found.cells[1]
+            .iter()
+            .find(|metric| metric.name == Metric::Rate)
+            .and_then(|metric| metric.against_point.as_ref())
+            .expect("it is not the first point");
+        let reason = rate.reason.as_deref().expect("it carries no verdict");
+        assert_eq!(rate.verdict, Verdict::Invalid);
+        assert!(
+            reason.contains("CPU at") && reason.contains("is unknown") && !reason.contains("0 %"),
+            "{reason}"
         );
     }
 

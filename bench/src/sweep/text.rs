@@ -5,9 +5,10 @@ use std::{collections::HashSet, fmt::Write as _};
 use crate::{
     analysis::Status,
     chart::{Bar, bars},
+    counted::counted,
+    load_words::LoadWords,
     metric::Metric,
     report::{align_right, five_chars, paragraph, plain_table, render, short, show_value},
-    sentence,
     statistics::{Verdict, median},
     sweep::{
         file::{CellEntry, PointEntry, SweepFile},
@@ -272,33 +273,33 @@ fn header(file: &SweepFile) -> String {
         .map(|key| format!("{} over {}", key.name, key.levels.join(", ")))
         .collect();
     format!(
-        "{}; {}; {}; {} of {} blocks, every cell once in each",
+        "{}; {}; {}; {} of {}, every cell once in each",
         keys.join("; "),
         load_words(file),
         place_words(file),
         file.blocks.len(),
-        file.design.blocks,
+        counted(file.design.blocks as u64, "block"),
     )
 }
 
 /// The load, without what is varied.
 fn load_words(file: &SweepFile) -> String {
     let varied = |name: &str| file.keys.iter().any(|key| key.name == name);
-    let words = sentence::load(&file.design.load);
-    let words: Vec<&str> = words
-        .split(", ")
-        .filter(|part| {
-            !(varied("connections") && part.contains("connection")
-                || varied("size") && (part.ends_with(" B") || part.ends_with("iB"))
-                || varied("pipeline") && part.contains("in flight")
-                || varied("rate") && part.contains("loop"))
-        })
-        .collect();
-    let mut words = words.join(", ");
-    if varied("rate") {
-        words.push_str(", open loop");
-    }
-    words.trim_start_matches(", ").to_owned()
+    let words = LoadWords::of(&file.design.load);
+    let timing = match varied("rate") {
+        true => "open loop".to_owned(),
+        false => words.timing,
+    };
+    [
+        (!varied("connections")).then_some(words.connections),
+        (!varied("size")).then_some(words.size),
+        words.pipeline.filter(|_| !varied("pipeline")),
+        Some(timing),
+    ]
+    .into_iter()
+    .flatten()
+    .collect::<Vec<_>>()
+    .join(", ")
 }
 
 fn place_words(file: &SweepFile) -> String {
@@ -568,5 +569,43 @@ fn level(text: &str) -> String {
             .take(LEVEL_CHARS - 2)
             .chain("..".chars())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use echometer_loadgen::plan::{Arrivals, Load};
+
+    use super::*;
+    use crate::sweep::file::KeyEntry;
+
+    #[test]
+    fn what_is_varied_is_left_out_of_the_load() {
+        let saved = include_str!("../../tests/saved/sweep.json");
+        let mut file: SweepFile = serde_json::from_str(saved).expect("a sweep");
+        file.design.load.load = Load::Open {
+            rate_per_s: 1_000.0,
+            arrivals: Arrivals::Poisson,
+        };
+        file.design.load.connections = 50;
+        let mut said = |keys: &[&str]| {
+            file.keys = keys
+                .iter()
+                .map(|&name| KeyEntry {
+                    name: name.to_owned(),
+                    levels: Vec::new(),
+                })
+                .collect();
+            load_words(&file)
+        };
+        assert_eq!(said(&["rate"]), "50 connections, 64 B, open loop");
+        assert_eq!(
+            said(&["connections", "size"]),
+            "open loop at 1,000/s, Poisson"
+        );
+        assert_eq!(
+            said(&["backlog"]),
+            "50 connections, 64 B, open loop at 1,000/s, Poisson"
+        );
     }
 }

@@ -97,10 +97,15 @@ fn backlog_full(pair: &mut Pair) -> Result<String, Broken> {
         "{} after it was asked for, when its kernel sent the SYN again",
         show_ns(since_ns)
     ));
-    let act = || Ok(drops().saturating_sub(drops_before));
-    let saw = |dropped: &u64| {
-        let (now, limit) = queue(address).unwrap_or_default();
-        format!("{now} wait, limit {limit}; ListenDrops of this machine +{dropped}")
+    let act = || Ok(drops().zip(drops_before));
+    let saw = |dropped: &Option<(u64, u64)>| {
+        let queue = queue(address).map_or("the queue is unknown".to_owned(), |(now, limit)| {
+            format!("{now} wait, limit {limit}")
+        });
+        let dropped = dropped.map_or("unknown".to_owned(), |(now, before)| {
+            format!("+{}", now.saturating_sub(before))
+        });
+        format!("{queue}; ListenDrops of this machine {dropped}")
     };
     pair.recorder.step(
         (Side::Kernel, Kind::Handshake),
@@ -197,11 +202,8 @@ fn half_close(pair: &mut Pair) -> Result<String, Broken> {
 }
 
 /// SYNs and connections that listeners of this machine have dropped.
-fn drops() -> u64 {
-    netstat()
-        .ok()
-        .and_then(|counters| counters.listen_drops())
-        .unwrap_or_default()
+fn drops() -> Option<u64> {
+    netstat().ok().and_then(|counters| counters.listen_drops())
 }
 
 fn said(result: &io::Result<()>) -> String {

@@ -4,9 +4,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use echometer::saved::hlog::Log;
+use echometer_loadgen::Plan;
 
 use crate::fixtures::{self, report};
 
@@ -38,6 +40,28 @@ fn golden(name: &str, seen: &str) {
         "{} (ECHOMETER_BLESS=1 writes it anew)",
         path.display()
     );
+}
+
+#[test]
+fn a_runs_page_says_the_whole_load() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let plan = Plan {
+        connections: 1,
+        message_size: 4_096,
+        size_mix: Some("64:90%,4KiB:10%".parse().expect("a mix")),
+        pipeline: 2,
+        duration: Duration::from_millis(300),
+        warmup: Duration::from_millis(50),
+        ..Plan::default()
+    };
+    let run = fixtures::run_with(&plan, folder.path());
+    let shown = report(&[run.as_os_str(), "--format".as_ref(), "markdown".as_ref()]);
+    let load = "1 connection, 64:90%,4096:10%, 2 in flight on each, closed loop, 300ms";
+    assert!(shown.contains(load), "{shown}");
+    let page = folder.path().join("page.html");
+    report(&[run.as_os_str(), "-o".as_ref(), page.as_os_str()]);
+    let page = fs::read_to_string(page).expect("it was written");
+    assert!(page.contains(", 1 thread<"), "the client's threads");
 }
 
 #[test]

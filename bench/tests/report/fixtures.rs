@@ -83,6 +83,23 @@ pub(crate) fn saved(name: &str) -> PathBuf {
 
 /// A run of the load generator against an echo server in this process.
 fn run_of(folder: &Path) -> PathBuf {
+    let plan = Plan {
+        connections: 4,
+        load: Load::Open {
+            rate_per_s: 2_000.0,
+            arrivals: echometer_loadgen::plan::Arrivals::Poisson,
+        },
+        pipeline: 64,
+        duration: Duration::from_millis(1_500),
+        warmup: Duration::from_millis(100),
+        interval: Duration::from_millis(250),
+        ..Plan::default()
+    };
+    run_with(&plan, folder)
+}
+
+/// A run of this plan.
+pub(crate) fn run_with(plan: &Plan, folder: &Path) -> PathBuf {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
     let address = listener.local_addr().expect("it is bound").to_string();
     thread::spawn(move || {
@@ -98,22 +115,10 @@ fn run_of(folder: &Path) -> PathBuf {
             });
         }
     });
-    let plan = Plan {
-        connections: 4,
-        load: Load::Open {
-            rate_per_s: 2_000.0,
-            arrivals: echometer_loadgen::plan::Arrivals::Poisson,
-        },
-        pipeline: 64,
-        duration: Duration::from_millis(1_500),
-        warmup: Duration::from_millis(100),
-        interval: Duration::from_millis(250),
-        ..Plan::default()
-    };
     let out = folder.join("run");
     let target = Target::resolve(&address).expect("it is an address");
     run::run(
-        &plan,
+        plan,
         &target,
         Some(&out),
         &Stop::new().expect("a request to stop"),
