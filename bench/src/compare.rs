@@ -1,5 +1,9 @@
 //! `echometer compare`: place both sides, run the blocks, save after each, say what was learnt.
 
+pub mod analysis;
+pub mod flags;
+pub mod record;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::bail;
@@ -9,19 +13,24 @@ use echometer_host::{counters::IrqTimeAccounting, limits, machine::Facts, signal
 use echometer_loadgen::{Fleet, Plan, plan::Load};
 
 use crate::{
-    analysis::Status,
-    file::{Comparison, FILE_NAME},
-    flags::{CompareSettings, Design},
-    fleet_client::FleetClient,
+    compare::{
+        analysis::Status,
+        flags::{CompareSettings, Design},
+        record::Record,
+    },
     floor::{self, Floor, multiples::FloorEntry},
-    placement::{Placement, place},
-    progress::Progress,
-    record::Record,
-    results::{REPORT_NAME, ResultFolder},
-    runs::{self, RUNS_AN_ARM, RunsPlan},
-    server_process::Launcher,
-    servers::Servers,
-    slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
+    measure::{
+        fleet_client::FleetClient,
+        runs::{self, RUNS_AN_ARM, RunsPlan},
+        slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
+    },
+    place::placement::{Placement, place},
+    report::{
+        file::compare::{Comparison, FILE_NAME},
+        folder::{REPORT_NAME, ResultFolder},
+    },
+    screen::progress::Progress,
+    serve::{launcher::Launcher, servers::Servers},
     statistics::Verdict,
 };
 

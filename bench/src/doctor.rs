@@ -1,6 +1,8 @@
 //! `echometer doctor`: is this machine fit to measure? Looks for a second, tries a ring, and says what it found, the
 //! gravest first, each with why it matters and what mends it.
 
+pub mod flags;
+
 use std::{fmt::Write as _, time::Duration};
 
 use serde::{Deserialize, Serialize};
@@ -12,10 +14,9 @@ use echometer_host::{
 };
 
 use crate::{
-    arm::{Arm, Spec},
-    counted::counted,
-    placement::Placement,
-    report::paragraph,
+    place::placement::Placement,
+    report::text::{compare::paragraph, counted::counted},
+    serve::arm::{Arm, Spec},
 };
 
 /// What the file says of its form.
@@ -180,7 +181,7 @@ fn engine_name(engine: Use) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::json;
+    use crate::report::folder::json;
 
     fn finding(check: &str, grade: Grade, value: &str, cure: Option<&str>) -> Finding {
         Finding {
@@ -237,7 +238,7 @@ mod tests {
     #[test]
     fn the_text_is_as_it_was() {
         let text = examination().text();
-        crate::golden::check("doctor.txt", &text);
+        crate::report::golden::check("doctor.txt", &text);
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= 80 || !line.trim().contains(' '))

@@ -16,26 +16,28 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    arm::Arm,
-    flags::FindRateSettings,
-    open_load::{Loadgen, OpenLoad, OpenRun},
-    placement::place,
-    progress::Progress,
-    results::{REPORT_NAME, ResultFolder},
-    server_process::Launcher,
-    servers::Servers,
-    slices::Arms,
+    find_rate::flags::FindRateSettings,
+    measure::{
+        open_run::{Loadgen, OpenLoad, OpenRun},
+        slices::Arms,
+    },
+    place::placement::place,
+    report::folder::{REPORT_NAME, ResultFolder},
+    screen::progress::Progress,
+    serve::{arm::Arm, launcher::Launcher, servers::Servers},
 };
 
 pub mod bisection;
 pub mod command;
-pub mod file;
+pub mod flags;
+pub mod record;
 pub mod slo;
-pub mod text;
 
-use bisection::{Bisection, Climb, ladder};
-use file::{FILE_NAME, FindRateFile, Record};
-use slo::{Slo, Trial};
+use crate::find_rate::{
+    bisection::{Bisection, Climb, ladder},
+    record::{FILE_NAME, FindRateFile, Record},
+    slo::{Slo, Trial},
+};
 
 /// An invalid run is repeated so many times at most.
 pub const REPEATS_MAX: u32 = 2;
@@ -136,8 +138,8 @@ impl Finished {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self.file.verdict.status {
-            crate::analysis::Status::Valid => 0,
-            crate::analysis::Status::Invalid => 3,
+            crate::compare::analysis::Status::Valid => 0,
+            crate::compare::analysis::Status::Invalid => 3,
         }
     }
 }

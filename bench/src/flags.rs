@@ -1,197 +1,105 @@
-//! The flags: what was typed, turned once into settings that are valid. Nobody further down sees a flag. One file a
-//! command; [`groups`] are what commands share.
+//! The flags that every command of the bench shares: where both sides run, and where the results go.
 
-pub mod compare;
-pub mod doctor;
-pub mod find_rate;
-pub mod floor;
-pub mod groups;
-pub mod report;
-pub mod selftest;
-pub mod storm;
-pub mod sweep;
-pub mod trace;
+use std::path::PathBuf;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
+use clap::{Args, ValueHint};
 
-use echometer_loadgen::flags::with_default_help;
+use echometer_host::cpus::CpuList;
 
-use crate::manual::grouped;
+/// Where both sides run, and what the machine is called.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Machine")]
+pub struct MachineFlags {
+    /// Where the servers run: 0, 2-5 [default: chosen by the machine's topology]
+    #[arg(long, value_name = "LIST")]
+    server_cpus: Option<CpuList>,
 
-pub use compare::{CompareFlags, CompareSettings, Design, load_defaults};
-pub use find_rate::{FindRateFlags, FindRateSettings};
-pub use floor::{FloorFlags, FloorSettings};
-pub use selftest::{SelftestFlags, SelftestSettings};
-pub use storm::{StormFlags, StormSettings};
-pub use sweep::{SweepFlags, SweepSettings};
-pub use trace::{TraceFlags, TraceSettings, TraceTarget};
+    /// Where the load generator runs, one thread a cpu [default: chosen by the machine's topology]
+    #[arg(long, value_name = "LIST")]
+    client_cpus: Option<CpuList>,
 
-/// Compares echo servers, and says how sure it is.
-#[derive(Debug, Parser)]
-#[command(name = "echometer", version, max_term_width = 100)]
-pub struct Cli {
-    /// Whether text is coloured; it says the same without
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        value_name = "WHEN",
-        default_value = "auto",
-        help_heading = "Output"
-    )]
-    pub color: Colour,
-
-    /// What is to be done.
-    #[command(subcommand)]
-    pub command: Command,
+    /// The machine's name in the results' path [default: from its cpu and kernel]
+    #[arg(long, value_name = "NAME")]
+    machine: Option<String>,
 }
 
-impl Cli {
-    /// The command line's parser, with what the load generator's flags mean and default to here.
-    #[must_use]
-    pub fn parser() -> clap::Command {
-        let command = Self::command()
-            .mut_subcommand("compare", |compare| {
-                let compare = compare
-                    .mut_arg("duration", |flag| {
-                        flag.help("How long each arm is measured in a block: 3s, 500ms")
-                    })
-                    .mut_arg("warmup", |flag| {
-                        flag.help("Load on each arm before that, in every block")
-                    })
-                    .mut_arg("seed", |flag| {
-                        flag.help("Makes the arms' order, schedule and payload repeatable")
-                    });
-                with_default_help(compare, &load_defaults(false))
-            })
-            .mut_subcommand("find-rate", |find_rate| {
-                let find_rate = find_rate
-                    .mut_arg("rate", |flag| flag.hide(true))
-                    .mut_arg("arrivals", |flag| {
-                        flag.requires(Resettable::<clap::Id>::Reset)
-                    })
-                    .mut_arg("duration", |flag| {
-                        flag.help("How long a run lasts at the least; its quantile may need more")
-                    })
-                    .mut_arg("warmup", |flag| {
-                        flag.help("Load before that, on the same connections, in every run")
-                    });
-                with_default_help(find_rate, &find_rate::load_defaults())
-            })
-            .mut_subcommand("storm", |storm| {
-                storm::MEANINGLESS
-                    .into_iter()
-                    .fold(storm, |storm, id| storm.mut_arg(id, |flag| flag.hide(true)))
-                    .mut_arg("size", |flag| {
-                        flag.help(
-                            "Bytes in the one message that follows each connect [default: 64 B]",
-                        )
-                    })
-                    .mut_arg("connect_rate", |flag| {
-                        flag.help("Connects a second; 0: all at once [default: 0]")
-                    })
-            })
-            .mut_subcommand("sweep", |sweep| {
-                let sweep = sweep
-                    .args_override_self(true)
-                    // The rate may come from --over.
-                    .mut_arg("arrivals", |flag| {
-                        flag.requires(Resettable::<clap::Id>::Reset)
-                    })
-                    .mut_arg("duration", |flag| {
-                        flag.help("How long each cell is measured in a block: 3s, 500ms")
-                    })
-                    .mut_arg("warmup", |flag| {
-                        flag.help("Load on each cell before that, in every block")
-                    })
-                    .mut_arg("seed", |flag| {
-                        flag.help("Makes the orders, schedule and payload repeatable")
-                    });
-                with_default_help(sweep, &sweep::load_defaults(false, false))
-            });
-        grouped(command)
+/// Where the results go, and how they are shown.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputFlags {
+    /// Write the results into this folder [default: results/DATE/MACHINE/COMMAND-NNN]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    out: Option<PathBuf>,
+
+    /// Print the result file (JSON) instead of the table
+    #[arg(long)]
+    json: bool,
+
+    /// No progress on stderr
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Where both sides run, as far as the user said.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MachineSettings {
+    /// Where the servers shall run; not empty.
+    pub server_cpus: Option<CpuList>,
+    /// Where the client shall run; not empty.
+    pub client_cpus: Option<CpuList>,
+    /// The machine's name in paths; fit to be a folder's.
+    pub name: Option<String>,
+}
+
+/// Where the results go, as far as the user said, and how they are shown.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OutputSettings {
+    /// The folder for the results.
+    pub out: Option<PathBuf>,
+    /// Whether the file is printed instead of the table.
+    pub json: bool,
+    /// Whether progress is not wanted.
+    pub quiet: bool,
+}
+
+impl MachineFlags {
+    /// What is meant by what was typed.
+    ///
+    /// # Errors
+    /// A sentence for the user: a usage error.
+    pub fn settings(self) -> Result<MachineSettings, String> {
+        for (flag, cpus) in [
+            ("--server-cpus", &self.server_cpus),
+            ("--client-cpus", &self.client_cpus),
+        ] {
+            if cpus.as_ref().is_some_and(CpuList::is_empty) {
+                return Err(format!(
+                    "{flag}: an empty list: name one cpu or more, such as 1 or 2-5"
+                ));
+            }
+        }
+        let plain = |name: &String| {
+            !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0'])
+        };
+        if self.machine.as_ref().is_some_and(|name| !plain(name)) {
+            return Err("--machine: the name becomes a folder: give one without slashes that starts with no dot".to_owned());
+        }
+        Ok(MachineSettings {
+            server_cpus: self.server_cpus,
+            client_cpus: self.client_cpus,
+            name: self.machine,
+        })
     }
 }
 
-/// Whether text is coloured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
-    /// On a terminal, unless NO_COLOR is set.
-    Auto,
-    /// In files and pipes too.
-    Always,
-    /// Never.
-    Never,
-}
-
-/// What the program can do.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Compare servers with each other: which is cheaper or faster, by how much, how sure
-    ///
-    /// An ARM is [NAME=]SPEC. SPEC is an engine of echometer-server (auto, uring, epoll, tokio-uring, tokio, blocking),
-    /// perhaps with its flags after a colon; tcp:HOST:PORT, a server that is already running; or else a command that
-    /// starts an echo server, in which {port} stands for the port it shall listen on and {cpus} for its cpus. The first
-    /// arm is the baseline.
-    #[command(after_help = compare::EXAMPLES)]
-    Compare(Box<CompareFlags>),
-    /// What an echo costs the kernel at least on this machine
-    ///
-    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
-    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
-    /// can go below as long as it uses TCP over sockets.
-    #[command(after_help = floor::EXAMPLES)]
-    Floor(FloorFlags),
-    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
-    #[command(after_help = doctor::EXAMPLES)]
-    Doctor(doctor::DoctorFlags),
-    /// Show a saved result: a page in one file, text, data or figures
-    #[command(after_help = report::REPORT_EXAMPLES)]
-    Report(report::ReportFlags),
-    /// Make one histogram log of several, every count kept
-    #[command(after_help = report::MERGE_EXAMPLES)]
-    Merge(report::MergeFlags),
-    /// Write a result's histograms and tables for other tools: .hgrm and CSV
-    #[command(after_help = report::EXPORT_EXAMPLES)]
-    Export(report::ExportFlags),
-    /// Print the completions for a shell
-    #[command(after_help = report::COMPLETIONS_EXAMPLES)]
-    Completions(report::CompletionsFlags),
-    /// Print the manual as man pages
-    #[command(after_help = report::MAN_EXAMPLES)]
-    Man(report::ManFlags),
-    /// The highest rate at which an objective such as p99<200us holds, with its interval
-    ///
-    /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,
-    /// on a fresh server. The median of the blocks is the answer, their range its interval.
-    #[command(after_help = find_rate::EXAMPLES)]
-    FindRate(Box<FindRateFlags>),
-    /// The backlog laboratory: many connects at once against servers with different listen backlogs
-    ///
-    /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
-    /// long that takes, and ends with the smallest backlog that lost none. ARM is as in `compare`.
-    #[command(after_help = storm::EXAMPLES)]
-    Storm(Box<StormFlags>),
-    /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
-    ///
-    /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the
-    /// same load on the same cpus take turns in short slices; an open loop is one whole run each. ARM is as in
-    /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
-    #[command(after_help = sweep::EXAMPLES)]
-    Sweep(Box<SweepFlags>),
-    /// Prove on this machine that the instrument tells the truth
-    ///
-    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
-    /// against what is known: medians, tails, ratios and their intervals.
-    #[command(after_help = selftest::EXAMPLES)]
-    Selftest(Box<SelftestFlags>),
-    /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
-    ///
-    /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
-    /// would have said on failure. --explain is for who sees it for the first time.
-    #[command(after_help = trace::EXAMPLES)]
-    Trace(Box<TraceFlags>),
-    /// Kill the servers of a bench that has died. The bench starts it by itself.
-    #[command(name = crate::guard::SUBCOMMAND, hide = true)]
-    Guard,
+impl OutputFlags {
+    /// What is meant by what was typed.
+    #[must_use]
+    pub fn settings(self) -> OutputSettings {
+        OutputSettings {
+            out: self.out,
+            json: self.json,
+            quiet: self.quiet,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 //! [`pairs`] are the connections, [`command`] is `echometer floor`, [`multiples`] what becomes of it in a comparison.
 
 pub mod command;
+pub mod flags;
 pub mod multiples;
 pub mod pairs;
 
@@ -20,7 +21,7 @@ use rustix::process::getppid;
 use echometer_host::{clock, limits, pinning};
 use echometer_loadgen::{Plan, plan::Load};
 
-use pairs::{Pairs, PairsPlan};
+use crate::floor::pairs::{Pairs, PairsPlan};
 
 /// What stands for the floor among the arms' names; no arm can be named so.
 pub const LABEL: &str = "(floor)";

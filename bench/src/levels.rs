@@ -9,8 +9,8 @@ use echometer_loadgen::plan::{
 };
 
 use crate::{
-    arm::{Arm, Spec},
-    layouts::LayoutKind,
+    place::layouts::LayoutKind,
+    serve::arm::{Arm, Spec},
 };
 
 /// What can be varied.
@@ -365,7 +365,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arm::parse_arms;
+    use crate::serve::arm::parse_arms;
 
     fn texts(axis: &Axis) -> Vec<&str> {
         axis.levels

@@ -12,24 +12,25 @@ use anyhow::Context;
 use clap::{FromArgMatches, error::ErrorKind};
 
 use echometer::{
-    compare::compare,
-    doctor,
-    export::export,
-    file::FILE_NAME,
-    find_rate,
-    flags::{
-        Cli, Colour, Command, CompareSettings,
-        doctor::DoctorFlags,
-        report::{ExportFlags, ManFlags, ReportFlags},
+    cli::{Cli, Colour, Command, manual},
+    compare::{compare, flags::CompareSettings},
+    doctor::{self, flags::DoctorFlags},
+    find_rate, floor,
+    report::{
+        file::compare::FILE_NAME,
+        folder::json,
+        render::{self, Format},
+        saved::{Saved, harmless::harmless},
+        text::compare as report,
     },
-    floor, guard, manual,
-    merge::merge_files,
-    render::{self, Format},
-    report,
-    results::json,
-    saved::{Saved, harmless::harmless},
+    screen::stdout::{show_report, show_text},
     selftest,
-    shown::{show_report, show_text},
+    serve::guard,
+    show::{
+        export::export,
+        flags::{ExportFlags, ManFlags, ReportFlags},
+        merge::merge_files,
+    },
     storm, sweep, trace,
 };
 use echometer_host::signals::Stop;

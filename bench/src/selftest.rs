@@ -4,8 +4,7 @@
 //!
 //! The [`truths`] say what must be shown, [`mod@file`] is what is kept of it, [`report`] how it reads.
 
-pub mod file;
-pub mod report;
+pub mod flags;
 mod screen;
 pub mod truths;
 
@@ -33,22 +32,22 @@ use echometer_loadgen::{
     verdict::Status,
 };
 
-use self::{
-    file::{FILE_NAME, Outcome, SCHEMA, Selftest},
-    screen::Screen,
-    truths::{Method, RunMethod, Truth, check_comparison, check_run},
-};
 use crate::{
-    analysis,
-    arm::parse_arms,
-    compare::compare,
-    counted::counted,
+    cli::{Cli, Command},
+    compare::{analysis, compare},
     doctor,
-    flags::{Cli, Command, SelftestSettings},
-    load_words::LoadWords,
-    placement::{Placement, place},
-    results::ResultFolder,
-    server_process::Launcher,
+    place::placement::{Placement, place},
+    report::{
+        file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest},
+        folder::ResultFolder,
+        text::{counted::counted, load_words::LoadWords},
+    },
+    selftest::{
+        flags::SelftestSettings,
+        screen::Screen,
+        truths::{Method, RunMethod, Truth, check_comparison, check_run},
+    },
+    serve::{arm::parse_arms, launcher::Launcher},
 };
 
 /// The command: looks, prints each truth as soon as it is known, and says in the exit code whether all were shown.
@@ -191,8 +190,12 @@ pub fn selftest(
         selftest.elapsed_ns = begun.elapsed().as_nanos() as u64;
         selftest.passed =
             !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
-        selftest.sentence = report::sentence(&selftest);
-        folder.save(&report::text(&selftest), FILE_NAME, &selftest)?;
+        selftest.sentence = crate::report::text::selftest::sentence(&selftest);
+        folder.save(
+            &crate::report::text::selftest::text(&selftest),
+            FILE_NAME,
+            &selftest,
+        )?;
         if selftest.cut_short {
             break;
         }

@@ -14,25 +14,25 @@ use echometer_host::{fitness, limits, machine::Facts, signals::Stop};
 use echometer_loadgen::Plan;
 
 use crate::{
-    arm::Arm,
-    flags::StormSettings,
-    placement::place,
-    progress::Progress,
-    results::{REPORT_NAME, ResultFolder},
-    server_process::Launcher,
-    servers::Servers,
-    slices::Arms,
+    measure::slices::Arms,
+    place::placement::place,
+    report::folder::{REPORT_NAME, ResultFolder},
+    screen::progress::Progress,
+    serve::{arm::Arm, launcher::Launcher, servers::Servers},
+    storm::flags::StormSettings,
 };
 
 pub mod client;
 pub mod command;
-pub mod file;
+pub mod flags;
 pub mod kernel;
-pub mod text;
+pub mod record;
 pub mod watch;
 
-use file::{Record, StormFile};
-use watch::{Losses, QueueSeen, Watch};
+use crate::storm::{
+    record::{Record, StormFile},
+    watch::{Losses, QueueSeen, Watch},
+};
 
 /// A dying server's connections break a moment before its end can be seen.
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
@@ -139,7 +139,7 @@ pub fn storm(
         settings.machine.name.as_deref(),
         &machine,
         "storm",
-        file::FILE_NAME,
+        crate::storm::record::FILE_NAME,
     )?;
     let mut record = Record::new(
         settings,

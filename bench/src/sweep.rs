@@ -22,32 +22,40 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    analysis::Status,
-    arm::{Arm, Spec},
-    counted::counted,
-    flags::SweepSettings,
-    layouts::{Layout, layouts},
+    compare::analysis::Status,
     levels::Key,
-    placement::{Placement, place},
-    progress::Progress,
-    results::{REPORT_NAME, ResultFolder},
-    server_process::Launcher,
+    place::{
+        layouts::{Layout, layouts},
+        placement::{Placement, place},
+    },
+    report::{
+        folder::{REPORT_NAME, ResultFolder},
+        text::counted::counted,
+    },
+    screen::progress::Progress,
+    serve::{
+        arm::{Arm, Spec},
+        launcher::Launcher,
+    },
     statistics::Verdict,
+    sweep::flags::SweepSettings,
 };
 
 pub mod block;
 pub mod command;
-pub mod file;
 pub mod findings;
+pub mod flags;
 pub mod grid;
 pub mod job;
+pub mod record;
 pub mod stage;
-pub mod text;
 
-use block::Terms;
-use file::{JOB_NAME, Record, SweepFile};
-use grid::{Base, Grid};
-use stage::{Machine, Stage};
+use crate::sweep::{
+    block::Terms,
+    grid::{Base, Grid},
+    record::{JOB_NAME, Record, SweepFile},
+    stage::{Machine, Stage},
+};
 
 /// What a cell takes besides load: starting and stopping a server, connecting.
 const START_AND_STOP: Duration = Duration::from_millis(100);
@@ -105,7 +113,7 @@ pub fn sweep(
         settings.machine.name.as_deref(),
         &machine,
         "sweep",
-        file::FILE_NAME,
+        crate::sweep::record::FILE_NAME,
     )?;
     let mut record = Record::new(
         &settings,

@@ -3,9 +3,10 @@
 //! of a foreign server the client's.
 
 pub mod demos;
+pub mod flags;
 mod hands;
-pub mod report;
 pub mod steps;
+pub mod text;
 mod walk;
 
 use std::{
@@ -19,17 +20,19 @@ use anyhow::Context;
 
 use echometer_host::{cpus, units::show_ns};
 
-use self::{
-    demos::Demo,
-    steps::{Broken, Recorder, SCHEMA, Trace},
-    walk::{Pair, walk_client},
-};
 use crate::{
-    arm::{Arm, Spec},
-    flags::{TraceSettings, TraceTarget},
-    results::json,
-    server_process::Launcher,
-    shown::show_text,
+    report::folder::json,
+    screen::stdout::show_text,
+    serve::{
+        arm::{Arm, Spec},
+        launcher::Launcher,
+    },
+    trace::{
+        demos::Demo,
+        flags::{TraceSettings, TraceTarget},
+        steps::{Broken, Recorder, SCHEMA, Trace},
+        walk::{Pair, walk_client},
+    },
 };
 
 /// What the listener of an ordinary trace asks for: the server's own default.
@@ -43,7 +46,7 @@ pub fn main(settings: &TraceSettings) -> anyhow::Result<ExitCode> {
     let trace = trace(settings)?;
     let text = match settings.json {
         true => json(&trace),
-        false => report::text(&trace, settings.explain),
+        false => crate::trace::text::text(&trace, settings.explain),
     };
     show_text(&text)?;
     Ok(match trace.complete {

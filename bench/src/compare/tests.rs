@@ -7,11 +7,10 @@ use echometer_loadgen::verdict::Status as Judged;
 
 use super::*;
 use crate::{
-    flags::{Cli, Command},
-    metric::Metric,
-    placement::Placement,
-    results::json,
-    slices::world::{GOOD, Server, World},
+    cli::{Cli, Command},
+    measure::slices::world::{GOOD, Server, World},
+    place::placement::Placement,
+    report::{file::metric::Metric, folder::json},
 };
 
 /// A comparison in the made-up world, with its files in a folder that goes away.
@@ -222,7 +221,9 @@ fn a_withheld_floor_takes_no_turn_and_says_why() {
     trial.run().expect("all goes well");
     assert_eq!(trial.world.state.borrow().floor_slices, 0);
     let comparison = trial.finish().comparison;
-    assert!(crate::report::text(&comparison).contains("- no floor: it was a test\n"));
+    assert!(
+        crate::report::text::compare::text(&comparison).contains("- no floor: it was a test\n")
+    );
     assert_eq!(comparison.floor.expect("it is said").multiples, []);
 }
 
@@ -405,7 +406,7 @@ fn undecided_is_a_failure_only_where_a_decision_was_asked_for() {
     assert_eq!(finished.exit_code(true), 3, "invalid goes before undecided");
 }
 
-fn primary_of(finished: &Finished) -> &crate::analysis::MetricResult {
+fn primary_of(finished: &Finished) -> &crate::compare::analysis::MetricResult {
     let mut metrics = finished.comparison.metrics.iter();
     metrics.find(|metric| metric.primary).expect("there is one")
 }
@@ -455,14 +456,14 @@ fn whole_runs_end_in_an_answer_and_its_files() {
             .contains("lower latency at p99 than epoll")
     );
     assert_eq!(finished.exit_code(true), 0);
-    let text = crate::report::text(&finished.comparison);
+    let text = crate::report::text::compare::text(&finished.comparison);
     assert!(
         text.contains("6 of 6 blocks valid, runs of 2.00 s"),
         "{text}"
     );
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::COLUMNS),
+            .all(|line| line.chars().count() <= crate::report::text::compare::COLUMNS),
         "{text}"
     );
 }
@@ -549,10 +550,10 @@ fn the_report_of_a_whole_comparison() {
         &[uneven(1.0), dying, restless],
     ));
     trial.run().expect("it goes on");
-    let text = crate::report::text(&trial.finish().comparison);
+    let text = crate::report::text::compare::text(&trial.finish().comparison);
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::COLUMNS)
+            .all(|line| line.chars().count() <= crate::report::text::compare::COLUMNS)
     );
     assert_eq!(
         text,

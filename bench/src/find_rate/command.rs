@@ -7,10 +7,9 @@ use anyhow::Context;
 use echometer_host::signals::Stop;
 
 use crate::{
-    find_rate::{file::FILE_NAME, find_rate, text},
-    flags::FindRateSettings,
-    results::json,
-    shown::{show_report, show_text},
+    find_rate::{find_rate, flags::FindRateSettings, record::FILE_NAME},
+    report::{folder::json, text::find_rate as text},
+    screen::stdout::{show_report, show_text},
 };
 
 /// Runs the command. `command_line` is kept in the file.

@@ -10,7 +10,7 @@ use echometer_loadgen::{
     verdict::Status,
 };
 
-use crate::open_load::OpenRun;
+use crate::measure::open_run::OpenRun;
 
 /// A quantile is judged only where so many samples lie above it.
 const SAMPLES_ABOVE_MIN: f64 = 100.0;

@@ -8,10 +8,10 @@ use hdrhistogram::Histogram;
 
 use super::*;
 use crate::{
-    arm::parse_arms,
-    flags::groups::{MachineSettings, OutputSettings},
-    placement::Placement,
-    slices::world::{GOOD, Server, World},
+    flags::{MachineSettings, OutputSettings},
+    measure::slices::world::{GOOD, Server, World},
+    place::placement::Placement,
+    serve::arm::parse_arms,
 };
 
 /// A server whose p99 passes the limit at a rate, and which falls behind at twice that.
@@ -119,7 +119,7 @@ fn searched(
     let outcome = run_blocks(&settings, &mut record, &mut world.clone(), load, stop);
     assert!(world.is_tidy(), "a server runs on");
     outcome?;
-    let text = text::text(&record.file);
+    let text = crate::report::text::find_rate::text(&record.file);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -148,7 +148,7 @@ fn the_edge_is_found_to_two_percent() {
     let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
     let rate = file.rate_per_s.expect("it holds");
     assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
-    assert_eq!(file.verdict.status, crate::analysis::Status::Valid);
+    assert_eq!(file.verdict.status, crate::compare::analysis::Status::Valid);
     assert_eq!(file.confidence, Some(1.0 - 2.0 / 64.0));
     assert_eq!((file.ci_low, file.ci_high), (Some(rate), Some(rate)));
     assert!(file.runs.len() < 6 * 9 + 9, "{} runs", file.runs.len());
@@ -175,7 +175,7 @@ fn a_server_that_fails_at_the_lowest_rate_has_none() {
     assert_eq!((file.rate_per_s, file.ci_low), (None, None));
     assert_eq!(
         file.verdict.status,
-        crate::analysis::Status::Valid,
+        crate::compare::analysis::Status::Valid,
         "that is an answer"
     );
     assert!(
@@ -218,7 +218,10 @@ fn what_the_client_can_t_make_is_not_held_against_the_server() {
     let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
     let rate = file.rate_per_s.expect("it holds below");
     assert!((19_600.0..=20_000.0).contains(&rate), "{rate}");
-    assert_eq!(file.verdict.status, crate::analysis::Status::Invalid);
+    assert_eq!(
+        file.verdict.status,
+        crate::compare::analysis::Status::Invalid
+    );
     assert!(
         file.sentence.contains("up to at least") && file.sentence.contains("client-bound"),
         "{}",
@@ -236,7 +239,7 @@ fn a_server_that_fails_costs_its_block_and_one_that_never_starts_is_told_at_once
     assert_eq!(file.blocks.iter().filter(|block| !block.valid).count(), 1);
     assert_eq!(
         file.verdict.status,
-        crate::analysis::Status::Invalid,
+        crate::compare::analysis::Status::Invalid,
         "five are too few"
     );
     let never = World::of(&[Server {

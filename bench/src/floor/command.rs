@@ -17,14 +17,17 @@ use echometer_host::{
 };
 
 use crate::{
-    counted::counted,
     doctor,
-    flags::FloorSettings,
-    floor::{Floor, FloorSlice, pairs::PairsPlan},
-    placement::{self, Placement},
-    report::{interval_title, paragraph, plain_table, render_right},
-    results::{REPORT_NAME, ResultFolder, json},
-    shown::{show_report, show_text},
+    floor::{Floor, FloorSlice, flags::FloorSettings, pairs::PairsPlan},
+    place::placement::{self, Placement},
+    report::{
+        folder::{REPORT_NAME, ResultFolder, json},
+        text::{
+            compare::{interval_title, paragraph, plain_table, render_right},
+            counted::counted,
+        },
+    },
+    screen::stdout::{show_report, show_text},
     statistics::{ALPHA, blocks_min, median, signed_rank},
 };
 

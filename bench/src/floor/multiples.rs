@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    figures::BlockFigures,
     floor::{FloorSlice, pairs::PairsPlan},
-    slices::{ArmBlock, Block},
+    judge::figures::BlockFigures,
+    measure::slices::{ArmBlock, Block},
     statistics::{ALPHA, median, signed_rank},
 };
 

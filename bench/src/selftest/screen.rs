@@ -4,11 +4,14 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::Context;
 
-use super::{Step, file::Selftest, report};
 use crate::{
-    flags::groups::OutputSettings,
-    report::coloured,
-    results::{REPORT_NAME, ResultFolder, json},
+    flags::OutputSettings,
+    report::{
+        file::selftest::Selftest,
+        folder::{REPORT_NAME, ResultFolder, json},
+        text::{compare::coloured, selftest as report},
+    },
+    selftest::Step,
 };
 
 /// Where a selftest is shown.

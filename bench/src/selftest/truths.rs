@@ -14,8 +14,14 @@ use echometer_loadgen::{
     verdict::Verdict,
 };
 
-use super::file::{Check, Finding, Rule};
-use crate::{analysis::MetricResult, file::Comparison, metric::Metric};
+use crate::{
+    compare::analysis::MetricResult,
+    report::file::{
+        compare::Comparison,
+        metric::Metric,
+        selftest::{Check, Finding, Rule},
+    },
+};
 
 /// Half the width of the band in which a ratio counts as 1: `compare`'s default.
 const MARGIN: f64 = 0.02;

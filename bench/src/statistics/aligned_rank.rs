@@ -5,7 +5,7 @@
 //! Source: Hodges and Lehmann, Rank methods for combination of independent experiments in analysis of variance,
 //! Annals of Mathematical Statistics 33 (1962), 482-497. Exact over all labellings, by convolution over the blocks.
 
-use super::{Interval, median};
+use crate::statistics::{Interval, median};
 
 /// The runs of one block, on the scale of the test (here logarithms): as many of the arm as of the baseline.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -1,7 +1,7 @@
 //! All questions of a comparison answered together: which are tested, how the families are corrected, which word
 //! each gets. One primary metric was named before the run; over everything else Holm's correction watches.
 
-use super::{
+use crate::statistics::{
     ALPHA, Good, Interval, RunBlock, Verdict, aligned_rank, blocks_min, holm, signed_rank, verdict,
 };
 

@@ -14,12 +14,14 @@ mod verdict;
 #[cfg(test)]
 mod simulation;
 
-pub use aligned_rank::{AlignedRank, RunBlock, aligned_rank};
-pub use family::{Answer, Question, Samples, answer_all};
-pub use holm::{blocks_needed, holm};
-pub use median::median;
-pub use signed_rank::{Interval, SignedRank, blocks_min, signed_rank};
-pub use verdict::{Good, Verdict, verdict};
+pub use crate::statistics::{
+    aligned_rank::{AlignedRank, RunBlock, aligned_rank},
+    family::{Answer, Question, Samples, answer_all},
+    holm::{blocks_needed, holm},
+    median::median,
+    signed_rank::{Interval, SignedRank, blocks_min, signed_rank},
+    verdict::{Good, Verdict, verdict},
+};
 
 /// The size of every test and interval: 5 %, two-sided.
 pub const ALPHA: f64 = 0.05;

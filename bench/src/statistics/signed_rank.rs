@@ -5,7 +5,7 @@
 //! based on rank tests (1963); for zeros Pratt, Remarks on zeros and ties (1959): zeros are ranked with the others,
 //! then carry no sign.
 
-use super::median;
+use crate::statistics::median;
 
 /// What a test over one value a block gives. All on the scale of the values (here logarithms of ratios).
 #[derive(Debug, Clone, Copy, PartialEq)]

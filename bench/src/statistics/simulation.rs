@@ -8,7 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal, StudentT};
 
-use super::{Good, Question, RunBlock, Samples, Verdict, answer_all, median};
+use crate::statistics::{Good, Question, RunBlock, Samples, Verdict, answer_all, median};
 
 /// A machine's bad habits, all as shares of a slice's rate.
 #[derive(Debug, Clone, Copy)]

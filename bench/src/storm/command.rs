@@ -7,10 +7,9 @@ use anyhow::Context;
 use echometer_host::signals::Stop;
 
 use crate::{
-    flags::StormSettings,
-    results::json,
-    shown::{show_report, show_text},
-    storm::{file::FILE_NAME, storm, text},
+    report::{folder::json, text::storm as text},
+    screen::stdout::{show_report, show_text},
+    storm::{flags::StormSettings, record::FILE_NAME, storm},
 };
 
 /// Runs the command. `command_line` is kept in the file.

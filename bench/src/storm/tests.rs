@@ -9,10 +9,10 @@ use echometer_host::{
 
 use super::*;
 use crate::{
-    arm::parse_arms,
-    flags::groups::{MachineSettings, OutputSettings},
-    placement::Placement,
-    slices::world::{GOOD, Server, World},
+    flags::{MachineSettings, OutputSettings},
+    measure::slices::world::{GOOD, Server, World},
+    place::placement::Placement,
+    serve::arm::parse_arms,
     storm::{
         kernel::Sysctls,
         watch::{Losses, QueueSeen, Watch},
@@ -129,7 +129,7 @@ fn stormed(
         server: list("0"),
         client: list("1"),
     };
-    let result = ResultFolder::named(folder.path(), file::FILE_NAME).expect("it is free");
+    let result = ResultFolder::named(folder.path(), record::FILE_NAME).expect("it is free");
     let mut record = Record::new(
         &settings,
         &placement,
@@ -156,10 +156,10 @@ fn stormed(
     )
     .expect("nothing fails");
     assert!(world.is_tidy(), "a server runs on");
-    let saved = std::fs::read_to_string(folder.path().join(file::FILE_NAME)).expect("it is there");
+    let saved = std::fs::read_to_string(folder.path().join(record::FILE_NAME)).expect("it is there");
     let saved: StormFile = serde_json::from_str(&saved).expect("it is JSON");
     assert_eq!(saved, record.file);
-    let text = text::text(&saved);
+    let text = crate::report::text::storm::text(&saved);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -186,7 +186,7 @@ fn the_smallest_backlog_that_lost_none_is_named() {
     ] {
         assert!(file.sentence.contains(words), "{words}: {}", file.sentence);
     }
-    let text = text::text(&file);
+    let text = crate::report::text::storm::text(&file);
     for words in [
         "1, 2, 3, 4, 5, 7 s",
         "tcp_abort_on_overflow is 0",
@@ -214,7 +214,7 @@ fn a_foreign_server_is_not_told_to_take_our_flag() {
     for level in &mut file.levels {
         level.spec = "./serve --port={port}".to_owned();
     }
-    let said = text::sentence(&file);
+    let said = crate::report::text::storm::sentence(&file);
     assert!(
         said.contains("set a backlog of 1024") && !said.contains("--backlog"),
         "{said}"
@@ -248,9 +248,9 @@ fn a_backlog_that_somaxconn_cuts_is_said() {
 #[test]
 fn a_full_queue_of_half_open_connections_is_cured_by_the_kernels_rule() {
     let mut file = stormed(&[16, 1_024], false, &world(2), &|| false);
-    let said = |file: &StormFile| text::sentence(file);
+    let said = |file: &StormFile| crate::report::text::storm::sentence(file);
     let level = file.levels[1].clone();
-    let with = |drops, full, cookies| file::LevelEntry {
+    let with = |drops, full, cookies| record::LevelEntry {
         listen_drops: Some(drops),
         counters: Some(Losses {
             syn_queue_full_drops: Some(full),
@@ -331,7 +331,7 @@ fn a_level_without_figures_or_an_unfit_machine_is_exit_3() {
         cure: Some("raise it".into()),
     });
     assert_eq!(finished.exit_code(), 3);
-    let text = text::text(&finished.file);
+    let text = crate::report::text::storm::text(&finished.file);
     assert!(
         text.contains("- not valid: the machine is not fit (descriptors: 64)"),
         "{text}"

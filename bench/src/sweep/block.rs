@@ -8,12 +8,15 @@ use rand::{Rng, seq::SliceRandom};
 use echometer_loadgen::{plan::Load, verdict};
 
 use crate::{
-    figures::{ArmFigures, BlockFigures},
-    open_load::{OpenLoad, ServerSide},
-    results::hlog_name,
-    slices::{
-        Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage, run_block,
+    judge::figures::{ArmFigures, BlockFigures},
+    measure::{
+        open_run::{OpenLoad, ServerSide},
+        slices::{
+            Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage,
+            run_block,
+        },
     },
+    report::folder::hlog_name,
     sweep::{
         grid::{Grid, Group},
         stage::{Movement, Moves, Stage},

@@ -7,10 +7,9 @@ use anyhow::Context;
 use echometer_host::signals::Stop;
 
 use crate::{
-    flags::SweepSettings,
-    results::json,
-    shown::{show_report, show_text},
-    sweep::{Outcome, file::FILE_NAME, sweep, text},
+    report::{folder::json, text::sweep as text},
+    screen::stdout::{show_report, show_text},
+    sweep::{Outcome, flags::SweepSettings, record::FILE_NAME, sweep},
 };
 
 /// Runs the command. `command_line` is kept in the file, `words` in its job.

@@ -6,11 +6,13 @@ use serde::{Deserialize, Serialize};
 use echometer_loadgen::plan::Load;
 
 use crate::{
-    analysis::{Status, Trust},
-    counted::counted,
-    figures::{ArmFigures, ratio},
+    compare::analysis::{Status, Trust},
+    judge::figures::{ArmFigures, ratio},
     levels::Key,
-    metric::{METRICS, Metric},
+    report::{
+        file::metric::{METRICS, Metric},
+        text::counted::counted,
+    },
     statistics::{
         ALPHA, Answer, Good, Interval, Question, Samples, Verdict, answer_all, blocks_min,
         blocks_needed, median, signed_rank,
@@ -588,11 +590,13 @@ fn no_verdict_anywhere(grid: &Grid, cells: &[Vec<CellMetric>]) -> Option<String>
 mod tests {
     use super::*;
     use crate::{
-        arm::parse_arms,
-        layouts::{Layout, LayoutKind},
         levels::parse_axes,
-        placement::Placement,
-        slices::{ArmBlock, CpuTimes, Slice},
+        measure::slices::{ArmBlock, CpuTimes, Slice},
+        place::{
+            layouts::{Layout, LayoutKind},
+            placement::Placement,
+        },
+        serve::arm::parse_arms,
         sweep::grid::Base,
     };
     use echometer_host::cpus::CpuList;

@@ -9,10 +9,9 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    arm::{Arm, Spec},
-    layouts::Layout,
     levels::{Axis, Change, Level},
-    placement::Placement,
+    place::{layouts::Layout, placement::Placement},
+    serve::arm::{Arm, Spec},
 };
 
 /// All that a sweep measures.
@@ -280,7 +279,7 @@ mod tests {
     use echometer_host::cpus::CpuList;
 
     use super::*;
-    use crate::{arm::parse_arms, layouts::LayoutKind, levels::parse_axes};
+    use crate::{levels::parse_axes, place::layouts::LayoutKind, serve::arm::parse_arms};
 
     fn list(text: &str) -> CpuList {
         text.parse().expect("a test's list")

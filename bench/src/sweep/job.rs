@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::parser::ValueSource;
 use toml::{Table, Value};
 
-use crate::flags::Cli;
+use crate::cli::Cli;
 
 /// The subcommand that takes job files.
 const SWEEP: &str = "sweep";

@@ -16,14 +16,14 @@ use echometer_host::{
 use echometer_loadgen::Fleet;
 
 use crate::{
-    arm::Arm,
-    fleet_client::FleetClient,
-    open_load::{Loadgen, OpenLoad},
-    placement::Placement,
-    results::ResultFolder,
-    server_process::Launcher,
-    servers::Servers,
-    slices::{Arms, Client, CpuTimes, Started, Usage},
+    measure::{
+        fleet_client::FleetClient,
+        open_run::{Loadgen, OpenLoad},
+        slices::{Arms, Client, CpuTimes, Started, Usage},
+    },
+    place::placement::Placement,
+    report::folder::ResultFolder,
+    serve::{arm::Arm, launcher::Launcher, servers::Servers},
     sweep::grid::Group,
 };
 

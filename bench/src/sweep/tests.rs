@@ -11,14 +11,16 @@ use hdrhistogram::Histogram;
 
 use super::*;
 use crate::{
-    arm::parse_arms,
-    flags::SweepSettings,
     levels::{Change, parse_axes},
-    metric::Metric,
-    open_load::{OpenLoad, OpenRun},
-    slices::world::{GOOD, Server, World},
+    measure::{
+        open_run::{OpenLoad, OpenRun},
+        slices::world::{GOOD, Server, World},
+    },
+    report::file::metric::Metric,
+    serve::arm::parse_arms,
     sweep::{
         findings::Conclusion,
+        flags::SweepSettings,
         grid::Group,
         stage::{Movement, Moves},
     },
@@ -168,8 +170,8 @@ fn settings(over: &[&str], arms: &[&str], folder: &tempfile::TempDir) -> SweepSe
         },
         decide: false,
         notes: Vec::new(),
-        machine: crate::flags::groups::MachineSettings::default(),
-        output: crate::flags::groups::OutputSettings {
+        machine: crate::flags::MachineSettings::default(),
+        output: crate::flags::OutputSettings {
             out: Some(folder.path().to_owned()),
             json: false,
             quiet: true,
@@ -194,7 +196,7 @@ fn swept(
     };
     let grid = Grid::plan(&settings.axes, &base).map_err(|text| anyhow!(text))?;
     let out = settings.output.out.clone().expect("tests have a folder");
-    let folder = ResultFolder::named(&out, file::FILE_NAME)?;
+    let folder = ResultFolder::named(&out, record::FILE_NAME)?;
     let mut record = Record::new(
         settings,
         &grid,
@@ -213,7 +215,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn fits(file: &SweepFile) {
-    let text = text::text(file);
+    let text = crate::report::text::sweep::text(file);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"

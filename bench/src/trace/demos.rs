@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use echometer_host::{clock, counters::netstat, units::show_ns};
 
-use super::{
+use crate::trace::{
     hands::{PATIENCE, wait_for},
     steps::{Broken, Kind, Side, file},
     walk::{Pair, connect, queue},
@@ -209,6 +209,6 @@ fn drops() -> Option<u64> {
 fn said(result: &io::Result<()>) -> String {
     match result {
         Ok(()) => "nothing".to_owned(),
-        Err(error) => super::steps::error_name(error),
+        Err(error) => crate::trace::steps::error_name(error),
     }
 }

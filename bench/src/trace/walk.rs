@@ -11,7 +11,7 @@ use rustix::net::{getsockname, sockopt};
 
 use echometer_host::sockets::listen_queues;
 
-use super::{
+use crate::trace::{
     hands::Hands,
     steps::{Broken, Kind, Recorder, Side, file},
 };

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use echometer::saved::hlog::Log;
+use echometer::report::saved::hlog::Log;
 use echometer_loadgen::Plan;
 
 use crate::fixtures::{self, report};

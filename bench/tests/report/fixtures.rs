@@ -14,7 +14,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use echometer::saved::hlog::{Interval, Log};
+use echometer::report::saved::hlog::{Interval, Log};
 use echometer_host::signals::Stop;
 use echometer_loadgen::{Plan, Target, plan::Load, recorder, run};
 

@@ -1,0 +1,193 @@
+//! Which command was typed? The only room that knows all commands.
+
+pub mod manual;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
+
+use echometer_loadgen::flags::with_default_help;
+
+use crate::{
+    compare::{
+        self,
+        flags::{CompareFlags, load_defaults},
+    },
+    doctor,
+    find_rate::{self, flags::FindRateFlags},
+    floor::{self, flags::FloorFlags},
+    selftest::{self, flags::SelftestFlags},
+    serve::guard,
+    show,
+    storm::{self, flags::StormFlags},
+    sweep::{self, flags::SweepFlags},
+    trace::{self, flags::TraceFlags},
+};
+
+/// Compares echo servers, and says how sure it is.
+#[derive(Debug, Parser)]
+#[command(name = "echometer", version, max_term_width = 100)]
+pub struct Cli {
+    /// Whether text is coloured; it says the same without
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value = "auto",
+        help_heading = "Output"
+    )]
+    pub color: Colour,
+
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// The command line's parser, with what the load generator's flags mean and default to here.
+    #[must_use]
+    pub fn parser() -> clap::Command {
+        let command = Self::command()
+            .mut_subcommand("compare", |compare| {
+                let compare = compare
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each arm is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each arm before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the arms' order, schedule and payload repeatable")
+                    });
+                with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("find-rate", |find_rate| {
+                let find_rate = find_rate
+                    .mut_arg("rate", |flag| flag.hide(true))
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long a run lasts at the least; its quantile may need more")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load before that, on the same connections, in every run")
+                    });
+                with_default_help(find_rate, &find_rate::flags::load_defaults())
+            })
+            .mut_subcommand("storm", |storm| {
+                storm::flags::MEANINGLESS
+                    .into_iter()
+                    .fold(storm, |storm, id| storm.mut_arg(id, |flag| flag.hide(true)))
+                    .mut_arg("size", |flag| {
+                        flag.help(
+                            "Bytes in the one message that follows each connect [default: 64 B]",
+                        )
+                    })
+                    .mut_arg("connect_rate", |flag| {
+                        flag.help("Connects a second; 0: all at once [default: 0]")
+                    })
+            })
+            .mut_subcommand("sweep", |sweep| {
+                let sweep = sweep
+                    .args_override_self(true)
+                    // The rate may come from --over.
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
+                    .mut_arg("duration", |flag| {
+                        flag.help("How long each cell is measured in a block: 3s, 500ms")
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each cell before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the orders, schedule and payload repeatable")
+                    });
+                with_default_help(sweep, &sweep::flags::load_defaults(false, false))
+            });
+        manual::grouped(command)
+    }
+}
+
+/// Whether text is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Colour {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// In files and pipes too.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compare servers with each other: which is cheaper or faster, by how much, how sure
+    ///
+    /// An ARM is [NAME=]SPEC. SPEC is an engine of echometer-server (auto, uring, epoll, tokio-uring, tokio, blocking),
+    /// perhaps with its flags after a colon; tcp:HOST:PORT, a server that is already running; or else a command that
+    /// starts an echo server, in which {port} stands for the port it shall listen on and {cpus} for its cpus. The first
+    /// arm is the baseline.
+    #[command(after_help = compare::flags::EXAMPLES)]
+    Compare(Box<CompareFlags>),
+    /// What an echo costs the kernel at least on this machine
+    ///
+    /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
+    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// can go below as long as it uses TCP over sockets.
+    #[command(after_help = floor::flags::EXAMPLES)]
+    Floor(FloorFlags),
+    /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
+    #[command(after_help = doctor::flags::EXAMPLES)]
+    Doctor(doctor::flags::DoctorFlags),
+    /// Show a saved result: a page in one file, text, data or figures
+    #[command(after_help = show::flags::REPORT_EXAMPLES)]
+    Report(show::flags::ReportFlags),
+    /// Make one histogram log of several, every count kept
+    #[command(after_help = show::flags::MERGE_EXAMPLES)]
+    Merge(show::flags::MergeFlags),
+    /// Write a result's histograms and tables for other tools: .hgrm and CSV
+    #[command(after_help = show::flags::EXPORT_EXAMPLES)]
+    Export(show::flags::ExportFlags),
+    /// Print the completions for a shell
+    #[command(after_help = show::flags::COMPLETIONS_EXAMPLES)]
+    Completions(show::flags::CompletionsFlags),
+    /// Print the manual as man pages
+    #[command(after_help = show::flags::MAN_EXAMPLES)]
+    Man(show::flags::ManFlags),
+    /// The highest rate at which an objective such as p99<200us holds, with its interval
+    ///
+    /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,
+    /// on a fresh server. The median of the blocks is the answer, their range its interval.
+    #[command(after_help = find_rate::flags::EXAMPLES)]
+    FindRate(Box<FindRateFlags>),
+    /// The backlog laboratory: many connects at once against servers with different listen backlogs
+    ///
+    /// Every connect is followed by one echo. Shows what the kernel drops at each backlog, who has to try again and how
+    /// long that takes, and ends with the smallest backlog that lost none. ARM is as in `compare`.
+    #[command(after_help = storm::flags::EXAMPLES)]
+    Storm(Box<StormFlags>),
+    /// Measure servers over the values of one or two keys: connections, backlog, pinning and so on
+    ///
+    /// Every block measures every cell (each ARM at each combination of values) once, in random order. Cells under the
+    /// same load on the same cpus take turns in short slices; an open loop is one whole run each. ARM is as in
+    /// `compare`; a job file (job.toml, written beside every result) stands for a whole command line.
+    #[command(after_help = sweep::flags::EXAMPLES)]
+    Sweep(Box<SweepFlags>),
+    /// Prove on this machine that the instrument tells the truth
+    ///
+    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
+    /// against what is known: medians, tails, ratios and their intervals.
+    #[command(after_help = selftest::flags::EXAMPLES)]
+    Selftest(Box<SelftestFlags>),
+    /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
+    ///
+    /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
+    /// would have said on failure. --explain is for who sees it for the first time.
+    #[command(after_help = trace::flags::EXAMPLES)]
+    Trace(Box<TraceFlags>),
+    /// Kill the servers of a bench that has died. The bench starts it by itself.
+    #[command(name = guard::SUBCOMMAND, hide = true)]
+    Guard,
+}

@@ -1,0 +1,485 @@
+//! `find-rate.json`: what was asked, every run, the blocks' answers, the curve and the answer. Saved after every block.
+
+use std::{
+    fmt::Write as _,
+    io,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context;
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use echometer_host::{
+    clock,
+    cpus::CpuList,
+    fitness::{self, Finding},
+    machine::Facts,
+};
+use echometer_loadgen::{
+    Plan,
+    file::Summary,
+    histogram_log::{self, Line},
+    verdict,
+};
+
+use crate::{
+    compare::analysis::{Status, Trust},
+    doctor,
+    find_rate::{
+        Found, Tried,
+        bisection::{STEP, middle},
+        flags::FindRateSettings,
+        slo::{Slo, Trial},
+    },
+    measure::slices::Started,
+    place::placement::Placement,
+    report::{
+        file::compare::{ArmEntry, CommandEntry},
+        folder::{BLOCKS, ResultFolder},
+        text::{
+            counted::{counted, counted_are, counted_were},
+            find_rate as text,
+        },
+    },
+    statistics::{ALPHA, blocks_min},
+};
+
+/// What the file says of its form.
+pub const SCHEMA: &str = "echometer.find-rate/1";
+/// The name of the file in its folder.
+pub const FILE_NAME: &str = "find-rate.json";
+/// The curve as a table, beside it.
+pub const CURVE_NAME: &str = "curve.csv";
+
+/// A search, finished or under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FindRateFile {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// Whether it was stopped before its last block.
+    pub cut_short: bool,
+    /// The answer for people.
+    pub sentence: String,
+    /// Whether it can be trusted.
+    pub verdict: Trust,
+    /// The objective, as typed.
+    pub slo: String,
+    /// The highest rate at which it holds, messages a second: the median over the blocks. `null` where even the lowest
+    /// rate fails.
+    pub rate_per_s: Option<f64>,
+    /// The least of the blocks. `null` with fewer than six, and where even the lowest rate failed in a block.
+    pub ci_low: Option<f64>,
+    /// The greatest of the blocks.
+    pub ci_high: Option<f64>,
+    /// How sure the range is to hold the median of all blocks that there could be: 0.969 for six.
+    pub confidence: Option<f64>,
+    /// Who was asked.
+    pub arm: ArmEntry,
+    /// What else was asked.
+    pub design: FindRateDesign,
+    /// Repeats the payload and the arrivals.
+    pub seed: u64,
+    /// Where it was measured.
+    pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
+    /// What was run: the bench itself, then the server as it was started last.
+    pub commands: Vec<CommandEntry>,
+    /// Latency against throughput: all runs that can be believed, those at one rate together.
+    pub curve: Vec<CurvePoint>,
+    /// What each block found.
+    pub blocks: Vec<BlockEntry>,
+    /// Every run, in order; block 0 is the first look.
+    pub runs: Vec<RunEntry>,
+}
+
+/// What was asked, as far as it isn't the objective or the arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FindRateDesign {
+    /// How many blocks were to be run.
+    pub blocks: usize,
+    /// The lowest rate that was tried.
+    pub lowest_per_s: f64,
+    /// The highest that could have been tried.
+    pub highest_per_s: f64,
+    /// One rate over the next lower one.
+    pub step: f64,
+    /// Where the server ran; `null` where it is not ours.
+    pub server_cpus: Option<CpuList>,
+    /// Where the client ran, one thread a cpu.
+    pub client_cpus: CpuList,
+    /// The load; its duration is the least of a run, and its rate is no matter.
+    pub load: Plan,
+}
+
+/// One block's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockEntry {
+    /// Counted from 1.
+    pub index: usize,
+    /// Whether it counts.
+    pub valid: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// The highest rate that held; `null` where even the lowest failed.
+    pub rate_per_s: Option<f64>,
+    /// Whether the next rate failed only because the client could not make it.
+    pub client_bound: bool,
+    /// Whether every rate held up to the highest.
+    pub at_the_top: bool,
+    /// How many of its rates were judged by a run that stayed invalid.
+    pub doubtful: u32,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunEntry {
+    /// The block; 0 for the first look.
+    pub block: usize,
+    /// The rate that was asked for.
+    pub rate_per_s: f64,
+    /// 1, or more where earlier runs of this rate in this block were invalid.
+    pub attempt: u32,
+    /// Messages really due, a second.
+    pub offered_per_s: f64,
+    /// Replies, a second.
+    pub achieved_per_s: f64,
+    /// The latency that the objective is about.
+    pub slo_ns: u64,
+    /// Latency from the due time.
+    pub latency_ns: Summary,
+    /// Whether the objective held; `null` for an invalid run.
+    pub holds: Option<bool>,
+    /// The load generator's verdict.
+    pub status: verdict::Status,
+    /// Its reasons.
+    pub reasons: Vec<String>,
+    /// The client's busiest thread, 0..1.
+    pub client_busy: f64,
+    /// The file with its histogram, relative to this file.
+    pub hlog: String,
+}
+
+/// A point of the curve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// The rate that was asked for.
+    pub rate_per_s: f64,
+    /// Replies, a second: the mean of its runs.
+    pub achieved_per_s: f64,
+    /// How many runs it stands on.
+    pub runs: usize,
+    /// In how many of them the objective held.
+    pub held: usize,
+    /// The latency that the objective is about, over all of them.
+    pub slo_ns: u64,
+    /// Latency from the due time, over all of them.
+    pub latency_ns: Summary,
+}
+
+/// A search under way.
+#[derive(Debug)]
+pub struct Record {
+    /// As it will be saved.
+    pub file: FindRateFile,
+    slo: Slo,
+    /// By rate: the histograms of its runs together, with the sum of what was achieved and how many held.
+    points: Vec<Point>,
+    started: Option<Started>,
+    folder: ResultFolder,
+}
+
+#[derive(Debug)]
+struct Point {
+    rate_per_s: f64,
+    latency: Histogram<u64>,
+    achieved: f64,
+    runs: usize,
+    held: usize,
+}
+
+impl Record {
+    /// A search of which nothing was measured yet. `load` is the settings' with its workers placed.
+    #[must_use]
+    pub fn new(
+        settings: &FindRateSettings,
+        placement: &Placement,
+        load: Plan,
+        machine: Facts,
+        folder: ResultFolder,
+        command_line: &str,
+    ) -> Self {
+        let file = FindRateFile {
+            schema: SCHEMA.to_owned(),
+            started_at: clock::wall_time().to_string(),
+            cut_short: false,
+            sentence: String::new(),
+            verdict: Trust::nothing_yet(),
+            slo: settings.slo.to_string(),
+            rate_per_s: None,
+            ci_low: None,
+            ci_high: None,
+            confidence: None,
+            arm: ArmEntry::of(&settings.arm),
+            seed: load.seed,
+            design: FindRateDesign {
+                blocks: settings.blocks,
+                lowest_per_s: settings.lowest,
+                highest_per_s: settings.highest,
+                step: STEP,
+                server_cpus: placement.server_cpus(),
+                client_cpus: placement.client.clone(),
+                load,
+            },
+            doctor: doctor::findings([&settings.arm], placement, &machine),
+            machine,
+            commands: vec![CommandEntry::bench(command_line)],
+            curve: Vec::new(),
+            blocks: Vec::new(),
+            runs: Vec::new(),
+        };
+        Self {
+            file,
+            slo: settings.slo.clone(),
+            points: Vec::new(),
+            started: None,
+            folder,
+        }
+    }
+
+    /// Whether nothing was measured yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.file.runs.is_empty()
+    }
+
+    /// How the server was started.
+    pub fn server(&mut self, started: Option<Started>) {
+        self.started = started;
+        self.started();
+    }
+
+    /// Notes how the server was started last.
+    pub fn started(&mut self) {
+        let Some(started) = &self.started else { return };
+        self.file.arm.ready_line.clone_from(&started.ready_line);
+        CommandEntry::list_servers(&mut self.file.commands, [(&self.file.arm.name, started)]);
+    }
+
+    /// Takes in a run, with its histogram.
+    ///
+    /// # Errors
+    /// Its file can't be written.
+    pub fn keep_run(&mut self, block: usize, tried: &Tried) -> anyhow::Result<()> {
+        let run = &tried.run;
+        let hlog = format!("{BLOCKS}/{block:03}-{:04}.hlog", self.file.runs.len() + 1);
+        histogram(run.window_ns, &run.latency)
+            .and_then(|bytes| self.folder.write(&hlog, &bytes))
+            .with_context(|| format!("cannot write {}", self.folder.join(&hlog).display()))?;
+        let holds = match tried.trial {
+            Trial::Holds => Some(true),
+            Trial::Fails => Some(false),
+            Trial::Invalid { .. } => None,
+        };
+        if let Some(holds) = holds {
+            self.add_to_curve(tried, holds);
+        }
+        self.file.runs.push(RunEntry {
+            block,
+            rate_per_s: tried.rate_per_s,
+            attempt: tried.attempt,
+            offered_per_s: run.offered_per_s,
+            achieved_per_s: run.rate_per_s,
+            slo_ns: self.slo.value_ns(&run.latency),
+            latency_ns: Summary::of(&run.latency, None),
+            holds,
+            status: run.verdict.status,
+            reasons: run.verdict.reasons.clone(),
+            client_busy: run.client_busiest,
+            hlog,
+        });
+        Ok(())
+    }
+
+    fn add_to_curve(&mut self, tried: &Tried, holds: bool) {
+        let same = |point: &Point| point.rate_per_s.total_cmp(&tried.rate_per_s).is_eq();
+        let place = match self.points.iter().position(same) {
+            Some(place) => place,
+            None => {
+                self.points.push(Point {
+                    rate_per_s: tried.rate_per_s,
+                    latency: Histogram::new(3).expect("three significant digits are allowed"),
+                    achieved: 0.0,
+                    runs: 0,
+                    held: 0,
+                });
+                self.points.len() - 1
+            }
+        };
+        let point = &mut self.points[place];
+        point
+            .latency
+            .add(&tried.run.latency)
+            .expect("a histogram that grows takes any other");
+        point.achieved += tried.run.rate_per_s;
+        point.runs += 1;
+        point.held += usize::from(holds);
+    }
+
+    /// What a block found, or why it found nothing.
+    pub fn keep_block(&mut self, index: usize, outcome: Result<Found, String>) {
+        let entry = match outcome {
+            Ok(found) => BlockEntry {
+                index,
+                valid: true,
+                reasons: Vec::new(),
+                rate_per_s: found.rate_per_s,
+                client_bound: found.client_bound,
+                at_the_top: found.at_the_top,
+                doubtful: found.doubtful,
+            },
+            Err(reason) => BlockEntry {
+                index,
+                valid: false,
+                reasons: vec![reason],
+                rate_per_s: None,
+                client_bound: false,
+                at_the_top: false,
+                doubtful: 0,
+            },
+        };
+        self.file.blocks.push(entry);
+    }
+
+    /// The answer so far, for the progress.
+    #[must_use]
+    pub fn estimate(&self) -> Option<String> {
+        let rate = self.file.rate_per_s?;
+        Some(format!("{} {}", self.file.slo, text::show_rate(rate)))
+    }
+
+    /// Draws the conclusion from what is there and writes it down.
+    ///
+    /// # Errors
+    /// The files can't be written.
+    pub fn save(&mut self) -> anyhow::Result<()> {
+        self.conclude();
+        self.file.sentence = text::sentence(&self.file);
+        self.folder
+            .write_text(CURVE_NAME, &curve_csv(&self.file.curve))?;
+        self.folder
+            .save(&text::text(&self.file), FILE_NAME, &self.file)
+    }
+
+    fn conclude(&mut self) {
+        let slo = &self.slo;
+        self.points
+            .sort_by(|one, other| one.rate_per_s.total_cmp(&other.rate_per_s));
+        let curve = self.points.iter().map(|point| CurvePoint {
+            rate_per_s: point.rate_per_s,
+            achieved_per_s: point.achieved / point.runs.max(1) as f64,
+            runs: point.runs,
+            held: point.held,
+            slo_ns: slo.value_ns(&point.latency),
+            latency_ns: Summary::of(&point.latency, None),
+        });
+        self.file.curve = curve.collect();
+        let valid: Vec<&BlockEntry> = self
+            .file
+            .blocks
+            .iter()
+            .filter(|block| block.valid)
+            .collect();
+        let found: Vec<Option<f64>> = valid.iter().map(|block| block.rate_per_s).collect();
+        let needed = blocks_min(ALPHA);
+        let (rate, low, high) = middle(&found);
+        let enough = needed <= valid.len();
+        self.file.rate_per_s = rate;
+        self.file.ci_low = low.filter(|_| enough);
+        self.file.ci_high = high.filter(|_| enough);
+        // The median of a population lies outside the range of K draws with probability 2 / 2^K.
+        self.file.confidence = enough.then(|| 1.0 - 2.0 * 0.5_f64.powi(valid.len() as i32));
+        let mut reasons = Vec::new();
+        if !enough {
+            reasons.push(format!(
+                "{} too few: a 95 % interval needs {needed}",
+                counted_are(valid.len() as u64, "valid block")
+            ));
+        }
+        let bound = valid.iter().filter(|block| block.client_bound).count();
+        if 0 < bound && valid.len() <= 2 * bound {
+            reasons.push(format!(
+                "client-bound: in {bound} of {} the client could not make the next higher rate, so that the server \
+                 may hold more: give it more cpus (--client-cpus)",
+                counted(valid.len() as u64, "block")
+            ));
+        }
+        let mut warnings = Vec::new();
+        let top = valid.iter().filter(|block| block.at_the_top).count();
+        if 0 < top && valid.len() <= 2 * top {
+            warnings.push(format!(
+                "in {top} of {} even the highest rate tried held: the true one is higher (--highest)",
+                counted(valid.len() as u64, "block")
+            ));
+        }
+        let doubtful: u32 = valid.iter().map(|block| block.doubtful).sum();
+        if 0 < doubtful {
+            warnings.push(format!(
+                "{} judged by runs that stayed invalid after two repeats (see the runs' status): a quieter machine \
+                 would make the answer surer",
+                counted_were(doubtful.into(), "rate")
+            ));
+        }
+        self.file.verdict = Trust {
+            status: match reasons.is_empty() {
+                true => Status::Valid,
+                false => Status::Invalid,
+            },
+            reasons,
+            warnings,
+        };
+        self.file
+            .verdict
+            .object(fitness::objections(&self.file.doctor));
+    }
+}
+
+/// One row a point.
+fn curve_csv(curve: &[CurvePoint]) -> String {
+    let mut text = String::from(
+        "rate_per_s,achieved_per_s,runs,held,slo_ns,p50_ns,p90_ns,p99_ns,p99_9_ns,max_ns\n",
+    );
+    let show = |value: Option<u64>| value.map(|ns| ns.to_string()).unwrap_or_default();
+    for point in curve {
+        let latency = &point.latency_ns;
+        let _ = writeln!(
+            text,
+            "{:.1},{:.1},{},{},{},{},{},{},{},{}",
+            point.rate_per_s,
+            point.achieved_per_s,
+            point.runs,
+            point.held,
+            point.slo_ns,
+            show(latency.p50),
+            show(latency.p90),
+            show(latency.p99),
+            show(latency.p99_9),
+            show(latency.max),
+        );
+    }
+    text
+}
+
+fn histogram(window_ns: u64, latency: &Histogram<u64>) -> io::Result<Vec<u8>> {
+    let line = Line {
+        tag: "latency",
+        histogram: latency,
+        start: Duration::ZERO,
+        length: Duration::from_nanos(window_ns),
+    };
+    histogram_log::whole(SystemTime::now(), [line])
+}

@@ -1,0 +1,3 @@
+//! What do a block's figures say?
+
+pub mod figures;

@@ -1,0 +1,231 @@
+//! The runs design: one block of a comparison by whole runs. Every arm has its runs, each on a server started afresh,
+//! all in random order; only one server is alive at a time. For open loops, because slices empty the queues at each
+//! turn and hide the tails, and for servers that never sleep and could not rest while another is measured.
+//!
+//! As in [`crate::measure::slices`], nothing here knows sockets, processes or the clock. A block has the same form, too: a run
+//! stands where a slice does, and its number where the cycle does.
+
+use std::time::Duration;
+
+use rand::{Rng, seq::SliceRandom};
+
+use crate::measure::slices::{
+    Abort, Arms, Block, Client, CpuTimes, End, Fault, Slice, Step, TURNS_A_RAMP, Usage, WholeRun,
+    clean, start_afresh, turns,
+};
+
+/// How many runs each arm has in a block.
+pub const RUNS_AN_ARM: u32 = 2;
+/// The floor's part of a block is this much shorter than a server's.
+const FLOOR_SHARE: u32 = 5;
+/// And at most this long: it has no tail to wait for.
+const FLOOR_MAX: Duration = Duration::from_millis(500);
+/// No more than this share of a run is left out as its ramp.
+const RAMP_SHARE: u32 = 4;
+
+/// How a block is to be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunsPlan {
+    /// At least 1.
+    pub arms: usize,
+    /// Messages that may be in flight at once when a run starts; at least 1.
+    pub in_flight: u64,
+    /// Length of a run without its warm-up; above 0.
+    pub measured: Duration,
+    /// Load on the fresh server before that; above 0.
+    pub warmup: Duration,
+    /// Whether the floor is measured, too.
+    pub floor: bool,
+}
+
+/// Runs one block. Whatever happens, every server is stopped and every connection closed on return.
+///
+/// `stop` is asked before and after every run; `watch` is told what comes next.
+///
+/// # Errors
+/// See [`Abort`]. (An arm that fails later on makes the block invalid instead.)
+pub fn run_block(
+    index: usize,
+    plan: &RunsPlan,
+    random: &mut impl Rng,
+    client: &mut impl Client,
+    arms: &mut impl Arms,
+    stop: &dyn Fn() -> bool,
+    watch: &mut dyn FnMut(Step),
+) -> Result<Block, Abort> {
+    let mut turns = Turns {
+        plan,
+        client,
+        arms,
+        stop,
+        watch,
+        block: Block::new(plan.arms),
+    };
+    match turns.play(index, random) {
+        Ok(()) => {}
+        Err(End::Abort(abort)) => return Err(abort),
+        Err(End::Invalid(fault)) => turns.block.faults.push(fault),
+    }
+    Ok(turns.block)
+}
+
+struct Turns<'a, C, A> {
+    plan: &'a RunsPlan,
+    client: &'a mut C,
+    arms: &'a mut A,
+    stop: &'a dyn Fn() -> bool,
+    watch: &'a mut dyn FnMut(Step),
+    block: Block,
+}
+
+impl<C: Client, A: Arms> Turns<'_, C, A> {
+    fn play(&mut self, index: usize, random: &mut impl Rng) -> Result<(), End> {
+        self.block.slice = self.plan.measured;
+        for arm in &mut self.block.arms {
+            // Nobody rests here: a server lives only while it is measured.
+            arm.resting_cpu_ns = None;
+        }
+        let takers = self.plan.arms + usize::from(self.plan.floor);
+        let mut order: Vec<usize> = (0..takers)
+            .flat_map(|arm| (0..RUNS_AN_ARM).map(move |_| arm))
+            .collect();
+        order.shuffle(random);
+        let total = order.len() as u32;
+        for (done, arm) in (0..).zip(order) {
+            if self.asked_to_stop() {
+                return Ok(());
+            }
+            self.block.order.push(arm);
+            if arm == self.plan.arms {
+                self.floor();
+                continue;
+            }
+            let outcome = self.run(index, arm, (done, total));
+            self.client.close(arm);
+            self.arms.stop(arm);
+            outcome?;
+            if self.block.cut_short {
+                return Ok(());
+            }
+        }
+        let unusable = self
+            .block
+            .arms
+            .iter()
+            .enumerate()
+            .flat_map(|(arm, figures)| {
+                let reasons = figures.unusable().into_iter();
+                reasons.map(move |reason| Fault { arm, reason })
+            });
+        let unusable: Vec<Fault> = unusable.collect();
+        self.block.faults.extend(unusable);
+        Ok(())
+    }
+
+    /// One run of one arm, from the start of its server on.
+    fn run(&mut self, index: usize, arm: usize, (done, total): (u32, u32)) -> Result<(), End> {
+        (self.watch)(Step::Start { arm });
+        start_afresh(self.client, self.arms, index, arm)
+            .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
+        (self.watch)(Step::Warm { arm });
+        let warmed = self.client.drive(arm, Duration::ZERO, self.plan.warmup);
+        let warmed = clean(self.arms, arm, warmed)?;
+        if self.asked_to_stop() {
+            return Ok(());
+        }
+        // At a low rate nothing may be due in the warm-up.
+        let longest = self.plan.measured / RAMP_SHARE;
+        let ramp = match warmed.recorded {
+            0 => longest,
+            recorded => {
+                let rate = recorded as f64 * 1e9 / warmed.recorded_span_ns.max(1) as f64;
+                turns(self.plan.in_flight, TURNS_A_RAMP, rate).min(longest)
+            }
+        };
+        (self.watch)(Step::Slice { arm, done, total });
+        let before = self.read(arm);
+        let outcome = self.client.run(arm, ramp, ramp + self.plan.measured);
+        let after = self.read(arm);
+        let (outcome, judged) = match outcome {
+            Ok(WholeRun { stretch, judged }) => (Ok(stretch), Some(judged)),
+            Err(reason) => (Err(reason), None),
+        };
+        let stretch = clean(self.arms, arm, outcome)?;
+        // A run that was ended early is no run.
+        if self.asked_to_stop() {
+            return Ok(());
+        }
+        let figures = &mut self.block.arms[arm];
+        let number = figures.slices.len() as u32;
+        figures.slices.push(Slice {
+            span_ns: after.now_ns.saturating_sub(before.now_ns),
+            server_cpu_ns: after
+                .cpu_ns
+                .zip(before.cpu_ns)
+                .map(|(after, before)| after.saturating_sub(before)),
+            server_cpus: after.cpus.since(&before.cpus),
+            ..Slice::of(number, &stretch)
+        });
+        figures.add(&stretch.latency);
+        // A sum over runs of which one is unknown would pass for the whole.
+        let earlier = match number {
+            0 => Some(0),
+            _ => figures.usage.map(|usage| usage.context_switches),
+        };
+        figures.usage =
+            after
+                .usage
+                .zip(before.usage)
+                .zip(earlier)
+                .map(|((after, before), earlier)| Usage {
+                    context_switches: earlier
+                        + after
+                            .context_switches
+                            .saturating_sub(before.context_switches),
+                    rss_bytes: after.rss_bytes,
+                });
+        let run = judged.map(|judged| WholeRun { stretch, judged });
+        figures.runs.extend(run);
+        Ok(())
+    }
+
+    fn floor(&mut self) {
+        if self.block.floor_fault.is_some() {
+            return;
+        }
+        (self.watch)(Step::Floor);
+        let length = (self.plan.measured / FLOOR_SHARE).min(FLOOR_MAX);
+        match self.client.floor(length) {
+            Ok(slice) => {
+                let number = self.block.floor.len() as u32;
+                self.block.floor.push((number, slice));
+            }
+            Err(reason) => self.block.floor_fault = Some(reason),
+        }
+    }
+
+    /// Everything that is read at a drained point.
+    fn read(&mut self, arm: usize) -> Reading {
+        Reading {
+            usage: self.arms.usage(arm),
+            cpus: self.arms.server_cpus(),
+            cpu_ns: self.arms.cpu_ns(arm),
+            now_ns: self.arms.now_ns(),
+        }
+    }
+
+    fn asked_to_stop(&mut self) -> bool {
+        self.block.cut_short |= (self.stop)();
+        self.block.cut_short
+    }
+}
+
+struct Reading {
+    usage: Option<Usage>,
+    cpus: CpuTimes,
+    cpu_ns: Option<u64>,
+    now_ns: u64,
+}
+
+#[cfg(test)]
+mod tests;

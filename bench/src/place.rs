@@ -1,0 +1,4 @@
+//! On which cpus do both sides run?
+
+pub mod layouts;
+pub mod placement;

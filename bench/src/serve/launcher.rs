@@ -1,0 +1,575 @@
+//! The server of an arm: how its command line is made, when it is ready (it has echoed a byte), and what it did where
+//! it never got so far.
+
+use std::{
+    env,
+    fmt::Write as _,
+    io::{self, Read, Write as _},
+    iter,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    process::ChildStdout,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+
+use echometer_host::cpus::CpuList;
+
+use crate::serve::{
+    arm::{Arm, ENGINES, Spec},
+    guard::Guard,
+    process_group::{Output, ProcessGroup, readable},
+};
+
+/// How long a server may take until it echoes its first byte.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait before a server that refuses connections is tried again.
+const RETRY: Duration = Duration::from_millis(20);
+/// Neither a newline nor a letter of any protocol's greeting, so that only an echo looks like one.
+const PROBE: u8 = 0xA5;
+/// The longest ready line that is read.
+const READY_LINE_MAX: usize = 4096;
+
+/// What the servers of a comparison have in common.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    /// The `echometer-server` binary.
+    pub server_binary: PathBuf,
+    /// Where every server runs.
+    pub server_cpus: CpuList,
+    /// Ends the servers should the bench die; without one they are stopped in the ordinary way only.
+    pub guard: Option<Arc<Guard>>,
+    /// How long a server may take to be ready: [`READY_TIMEOUT`].
+    pub ready_timeout: Duration,
+}
+
+/// A server that has echoed a byte. Dropping it stops it, if it is ours.
+#[derive(Debug)]
+pub struct ServerProcess {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The command line that started it; `None` for a server that was running already.
+    pub command: Option<String>,
+    /// What `echometer-server` says when it is ready; foreign servers have no such line.
+    pub ready_line: Option<String>,
+    /// `None` for a server that was running already.
+    pub group: Option<ProcessGroup>,
+}
+
+/// Why a server can't be measured. Each is a sentence whose subject is the arm.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program can't be run.
+    #[error("can't be started: {program}: {source}{hint}")]
+    Spawn {
+        /// What was to be run.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+        /// What to do about it; may be empty.
+        hint: String,
+    },
+    /// It ended before it was ready.
+    #[error("{ended} before it echoed a byte; {last_words}")]
+    Ended {
+        /// "exited with status 1".
+        ended: String,
+        /// The end of its stderr.
+        last_words: String,
+    },
+    /// It lives, but does not echo.
+    #[error("did not echo a byte within {waited:?}: {what}{words}", words = last_words.as_ref().map(|words| format!("; {words}")).unwrap_or_default())]
+    NotReady {
+        /// The time that it had.
+        waited: Duration,
+        /// What it did when it was last tried.
+        what: String,
+        /// The end of its stderr, where it is ours.
+        last_words: Option<String>,
+    },
+    /// It answers, but with something else.
+    #[error("is no echo server: it answered 0x{got:02x} to the byte 0x{PROBE:02x} at {address}")]
+    NoEcho {
+        /// Where.
+        address: SocketAddr,
+        /// The first byte of its answer.
+        got: u8,
+    },
+    /// The host of a `tcp:` arm is not known.
+    #[error("can't be found: {host}: {source}")]
+    Resolve {
+        /// As typed.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No port of our own could be had.
+    #[error("can't be started: no free port on 127.0.0.1: {0}")]
+    Port(#[source] io::Error),
+}
+
+impl Launcher {
+    /// Starts the server of an arm and waits until it has echoed a byte. What it writes to stderr (a foreign server's
+    /// stdout too) goes into the file `log`.
+    ///
+    /// # Errors
+    /// See [`StartError`]. Nothing is left running.
+    pub fn start(&self, arm: &Arm, log: &Path) -> Result<ServerProcess, StartError> {
+        let deadline = Instant::now() + self.ready_timeout;
+        match &arm.spec {
+            Spec::Remote { host, port } => self.join(host, *port, deadline),
+            Spec::Engine { engine, flags } => self.start_engine(engine, flags, log, deadline),
+            Spec::Command { words } => self.start_command(words, log, deadline),
+        }
+    }
+
+    /// What starts the servers of `arms`: ours lies next to this very program.
+    ///
+    /// # Errors
+    /// An arm is one of our engines, and `echometer-server` is not there.
+    pub fn beside_this_program(arms: &[Arm], server_cpus: &CpuList) -> anyhow::Result<Launcher> {
+        let program = env::current_exe().context("cannot find this very program")?;
+        let server_binary = program.with_file_name("echometer-server");
+        let needed = arms
+            .iter()
+            .any(|arm| matches!(arm.spec, Spec::Engine { .. }));
+        ensure!(
+            !needed || server_binary.is_file(),
+            "there is no {}, which serves our own engines: build it with `cargo build --release --workspace`, or put it there",
+            server_binary.display(),
+        );
+        // Without a guard a measurement is as good as with one, as long as it is not killed.
+        let guard = Guard::start(&program).ok().map(Arc::new);
+        Ok(Launcher {
+            server_binary,
+            server_cpus: server_cpus.clone(),
+            guard,
+            ready_timeout: READY_TIMEOUT,
+        })
+    }
+
+    /// The command line of one of our engines. It runs on all the servers' cpus, one worker a cpu, unless the arm says
+    /// otherwise.
+    #[must_use]
+    pub fn engine_command(&self, engine: &str, flags: &[String]) -> Vec<String> {
+        let mut words: Vec<String> = vec![self.server_binary.display().to_string()];
+        words.extend(["--listen", "127.0.0.1:0", "--engine", engine].map(str::to_owned));
+        let places_itself = flags.iter().any(|flag| {
+            let name = flag.split_once('=').map_or(flag.as_str(), |(name, _)| name);
+            matches!(name, "--cpus" | "--threads")
+        });
+        if !places_itself {
+            words.extend(["--cpus".to_owned(), self.server_cpus.to_string()]);
+        }
+        words.extend_from_slice(flags);
+        words
+    }
+
+    fn start_engine(
+        &self,
+        engine: &str,
+        flags: &[String],
+        log: &Path,
+        deadline: Instant,
+    ) -> Result<ServerProcess, StartError> {
+        let words = self.engine_command(engine, flags);
+        let hint = "; build it with `cargo build --release --workspace`, it belongs next to the echometer binary";
+        let (mut group, stdout) = self.spawn(&words, log, Output::Piped, hint)?;
+        let stdout = stdout.expect("its stdout was asked to be a pipe");
+        let ready_line = self.read_ready_line(&mut group, stdout, deadline)?;
+        // "listening on 127.0.0.1:40213 engine=uring ..."
+        let address = ready_line
+            .strip_prefix("listening on ")
+            .and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let Some(address) = address else {
+            let what = format!("its first line is not that of echometer-server: '{ready_line}'");
+            return Err(self.not_ready(what, Some(&group)));
+        };
+        self.wait_for_echo(address, Some(&mut group), deadline, "")?;
+        // Results travel: where this machine keeps its binaries is nobody's business.
+        let named = iter::once("echometer-server").chain(words[1..].iter().map(String::as_str));
+        let command = Some(shell_words::join(named));
+        Ok(ServerProcess {
+            address,
+            command,
+            ready_line: Some(ready_line),
+            group: Some(group),
+        })
+    }
+
+    fn start_command(
+        &self,
+        words: &[String],
+        log: &Path,
+        deadline: Instant,
+    ) -> Result<ServerProcess, StartError> {
+        let port = free_port().map_err(StartError::Port)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let has_port = words.iter().any(|word| word.contains("{port}"));
+        let cpus = self.server_cpus.to_string();
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| {
+                word.replace("{port}", &port.to_string())
+                    .replace("{cpus}", &cpus)
+            })
+            .collect();
+        let mut hint = String::new();
+        if !words[0].contains('/') {
+            let _ = write!(hint, " (it is no engine either: {})", ENGINES.join(", "));
+        }
+        let (mut group, _) = self.spawn(&words, log, Output::Logged, &hint)?;
+        let hint = if has_port {
+            ""
+        } else {
+            " (its command has no {port}: put it where the port number goes)"
+        };
+        self.wait_for_echo(address, Some(&mut group), deadline, hint)?;
+        let command = Some(shell_words::join(&words));
+        Ok(ServerProcess {
+            address,
+            command,
+            ready_line: None,
+            group: Some(group),
+        })
+    }
+
+    fn join(&self, host: &str, port: u16, deadline: Instant) -> Result<ServerProcess, StartError> {
+        let unknown = |source| StartError::Resolve {
+            host: host.to_owned(),
+            source,
+        };
+        let address = (host, port).to_socket_addrs().map_err(unknown)?.next();
+        let address =
+            address.ok_or_else(|| unknown(io::Error::other("the name has no address")))?;
+        self.wait_for_echo(address, None, deadline, "")?;
+        Ok(ServerProcess {
+            address,
+            command: None,
+            ready_line: None,
+            group: None,
+        })
+    }
+
+    fn spawn(
+        &self,
+        words: &[String],
+        log: &Path,
+        output: Output,
+        hint: &str,
+    ) -> Result<(ProcessGroup, Option<ChildStdout>), StartError> {
+        ProcessGroup::spawn(words, &self.server_cpus, log, output, self.guard.clone()).map_err(
+            |source| {
+                let hint = if source.kind() == io::ErrorKind::NotFound {
+                    hint.to_owned()
+                } else {
+                    String::new()
+                };
+                StartError::Spawn {
+                    program: words[0].clone(),
+                    source,
+                    hint,
+                }
+            },
+        )
+    }
+
+    fn read_ready_line(
+        &self,
+        group: &mut ProcessGroup,
+        mut stdout: ChildStdout,
+        deadline: Instant,
+    ) -> Result<String, StartError> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") && line.len() < READY_LINE_MAX {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(
+                    self.not_ready("it did not say that it was ready".to_owned(), Some(group))
+                );
+            }
+            if !readable(stdout.as_fd(), left) {
+                continue;
+            }
+            let mut byte = [0];
+            match stdout.read(&mut byte) {
+                Ok(1) => line.push(byte[0]),
+                // End of file: it has ended, or soon will.
+                _ => {
+                    return Err(match group.ended(left) {
+                        Some(ended) => StartError::Ended {
+                            ended,
+                            last_words: group.last_words(),
+                        },
+                        None => self.not_ready("it closed its stdout".to_owned(), Some(group)),
+                    });
+                }
+            }
+        }
+        Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
+    /// Tries until a byte comes back, the server ends or the time is up.
+    fn wait_for_echo(
+        &self,
+        address: SocketAddr,
+        mut group: Option<&mut ProcessGroup>,
+        deadline: Instant,
+        hint: &str,
+    ) -> Result<(), StartError> {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = probe(address, left.max(RETRY));
+            match answer {
+                Ok(PROBE) => return Ok(()),
+                Ok(got) => return Err(StartError::NoEcho { address, got }),
+                Err(_) if RETRY < left => (),
+                Err(what) => {
+                    return Err(
+                        self.not_ready(format!("at {address} {what}{hint}"), group.as_deref())
+                    );
+                }
+            }
+            // The pause, during which its end is noticed at once.
+            let Some(group) = &mut group else {
+                thread::sleep(RETRY);
+                continue;
+            };
+            if let Some(ended) = group.ended(RETRY) {
+                return Err(StartError::Ended {
+                    ended,
+                    last_words: group.last_words(),
+                });
+            }
+        }
+    }
+
+    fn not_ready(&self, what: String, group: Option<&ProcessGroup>) -> StartError {
+        let last_words = group.map(ProcessGroup::last_words);
+        StartError::NotReady {
+            waited: self.ready_timeout,
+            what,
+            last_words,
+        }
+    }
+}
+
+impl ServerProcess {
+    /// How it ended, with its last words; `None` while it lives, and for a server that is not ours.
+    pub fn ended(&mut self, patience: Duration) -> Option<String> {
+        let group = self.group.as_mut()?;
+        let ended = group.ended(patience)?;
+        Some(format!(
+            "{ended} while it was measured; {}",
+            group.last_words()
+        ))
+    }
+}
+
+/// Sends one byte and gives the first byte of the answer, or what happened instead.
+fn probe(address: SocketAddr, limit: Duration) -> Result<u8, String> {
+    let deadline = Instant::now() + limit;
+    let mut stream = TcpStream::connect_timeout(&address, limit)
+        .map_err(|error| format!("connecting: {error}"))?;
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
+    let mut answer = [0];
+    let read = stream
+        .set_nodelay(true)
+        .and_then(|()| stream.set_read_timeout(Some(left)))
+        .and_then(|()| stream.write_all(&[PROBE]))
+        .and_then(|()| stream.read(&mut answer));
+    match read {
+        Ok(0) => Err("it closed the connection".to_owned()),
+        Ok(_) => Ok(answer[0]),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+            ) =>
+        {
+            Err("it took a connection, but sent nothing back".to_owned())
+        }
+        Err(error) => Err(format!("after connecting: {error}")),
+    }
+}
+
+/// A port that nobody listens on just now. Another process may take it before the server does; the server then says so.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::arm::parse_arms;
+
+    fn launcher(ready_timeout: Duration) -> Launcher {
+        Launcher {
+            server_binary: PathBuf::from("/bin/echo"),
+            server_cpus: echometer_host::cpus::allowed().expect("a mask"),
+            guard: None,
+            ready_timeout,
+        }
+    }
+
+    fn start(arm: &str, ready_timeout: Duration) -> Result<ServerProcess, StartError> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let arms = parse_arms(&[arm]).expect("a valid arm");
+        launcher(ready_timeout).start(&arms[0], &folder.path().join("log"))
+    }
+
+    fn failure(arm: &str) -> String {
+        start(arm, Duration::from_secs(30))
+            .expect_err("it is no server")
+            .to_string()
+    }
+
+    /// Answers each first byte with `answer` of it, on a thread that lives as long as the test run.
+    fn answering(answer: fn(u8) -> Option<u8>) -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        thread::spawn(move || {
+            for mut stream in listener.incoming().map_while(Result::ok) {
+                let mut byte = [0];
+                if stream.read_exact(&mut byte).is_ok()
+                    && let Some(answer) = answer(byte[0])
+                {
+                    let _ = stream.write_all(&[answer]);
+                }
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_program_that_ends_early_is_quoted() {
+        assert_eq!(
+            failure("a=false"),
+            "exited with status 1 before it echoed a byte; it wrote nothing to stderr"
+        );
+        let said = failure("a=sh -c 'echo no such device >&2; exit 7'");
+        assert_eq!(
+            said,
+            "exited with status 7 before it echoed a byte; last lines of its stderr: no such device"
+        );
+    }
+
+    #[test]
+    fn a_word_that_is_neither_engine_nor_program_is_told_the_engines() {
+        let said = failure("urign");
+        assert!(
+            said.contains("can't be started: urign") && said.contains("uring, epoll"),
+            "{said}"
+        );
+        let said = failure("./no/such/server {port}");
+        assert!(
+            said.contains("./no/such/server") && !said.contains("engine"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_program_that_never_listens_is_given_up() {
+        let error = start("sleep 600", Duration::from_millis(200)).expect_err("it is no server");
+        let StartError::NotReady {
+            ref what,
+            ref last_words,
+            ..
+        } = error
+        else {
+            panic!("{error}")
+        };
+        assert!(
+            what.contains("Connection refused") && what.contains("has no {port}"),
+            "{what}"
+        );
+        assert_eq!(last_words.as_deref(), Some("it wrote nothing to stderr"));
+        let error = start("sh -c 'sleep 600' {port}", Duration::from_millis(100))
+            .expect_err("it is no server");
+        assert!(!error.to_string().contains("has no"), "{error}");
+    }
+
+    #[test]
+    fn running_servers_are_probed() {
+        let echo = answering(Some);
+        let server = start(&format!("tcp:{echo}"), Duration::from_secs(30)).expect("it echoes");
+        assert_eq!(
+            (
+                server.address,
+                server.command.as_deref(),
+                server.ready_line.as_deref()
+            ),
+            (echo, None, None)
+        );
+
+        let wrong = start(
+            &format!("tcp:{}", answering(|_| Some(b'H'))),
+            Duration::from_secs(30),
+        );
+        assert!(
+            matches!(wrong, Err(StartError::NoEcho { got: b'H', .. })),
+            "{wrong:?}"
+        );
+
+        let closing = start(
+            &format!("tcp:{}", answering(|_| None)),
+            Duration::from_millis(200),
+        );
+        assert!(
+            closing
+                .expect_err("no echo")
+                .to_string()
+                .contains("closed the connection")
+        );
+    }
+
+    #[test]
+    fn an_unknown_host_is_named() {
+        let said = failure("tcp:no-such-host.invalid:7777");
+        assert!(
+            said.starts_with("can't be found: no-such-host.invalid"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_foreign_ready_line_is_refused() {
+        let said = failure("uring:--nagle");
+        assert!(
+            said.contains("its first line is not that of echometer-server: '--listen 127.0.0.1:0"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn an_arm_may_choose_its_own_cpus() {
+        let launcher = Launcher {
+            server_cpus: "2-3".parse().expect("a list"),
+            ..launcher(READY_TIMEOUT)
+        };
+        let words = |flags: &[&str]| {
+            let flags: Vec<String> = flags.iter().map(|&flag| flag.to_owned()).collect();
+            launcher.engine_command("uring", &flags).join(" ")
+        };
+        assert_eq!(
+            words(&["--nagle"]),
+            "/bin/echo --listen 127.0.0.1:0 --engine uring --cpus 2-3 --nagle"
+        );
+        assert_eq!(
+            words(&["--cpus=2"]),
+            "/bin/echo --listen 127.0.0.1:0 --engine uring --cpus=2"
+        );
+        assert_eq!(
+            words(&["--threads", "1"]),
+            "/bin/echo --listen 127.0.0.1:0 --engine uring --threads 1"
+        );
+    }
+}

@@ -1,0 +1,376 @@
+//! A program started in a process group of its own, confined to some cpus, watched by its pidfd and stopped as a
+//! group: SIGTERM, then SIGKILL. Nothing of it is left behind, unless it leaves its group on purpose.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
+    thread::{CpuSet, sched_setaffinity},
+};
+
+use echometer_host::cpus::CpuList;
+
+use crate::serve::guard::Guard;
+
+/// How long a program may take to end after SIGTERM, before SIGKILL.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A running program and whatever it starts.
+#[derive(Debug)]
+pub struct ProcessGroup {
+    child: Child,
+    /// The leader's process id is the group's id too.
+    leader: Pid,
+    /// Readable once the leader has ended, without reaping it: while it is a zombie its number can't go to another.
+    pidfd: OwnedFd,
+    /// What it wrote to stderr.
+    log: PathBuf,
+    status: Option<ExitStatus>,
+    guard: Option<Arc<Guard>>,
+}
+
+/// Where a program's stdout goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To us: the first line says where it listens.
+    Piped,
+    /// To the same file as its stderr.
+    Logged,
+}
+
+impl ProcessGroup {
+    /// Starts `words` (the program, then its arguments) on `cpus`, with nothing on stdin and with stderr in `log`.
+    ///
+    /// # Errors
+    /// As [`Command::spawn`]; the cpus are offline or not ours (`EINVAL`); `log` can't be written.
+    pub fn spawn(
+        words: &[String],
+        cpus: &CpuList,
+        log: &Path,
+        output: Output,
+        guard: Option<Arc<Guard>>,
+    ) -> io::Result<(Self, Option<ChildStdout>)> {
+        // Appended, for a block may start a server more than once.
+        let stderr = File::options().create(true).append(true).open(log)?;
+        let stdout = match output {
+            Output::Piped => Stdio::piped(),
+            Output::Logged => Stdio::from(stderr.try_clone()?),
+        };
+        let (program, arguments) = words.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .process_group(0);
+        let mut child = spawn_on(&mut command, cpus)?;
+        let leader = Pid::from_child(&child);
+        if let Some(guard) = &guard {
+            guard.watch(leader);
+        }
+        let stdout = child.stdout.take();
+        let pidfd = match pidfd_open(leader, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(errno) => {
+                // Unwatched it must not stay.
+                let _ = kill_process_group(leader, Signal::KILL);
+                let _ = child.wait();
+                return Err(errno.into());
+            }
+        };
+        Ok((
+            Self {
+                child,
+                leader,
+                pidfd,
+                log: log.to_owned(),
+                status: None,
+                guard,
+            },
+            stdout,
+        ))
+    }
+
+    /// The process id of the program.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How the program ended ("exited with status 1"), or `None` while it lives. Waits up to `patience` for its end.
+    /// What it has started ends with it.
+    pub fn ended(&mut self, patience: Duration) -> Option<String> {
+        if self.status.is_none() && readable(self.pidfd.as_fd(), patience) {
+            self.reap();
+        }
+        self.status.map(describe)
+    }
+
+    /// Ends the whole group, at the latest after two seconds and a SIGKILL. May be called again.
+    pub fn stop(&mut self) {
+        if self.status.is_none() {
+            let _ = kill_process_group(self.leader, Signal::TERM);
+            readable(self.pidfd.as_fd(), STOP_TIMEOUT);
+            self.reap();
+        }
+    }
+
+    /// The last lines that it wrote, on one line; or that it wrote nothing.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        last_lines(&self.log).map_or_else(
+            |error| format!("what it wrote to stderr can't be read: {error}"),
+            |lines| match lines.is_empty() {
+                true => "it wrote nothing to stderr".to_owned(),
+                false => format!("last lines of its stderr: {}", lines.join(" | ")),
+            },
+        )
+    }
+
+    /// Kills what is left of the group while the leader, dead or alive, still holds the group's number; then reaps it.
+    fn reap(&mut self) {
+        let _ = kill_process_group(self.leader, Signal::KILL);
+        self.status = self.child.wait().ok();
+        if let Some(guard) = &self.guard {
+            guard.forget(self.leader);
+        }
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Spawns from a thread that is confined to `cpus`: a child inherits the mask of the thread that forks it, so that not
+/// one of its instructions runs elsewhere.
+fn spawn_on(command: &mut Command, cpus: &CpuList) -> io::Result<Child> {
+    let mut mask = CpuSet::new();
+    for cpu in cpus
+        .iter()
+        .map(|cpu| cpu as usize)
+        .filter(|&cpu| cpu < CpuSet::MAX_CPU)
+    {
+        mask.set(cpu);
+    }
+    let spawn = || -> io::Result<Child> {
+        sched_setaffinity(None, &mask).map_err(|errno| {
+            io::Error::new(
+                io::Error::from(errno).kind(),
+                format!("cpus {cpus}: {errno}"),
+            )
+        })?;
+        command.spawn()
+    };
+    thread::scope(|scope| {
+        scope
+            .spawn(spawn)
+            .join()
+            .expect("spawning a process does not panic")
+    })
+}
+
+/// Waits until `fd` is readable or its other end is gone, and says whether it is.
+pub(crate) fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
+    let patience = Timespec::try_from(patience).ok();
+    // An interrupted wait (EINTR) says no; every caller asks again or goes on to the next step anyway.
+    poll(
+        &mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)],
+        patience.as_ref(),
+    )
+    .is_ok_and(|ready| 0 < ready)
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with status {code}"),
+        (None, Some(signal)) => format!("was killed by signal {signal}"),
+        (None, None) => format!("ended: {status}"),
+    }
+}
+
+/// The last lines of a file that are not empty, shortened: enough to see what went wrong.
+fn last_lines(path: &Path) -> io::Result<Vec<String>> {
+    const BYTES: u64 = 4096;
+    const LINES: usize = 5;
+    const CHARS: usize = 200;
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
+    let mut bytes = Vec::new();
+    file.take(BYTES).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let last = &lines[lines.len().saturating_sub(LINES)..];
+    Ok(last
+        .iter()
+        .map(|line| {
+            line.chars()
+                .filter(|c| !c.is_control())
+                .take(CHARS)
+                .collect()
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        time::Instant,
+    };
+
+    use rustix::process::test_kill_process;
+
+    use super::*;
+
+    fn spawn(
+        script: &str,
+        output: Output,
+    ) -> (ProcessGroup, Option<ChildStdout>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let words = ["sh", "-c", script].map(str::to_owned);
+        let cpus = echometer_host::cpus::allowed().expect("a mask");
+        let (group, stdout) =
+            ProcessGroup::spawn(&words, &cpus, &folder.path().join("log"), output, None)
+                .expect("sh starts");
+        (group, stdout, folder)
+    }
+
+    fn first_line(stdout: Option<ChildStdout>) -> String {
+        let mut line = String::new();
+        BufReader::new(stdout.expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        line.trim().to_owned()
+    }
+
+    #[test]
+    fn an_end_is_described_with_the_last_words() {
+        let (mut group, _, _folder) = spawn("echo one; echo two >&2; exit 3", Output::Logged);
+        assert_eq!(
+            group.ended(Duration::from_secs(30)),
+            Some("exited with status 3".to_owned())
+        );
+        assert_eq!(group.last_words(), "last lines of its stderr: one | two");
+        assert_eq!(
+            group.ended(Duration::ZERO),
+            Some("exited with status 3".to_owned())
+        );
+        group.stop();
+    }
+
+    #[test]
+    fn a_killed_one_names_the_signal() {
+        let (mut group, _, _folder) = spawn("kill -s KILL $$", Output::Logged);
+        assert_eq!(
+            group.ended(Duration::from_secs(30)),
+            Some("was killed by signal 9".to_owned())
+        );
+        assert_eq!(group.last_words(), "it wrote nothing to stderr");
+    }
+
+    #[test]
+    fn the_group_ends_as_a_whole_even_where_it_ignores_sigterm() {
+        let (mut group, stdout, _folder) = spawn(
+            "trap '' TERM; sleep 600 & echo $!; wait; wait",
+            Output::Piped,
+        );
+        let descendant: i32 = first_line(stdout).parse().expect("a process id");
+        assert_eq!(group.ended(Duration::ZERO), None);
+        let started = Instant::now();
+        group.stop();
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert_eq!(
+            group.ended(Duration::ZERO),
+            Some("was killed by signal 9".to_owned())
+        );
+        wait_until_gone(descendant);
+    }
+
+    #[test]
+    fn descendants_end_with_their_leader() {
+        let (mut group, stdout, _folder) = spawn("sleep 600 & echo $!; exit 0", Output::Piped);
+        let descendant: i32 = first_line(stdout).parse().expect("a process id");
+        assert_eq!(
+            group.ended(Duration::from_secs(30)),
+            Some("exited with status 0".to_owned())
+        );
+        wait_until_gone(descendant);
+    }
+
+    /// An orphan is reaped by whoever adopts it, which takes a moment.
+    fn wait_until_gone(pid: i32) {
+        let pid = Pid::from_raw(pid).expect("not 0");
+        let zombie = || {
+            std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).is_ok_and(
+                |stat| {
+                    stat.rsplit(')')
+                        .next()
+                        .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+                },
+            )
+        };
+        let limit = Instant::now() + Duration::from_secs(30);
+        while test_kill_process(pid).is_ok() && !zombie() {
+            assert!(Instant::now() < limit, "{pid:?} is still there");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn it_runs_where_it_was_told_to_and_we_stay_where_we_were() {
+        let before = echometer_host::cpus::allowed_to_this_thread().expect("a mask");
+        let last: CpuList = before.iter().last().into_iter().collect();
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let words = ["sh", "-c", "grep Cpus_allowed_list /proc/self/status"].map(str::to_owned);
+        let (_group, stdout) = ProcessGroup::spawn(
+            &words,
+            &last,
+            &folder.path().join("log"),
+            Output::Piped,
+            None,
+        )
+        .expect("sh starts");
+        assert_eq!(first_line(stdout), format!("Cpus_allowed_list:\t{last}"));
+        assert_eq!(
+            echometer_host::cpus::allowed_to_this_thread().expect("a mask"),
+            before
+        );
+    }
+
+    #[test]
+    fn what_is_no_program_is_an_error() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cpus = echometer_host::cpus::allowed().expect("a mask");
+        let log = folder.path().join("log");
+        let missing = ["/no/such/program".to_owned()];
+        let error = ProcessGroup::spawn(&missing, &cpus, &log, Output::Logged, None)
+            .expect_err("there is none");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let nowhere: CpuList = [8191].into_iter().collect();
+        let words = ["true".to_owned()];
+        let error = ProcessGroup::spawn(&words, &nowhere, &log, Output::Logged, None)
+            .expect_err("no such cpu");
+        assert!(error.to_string().contains("cpus 8191"), "{error}");
+    }
+}

@@ -1,0 +1,5 @@
+//! How is a saved result shown again? `report`, `merge` and `export`.
+
+pub mod export;
+pub mod flags;
+pub mod merge;

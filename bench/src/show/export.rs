@@ -1,0 +1,167 @@
+//! `echometer export`: a saved run's or comparison's latencies as files that other tools draw and count: a percentile
+//! spectrum (`.hgrm`, for hdr-plot and HdrHistogram's plotter) and CSV, one of each a histogram, and every table as CSV.
+
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use hdrhistogram::Histogram;
+
+use echometer_loadgen::histogram_log;
+
+use crate::report::{
+    page::{Page, csv},
+    saved::{Kind, Saved},
+};
+
+/// Writes the files into `folder` and says which.
+///
+/// # Errors
+/// One of them is there already: then nothing is written. The folder or a file can't be written.
+pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files: Vec<(String, String)> = Vec::new();
+    let mut taken = HashSet::new();
+    for (name, histogram) in histograms(saved) {
+        let name = free_name(name, &mut taken);
+        files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
+        files.push((format!("{name}.csv"), counts(&histogram)));
+    }
+    for table in &Page::of(saved).tables {
+        let name = free_name(format!("table-{}", file_name(&table.title)), &mut taken);
+        files.push((format!("{name}.csv"), csv::table(table)));
+    }
+    if let Some((name, _)) = files.iter().find(|(name, _)| folder.join(name).exists()) {
+        bail!(
+            "{} is there already, and files are never overwritten: name another folder with --out, or take it away",
+            folder.join(name).display()
+        );
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    files
+        .into_iter()
+        .map(|(name, text)| {
+            let path = folder.join(name);
+            File::create_new(&path)
+                .and_then(|mut file| file.write_all(text.as_bytes()))
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(path)
+        })
+        .collect()
+}
+
+/// The result's histograms, each with a name that is fit for a file.
+fn histograms(saved: &Saved) -> Vec<(String, Histogram<u64>)> {
+    match &saved.kind {
+        Kind::Run(_, Some(log)) | Kind::Log(log) => log
+            .tags()
+            .into_iter()
+            .filter_map(|tag| Some((file_name(tag), log.whole(tag)?)))
+            .collect(),
+        Kind::Compare(_, latencies) => latencies
+            .iter()
+            .map(|(arm, whole)| (format!("latency-{}", file_name(arm)), whole.clone()))
+            .collect(),
+        Kind::Storm(_, logs) => logs
+            .iter()
+            .flat_map(|(level, log)| {
+                let of_tag = |tag: &str| {
+                    Some((
+                        format!("{}-{}", file_name(tag), file_name(level)),
+                        log.whole(tag)?,
+                    ))
+                };
+                log.tags()
+                    .into_iter()
+                    .filter_map(of_tag)
+                    .collect::<Vec<_>>()
+            })
+            .collect(),
+        Kind::Run(_, None)
+        | Kind::Sweep(_)
+        | Kind::FindRate(_)
+        | Kind::Floor(_)
+        | Kind::Selftest(_)
+        | Kind::Doctor(_) => Vec::new(),
+    }
+}
+
+/// Every bucket that holds anything: its greatest value in ns, how many are in it, and how many up to it.
+fn counts(histogram: &Histogram<u64>) -> String {
+    let mut text = "value_ns,count,total\n".to_owned();
+    let mut total = 0;
+    for step in histogram.iter_recorded() {
+        total += step.count_at_value();
+        let _ = writeln!(
+            text,
+            "{},{},{total}",
+            step.value_iterated_to(),
+            step.count_at_value()
+        );
+    }
+    text
+}
+
+/// `name`, or `name-2`, `name-3`, ...: the first that is not taken; takes it. Arms `A` and `a` are two.
+pub(crate) fn free_name(name: String, taken: &mut HashSet<String>) -> String {
+    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+    let free = std::iter::once(name.clone())
+        .chain(numbered)
+        .find(|name| !taken.contains(name))
+        .unwrap_or(name);
+    taken.insert(free.clone());
+    free
+}
+
+/// Letters, digits, dots and dashes, and no more of them than a file's name may have; `untagged` for nothing.
+pub(crate) fn file_name(text: &str) -> String {
+    const CHARS_MAX: usize = 100;
+
+    let plain = |char: char| match char {
+        'a'..='z' | '0'..='9' | '.' => char,
+        'A'..='Z' => char.to_ascii_lowercase(),
+        _ => '-',
+    };
+    let name: String = text.chars().take(CHARS_MAX).map(plain).collect();
+    let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
+    let name = words.join("-").trim_matches(['-', '.']).to_owned();
+    if name.is_empty() {
+        "untagged".to_owned()
+    } else {
+        name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_add_up() {
+        let mut histogram = echometer_loadgen::recorder::histogram();
+        for value in [1, 1, 7, 100_000] {
+            histogram.record(value).expect("it fits");
+        }
+        let text = counts(&histogram);
+        assert!(
+            text.starts_with("value_ns,count,total\n1,2,2\n7,1,3\n"),
+            "{text}"
+        );
+        assert!(text.ends_with(",1,4\n"), "{text}");
+    }
+
+    #[test]
+    fn names_are_fit_for_files() {
+        assert_eq!(file_name("Metrics (* decides)"), "metrics-decides");
+        assert_eq!(file_name("../x"), "x");
+        assert_eq!(file_name(""), "untagged");
+        assert_eq!(file_name(&"é\u{1f980}x".repeat(100)).len(), 65);
+        let mut taken = HashSet::new();
+        let names = ["A", "a", "a_b", "a-b", "A"].map(|arm| free_name(file_name(arm), &mut taken));
+        assert_eq!(names, ["a", "a-2", "a-b", "a-b-2", "a-3"]);
+    }
+}

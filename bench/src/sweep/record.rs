@@ -1,0 +1,468 @@
+//! `sweep.json`: what was asked, every block and the answers; a sweep under way, analysed anew and saved after every
+//! block.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use echometer_host::{
+    clock,
+    fitness::{self, Finding},
+    machine::Facts,
+};
+use echometer_loadgen::{Plan, plan::Load};
+
+use crate::{
+    compare::analysis::Trust,
+    doctor,
+    judge::figures::ArmFigures,
+    measure::{block_files, slices::Started},
+    place::placement::Placement,
+    report::{
+        file::{
+            compare::{ArmEntry, CommandEntry},
+            metric::Metric,
+        },
+        folder::ResultFolder,
+        text::sweep as text,
+    },
+    statistics::median,
+    sweep::{
+        block::GroupBlock,
+        findings::{CellMetric, Findings, Ranking, SweepBlock, Terms, figures_of, find},
+        flags::SweepSettings,
+        grid::Grid,
+        stage::Movement,
+    },
+};
+
+/// What the file says of its form.
+pub const SCHEMA: &str = "echometer.sweep/1";
+/// The name of the file in its folder.
+pub const FILE_NAME: &str = "sweep.json";
+/// The job that repeats the sweep, beside it.
+pub const JOB_NAME: &str = "job.toml";
+
+/// A sweep, finished or under way.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepFile {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// RFC 3339, UTC.
+    pub started_at: String,
+    /// How long it took so far.
+    pub elapsed_ns: u64,
+    /// Whether it was stopped before its last block.
+    pub cut_short: bool,
+    /// The answer for people.
+    pub sentence: String,
+    /// Whether the whole can be trusted.
+    pub verdict: Trust,
+    /// What was varied, one or two, each with its levels in the order of the command line.
+    pub keys: Vec<KeyEntry>,
+    /// In the order of the command line, the baseline first.
+    pub arms: Vec<ArmEntry>,
+    /// What else was asked.
+    pub design: SweepDesign,
+    /// Repeats the orders, the payload and, in open loop, the arrivals.
+    pub seed: u64,
+    /// Where it was measured.
+    pub machine: Facts,
+    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
+    #[serde(default)]
+    pub doctor: Vec<Finding>,
+    /// What was run: the bench itself, then each cell's server as it was started last.
+    pub commands: Vec<CommandEntry>,
+    /// Every combination of levels, the last key changing fastest.
+    pub points: Vec<PointEntry>,
+    /// Which level is best for each arm, where the levels are ways to run a server.
+    pub rankings: Vec<Ranking>,
+    /// Every block with every cell, invalid ones too.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// One key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEntry {
+    /// Its name, as in `--over`.
+    pub name: String,
+    /// Its levels, as typed.
+    pub levels: Vec<String>,
+}
+
+/// What was asked, as far as it is neither key nor arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SweepDesign {
+    /// How many blocks were to be run: each measures every cell once.
+    pub blocks: usize,
+    /// The shortest slice of a closed loop.
+    pub slice_min_ns: u64,
+    /// The metric that was named before the run.
+    pub primary: Metric,
+    /// Smaller differences are of no practical use; a share.
+    pub margin: f64,
+    /// The load, where no level says otherwise; its duration is the time that each cell is measured in a block.
+    pub load: Plan,
+    /// Where both sides run, where no level says otherwise: server, client.
+    pub cpus: [String; 2],
+}
+
+/// One combination of levels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PointEntry {
+    /// By key.
+    pub levels: BTreeMap<String, String>,
+    /// All of them in a few words.
+    pub label: String,
+    /// Where both sides stood, in words, where that was varied.
+    pub layout: Option<String>,
+    /// One entry an arm and metric.
+    pub metrics: Vec<CellMetric>,
+    /// By the arm's name: how both sides were moved about, medians over the blocks.
+    pub movement: BTreeMap<String, MovementEntry>,
+}
+
+/// How both sides were moved about and kept waiting. What can't be read is `null`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct MovementEntry {
+    /// Moves of the server's threads to another cpu, a second.
+    pub server_migrations_per_s: Option<f64>,
+    /// Moves of the client's threads, a second.
+    pub client_migrations_per_s: Option<f64>,
+    /// The share of the time in which the server's threads were ready and had no cpu.
+    pub server_run_delay: Option<f64>,
+    /// The same of the client's busiest thread.
+    pub client_run_delay: Option<f64>,
+}
+
+/// One block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockEntry {
+    /// Counted from 1, as its files are.
+    pub index: usize,
+    /// Cells in the order in which their groups were measured.
+    pub order: Vec<String>,
+    /// By the cell's name, `POINT-ARM`, points counted from 1.
+    pub cells: BTreeMap<String, CellEntry>,
+}
+
+/// One cell in one block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellEntry {
+    /// Whether it counts.
+    pub valid: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// What to know of it all the same: `overloaded`, `noisy`, `unsteady`.
+    pub remarks: Vec<String>,
+    /// Its figures; `null` where it never had any.
+    pub figures: Option<ArmFigures>,
+    /// How it was moved about.
+    pub movement: Option<Movement>,
+}
+
+/// A sweep under way.
+#[derive(Debug)]
+pub struct Record {
+    /// As it will be saved.
+    pub file: SweepFile,
+    grid: Grid,
+    terms: Terms,
+    blocks: Vec<SweepBlock>,
+    started: Vec<Option<Started>>,
+    notes: Vec<String>,
+    folder: ResultFolder,
+    begun: Instant,
+}
+
+impl Record {
+    /// A sweep of which nothing was measured yet.
+    #[must_use]
+    pub fn new(
+        settings: &SweepSettings,
+        grid: &Grid,
+        placement: &Placement,
+        machine: Facts,
+        folder: ResultFolder,
+        command_line: &str,
+    ) -> Self {
+        let terms = Terms {
+            primary: settings.primary,
+            margin: settings.margin,
+        };
+        let keys = grid.axes.iter().map(|axis| KeyEntry {
+            name: axis.key.name().to_owned(),
+            levels: axis.levels.iter().map(|level| level.text.clone()).collect(),
+        });
+        let arms = settings.arms.iter().map(ArmEntry::of);
+        let points = grid.points.iter().map(|point| PointEntry {
+            levels: grid
+                .axes
+                .iter()
+                .zip(&point.levels)
+                .map(|(axis, level)| (axis.key.name().to_owned(), level.text.clone()))
+                .collect(),
+            label: point.label.clone(),
+            layout: point
+                .layout
+                .as_ref()
+                .map(crate::place::layouts::Layout::describe),
+            metrics: Vec::new(),
+            movement: BTreeMap::new(),
+        });
+        let file = SweepFile {
+            schema: SCHEMA.to_owned(),
+            started_at: clock::wall_time().to_string(),
+            elapsed_ns: 0,
+            cut_short: false,
+            sentence: String::new(),
+            verdict: Trust::nothing_yet(),
+            keys: keys.collect(),
+            arms: arms.collect(),
+            design: SweepDesign {
+                blocks: settings.blocks,
+                slice_min_ns: settings.slice.as_nanos() as u64,
+                primary: settings.primary,
+                margin: settings.margin,
+                load: settings.load.clone(),
+                cpus: [placement.server.to_string(), placement.client.to_string()],
+            },
+            seed: settings.load.seed,
+            doctor: doctor::findings(&settings.arms, placement, &machine),
+            machine,
+            commands: vec![CommandEntry::bench(command_line)],
+            points: points.collect(),
+            rankings: Vec::new(),
+            blocks: Vec::new(),
+        };
+        Self {
+            file,
+            grid: grid.clone(),
+            terms,
+            blocks: Vec::new(),
+            started: vec![None; grid.cells.len()],
+            notes: settings.notes.clone(),
+            folder,
+            begun: Instant::now(),
+        }
+    }
+
+    /// Something to know that the figures don't say.
+    pub fn note(&mut self, note: String) {
+        self.notes.push(note);
+    }
+
+    /// Whether nothing was measured yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks
+            .iter()
+            .all(|block| block.cells.iter().all(Option::is_none))
+    }
+
+    /// A block begins, counted from 1.
+    pub fn begin_block(&mut self, index: usize, order: Vec<usize>) {
+        self.blocks.push(SweepBlock {
+            index,
+            order,
+            cells: vec![None; self.grid.cells.len()],
+        });
+    }
+
+    /// Takes in what a group gave in the block that has begun, with its raw data.
+    ///
+    /// # Errors
+    /// Its files can't be written.
+    pub fn keep(&mut self, group: GroupBlock) -> anyhow::Result<()> {
+        let block = self
+            .blocks
+            .last_mut()
+            .expect("a group is measured in a block");
+        let cells = &self.grid.groups[group.group].cells;
+        let names: Vec<String> = cells
+            .iter()
+            .map(|&cell| self.grid.cells[cell].server.name.clone())
+            .collect();
+        let part = format!("group{:02}-slices", group.group + 1);
+        // A run that gave nothing has no slices.
+        if group.slices.arms.len() == names.len() {
+            block_files::write_part(&self.folder, block.index, &part, &group.slices, &names)
+                .with_context(|| {
+                    format!(
+                        "cannot write block {} into {}",
+                        block.index,
+                        self.folder.path().display()
+                    )
+                })?;
+        }
+        for (&cell, data) in cells.iter().zip(group.cells) {
+            if data.started.is_some() {
+                self.started[cell].clone_from(&data.started);
+            }
+            block.cells[cell] = Some(data);
+        }
+        Ok(())
+    }
+
+    /// A cell whose server did not start in the block that has begun: its group has no figures.
+    pub fn keep_failure(&mut self, group: usize, cell: usize, reason: &str) {
+        let reason = format!("{} {reason}", self.grid.cells[cell].server.name);
+        let block = self
+            .blocks
+            .last_mut()
+            .expect("a group is measured in a block");
+        for &cell in &self.grid.groups[group].cells {
+            block.cells[cell] = Some(crate::sweep::block::CellBlock {
+                raw: None,
+                figures: None,
+                censored_from_ns: None,
+                reasons: vec![reason.clone()],
+                remarks: Vec::new(),
+                movement: None,
+                started: None,
+            });
+        }
+    }
+
+    /// Whether the last block lacks a cell.
+    #[must_use]
+    pub fn last_is_partial(&self) -> bool {
+        self.blocks
+            .last()
+            .is_some_and(|block| block.cells.iter().any(Option::is_none))
+    }
+
+    /// Why cells of the last block don't count, if any.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<String> {
+        let mut reasons: Vec<String> = self
+            .blocks
+            .last()?
+            .cells
+            .iter()
+            .flatten()
+            .flat_map(|cell| cell.reasons.clone())
+            .collect();
+        reasons.dedup();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
+    }
+
+    /// The first cell's and the last cell's primary metric so far, for the progress.
+    #[must_use]
+    pub fn estimate(&self) -> Option<String> {
+        text::estimate(&self.file)
+    }
+
+    /// Draws the conclusions from what is there and writes them down.
+    ///
+    /// # Errors
+    /// The files can't be written.
+    pub fn save(&mut self) -> anyhow::Result<()> {
+        let Findings {
+            cells,
+            rankings,
+            mut verdict,
+        } = find(self.terms, &self.grid, &self.blocks);
+        verdict.warnings.extend(self.notes.iter().cloned());
+        verdict.object(fitness::objections(&self.file.doctor));
+        self.file.verdict = verdict;
+        self.file.rankings = rankings;
+        for (number, metrics) in cells.into_iter().enumerate() {
+            let cell = &self.grid.cells[number];
+            let point = &mut self.file.points[cell.point];
+            if cell.arm == 0 {
+                point.metrics.clear();
+            }
+            point.metrics.extend(metrics);
+            let movement = movement(&self.blocks, number);
+            point
+                .movement
+                .insert(self.grid.arms[cell.arm].clone(), movement);
+        }
+        self.file.blocks = self.blocks.iter().map(|block| self.entry(block)).collect();
+        self.write_commands();
+        self.file.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
+        self.file.sentence = text::sentence(&self.file);
+        self.folder
+            .save(&text::text(&self.file), FILE_NAME, &self.file)
+    }
+
+    fn entry(&self, block: &SweepBlock) -> BlockEntry {
+        let name = |cell: usize| self.grid.cells[cell].server.name.clone();
+        let order = block
+            .order
+            .iter()
+            .flat_map(|&group| self.grid.groups[group].cells.iter().map(|&cell| name(cell)))
+            .collect();
+        let cells = block.cells.iter().enumerate().filter_map(|(cell, data)| {
+            let data = data.as_ref()?;
+            let entry = CellEntry {
+                valid: data.reasons.is_empty() && data.figures.is_some(),
+                reasons: data.reasons.clone(),
+                remarks: data.remarks.clone(),
+                figures: data.figures.clone(),
+                movement: data.movement,
+            };
+            Some((name(cell), entry))
+        });
+        BlockEntry {
+            index: block.index,
+            order,
+            cells: cells.collect(),
+        }
+    }
+
+    fn write_commands(&mut self) {
+        let cells = self.grid.cells.iter().zip(&self.started);
+        let started = || {
+            let known = cells.clone();
+            known.filter_map(|(cell, started)| Some((cell, started.as_ref()?)))
+        };
+        CommandEntry::list_servers(
+            &mut self.file.commands,
+            started().map(|(cell, started)| (&cell.server.name, started)),
+        );
+        for (cell, started) in started() {
+            if cell.point == 0 {
+                self.file.arms[cell.arm]
+                    .ready_line
+                    .clone_from(&started.ready_line);
+            }
+        }
+    }
+}
+
+impl SweepFile {
+    /// Whether the loop was open at every point.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.design.load.load != Load::Closed || self.keys.iter().any(|key| key.name == "rate")
+    }
+}
+
+/// Medians over the blocks in which the cell counts.
+fn movement(blocks: &[SweepBlock], cell: usize) -> MovementEntry {
+    let of = |part: &dyn Fn(&Movement) -> Option<f64>| {
+        let found: Vec<f64> = figures_of(blocks, cell)
+            .filter_map(|(data, _)| part(data.movement.as_ref()?))
+            .collect();
+        median(&found)
+    };
+    let seconds = |movement: &Movement| movement.span_ns.max(1) as f64 / 1e9;
+    let delays: Vec<f64> = figures_of(blocks, cell)
+        .map(|(_, figures)| figures.client_run_delay)
+        .collect();
+    MovementEntry {
+        server_migrations_per_s: of(&|movement| {
+            Some(movement.server_migrations? as f64 / seconds(movement))
+        }),
+        client_migrations_per_s: of(&|movement| {
+            Some(movement.client_migrations? as f64 / seconds(movement))
+        }),
+        server_run_delay: of(&|movement| {
+            Some(movement.server_run_delay_ns? as f64 / movement.span_ns.max(1) as f64)
+        }),
+        client_run_delay: median(&delays),
+    }
+}
