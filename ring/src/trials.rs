@@ -12,6 +12,8 @@ use crate::features::{Feature, Features};
 use crate::ring::Ring;
 use crate::setup::{Config, SetupError};
 
+use self::rehearsals::Fault;
+
 /// Bytes of the byte check before a ring is made: enough to fill buffers in every order many times.
 const START_CHECK_BYTES: usize = 256 << 10;
 
@@ -22,7 +24,7 @@ struct Trial {
     gives_up: &'static [Feature],
     /// There is no doing without what it tries, even with none of those features.
     required: bool,
-    run: fn(Way) -> Result<(), String>,
+    run: fn(Way) -> Result<(), Fault>,
 }
 
 /// What a trial's rings use.
@@ -155,7 +157,10 @@ pub fn check_bytes(features: Features, bytes: usize) -> Result<(), String> {
             features,
             recv_limit,
         };
-        rehearsals::receive_and_compare(way, bytes)
+        rehearsals::receive_and_compare(way, bytes).map_err(|fault| match fault {
+            Fault::Wrong(why) => why,
+            Fault::Lacking(error) => error.to_string(),
+        })
     })
     .map_err(|error| error.to_string())?
 }
@@ -255,11 +260,17 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
     }
     let mut given_up = Vec::new();
     let fails = |name: &str| failing.iter().any(|of| of == name);
-    let made_to_fail = || Err("made to fail, for a test".to_owned());
-    let limited = match fails(RECV_LIMIT) {
+    let made_to_fail = || Err(Fault::from("made to fail, for a test"));
+    // What is lacking is the caller's error; what is wrong is a finding.
+    let finding = |result| match result {
+        Ok(()) => Ok(Ok(())),
+        Err(Fault::Wrong(why)) => Ok(Err(why)),
+        Err(Fault::Lacking(error)) => Err(error),
+    };
+    let limited = finding(match fails(RECV_LIMIT) {
         true => made_to_fail(),
         false => rehearsals::limited_receive(features),
-    };
+    })?;
     let recv_limit = features.has(Feature::MultishotRecv) && limited.is_ok();
     if features.has(Feature::Bundle)
         && let Err(why) = limited
@@ -283,7 +294,7 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
                     recv_limit,
                 })
             };
-            let Err(why) = result else { break };
+            let Err(why) = finding(result)? else { break };
             let Some(feature) = first else {
                 return Err(SetupError::Unavailable {
                     what: format!("trial '{}': {why}", trial.name),

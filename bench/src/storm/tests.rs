@@ -156,7 +156,8 @@ fn stormed(
     )
     .expect("nothing fails");
     assert!(world.is_tidy(), "a server runs on");
-    let saved = std::fs::read_to_string(folder.path().join(record::FILE_NAME)).expect("it is there");
+    let saved =
+        std::fs::read_to_string(folder.path().join(record::FILE_NAME)).expect("it is there");
     let saved: StormFile = serde_json::from_str(&saved).expect("it is JSON");
     assert_eq!(saved, record.file);
     let text = crate::report::text::storm::text(&saved);

@@ -17,7 +17,7 @@ use crate::features::{Feature, Features};
 use crate::listener;
 use crate::payload::Payload;
 use crate::ring::Ring;
-use crate::setup::Config;
+use crate::setup::{Config, SetupError};
 use crate::slot::Slot;
 
 /// How long a trial may take. The slowest pushes some megabytes through loopback.
@@ -26,6 +26,33 @@ const TRIAL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a peer may take to see that its connection was closed. The kernel lets the file go before the close's own
 /// completion, so that it is there by then, or comes only when something else ends.
 const END_LIMIT: Duration = Duration::from_millis(20);
+
+/// Why a trial did not succeed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The kernel does something else than it should.
+    Wrong(String),
+    /// It could not be tried: descriptors, memory or a right are lacking. That is no finding about the kernel.
+    Lacking(SetupError),
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Fault {
+        Fault::Wrong(text)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(text: &str) -> Fault {
+        Fault::Wrong(text.into())
+    }
+}
+
+impl From<SetupError> for Fault {
+    fn from(error: SetupError) -> Fault {
+        Fault::Lacking(error)
+    }
+}
 
 /// A ring for trials: with few buffers, so that they run out.
 pub(super) fn small(features: Features) -> Config {
@@ -41,7 +68,7 @@ pub(super) fn small(features: Features) -> Config {
 }
 
 /// A listener gives connection after connection, stops when told to, and gives one more after that.
-pub(super) fn accept(way: Way) -> Result<(), String> {
+pub(super) fn accept(way: Way) -> Result<(), Fault> {
     let mut scene = Scene::new(way)?;
     let (listener, name) = unix_listener().map_err(text("listen"))?;
     let listening = scene.install(&listener)?;
@@ -51,7 +78,7 @@ pub(super) fn accept(way: Way) -> Result<(), String> {
         clients.push(connect(&name).map_err(text("connect"))?);
         let (accepted, more) = scene.accepted()?;
         if more != way.features.has(Feature::MultishotAccept) {
-            return Err(format!("an accept that goes on: {more}"));
+            return Err(format!("an accept that goes on: {more}").into());
         }
         if !more {
             scene.ring.accept(listening);
@@ -83,7 +110,7 @@ pub(super) fn accept(way: Way) -> Result<(), String> {
 /// A connection that is closed while an accept, a poll and another's receive are armed is over for its peer at once.
 ///
 /// Before 6.13 a direct descriptor was let go only when all requests were over that had begun before its close.
-pub(super) fn close(way: Way) -> Result<(), String> {
+pub(super) fn close(way: Way) -> Result<(), Fault> {
     let mut scene = Scene::new(way)?;
     let (listener, _) = unix_listener().map_err(text("listen"))?;
     let (other, _other_peer) = unix_pair().map_err(text("socketpair"))?;
@@ -111,7 +138,7 @@ pub(super) fn close(way: Way) -> Result<(), String> {
 }
 
 /// Piece after piece comes; after the peer's last one it still gets its answer, and then the end.
-pub(super) fn receive(way: Way) -> Result<(), String> {
+pub(super) fn receive(way: Way) -> Result<(), Fault> {
     let mut scene = Scene::new(way)?;
     let (near, far) = unix_pair().map_err(text("socketpair"))?;
     let slot = scene.install(&near)?;
@@ -124,7 +151,7 @@ pub(super) fn receive(way: Way) -> Result<(), String> {
         }
         let armed = scene.ring.is_armed(slot);
         if armed != way.features.has(Feature::MultishotRecv) {
-            return Err(format!("a receive that goes on: {armed}"));
+            return Err(format!("a receive that goes on: {armed}").into());
         }
         if !armed {
             scene.ring.recv(slot);
@@ -159,7 +186,7 @@ pub(super) fn receive(way: Way) -> Result<(), String> {
 /// succeeded; and what fails says so. `gathered`: the same for a send of several pieces.
 ///
 /// Before 6.1 such a send answered `EAGAIN` though some of it had gone out.
-pub(super) fn send(way: Way, gathered: bool) -> Result<(), String> {
+pub(super) fn send(way: Way, gathered: bool) -> Result<(), Fault> {
     const BYTES: usize = 256 << 10;
     let mut noise = Noise::new();
     let bytes: Vec<u8> = (0..BYTES).map(|_| noise.next_byte()).collect();
@@ -187,9 +214,7 @@ pub(super) fn send(way: Way, gathered: bool) -> Result<(), String> {
     take_all(&far, &mut got).map_err(text("receive"))?;
     if result != Ok(got.len()) || got.is_empty() {
         let took = got.len();
-        return Err(format!(
-            "a send of which {took} bytes went out says {result:?}"
-        ));
+        return Err(format!("a send of which {took} bytes went out says {result:?}").into());
     }
     scene.ring.send(slot, rest);
     let deadline = Instant::now() + TRIAL_LIMIT;
@@ -202,7 +227,7 @@ pub(super) fn send(way: Way, gathered: bool) -> Result<(), String> {
         while let Some(event) = scene.ring.next_event() {
             match event {
                 Event::Sent { .. } => over = true,
-                other => return Err(format!("the rest of a short send: {other:?}")),
+                other => return Err(format!("the rest of a short send: {other:?}").into()),
             }
         }
         take_all(&far, &mut got).map_err(text("receive"))?;
@@ -231,7 +256,7 @@ pub(super) fn send(way: Way, gathered: bool) -> Result<(), String> {
 }
 
 /// Large messages come whole, also after the receive found an empty socket.
-pub(super) fn bulk(way: Way) -> Result<(), String> {
+pub(super) fn bulk(way: Way) -> Result<(), Fault> {
     const ROUNDS: usize = 4;
     const BYTES: usize = 160 << 10;
     let config = Config {
@@ -253,13 +278,13 @@ pub(super) fn bulk(way: Way) -> Result<(), String> {
         let (mut sent, mut received) = (0, 0);
         while received < BYTES {
             if deadline < Instant::now() {
-                return Err(format!("{received} of {BYTES} bytes of a message came"));
+                return Err(format!("{received} of {BYTES} bytes of a message came").into());
             }
             while sent < BYTES {
                 match (&far).write(&message[sent..]) {
                     Ok(bytes) => sent += bytes,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(format!("send: {error}")),
+                    Err(error) => return Err(format!("send: {error}").into()),
                 }
             }
             let wait = Some(Duration::from_millis(if sent < BYTES { 1 } else { 100 }));
@@ -280,7 +305,7 @@ pub(super) fn bulk(way: Way) -> Result<(), String> {
                         }
                     }
                     Err(Errno::NOBUFS | Errno::CANCELED) => {}
-                    other => return Err(format!("receive: {other:?}")),
+                    other => return Err(format!("receive: {other:?}").into()),
                 }
                 if !more {
                     scene.ring.recv(slot);
@@ -295,7 +320,7 @@ pub(super) fn bulk(way: Way) -> Result<(), String> {
 }
 
 /// A zero-copy send is over when its bytes are with the peer, and then its connection can be closed.
-pub(super) fn zero_copy(way: Way) -> Result<(), String> {
+pub(super) fn zero_copy(way: Way) -> Result<(), Fault> {
     let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
     let (near, mut far) = tcp_pair().map_err(text("connect"))?;
     let slot = scene.install(&near)?;
@@ -318,18 +343,18 @@ pub(super) fn zero_copy(way: Way) -> Result<(), String> {
 }
 
 /// Socket, bind and listen are operations.
-pub(super) fn listen() -> Result<(), String> {
+pub(super) fn listen() -> Result<(), Fault> {
     let any = SocketAddrAny::from(std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     match listener::listen(&any, 1, |_| Ok(())) {
         Ok(_) => Ok(()),
         // The operation is there, and this machine has no loopback address.
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => Ok(()),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(text("listen")(error)),
     }
 }
 
 /// A multishot receive can be bounded (6.17).
-pub(super) fn limited_receive(features: Features) -> Result<(), String> {
+pub(super) fn limited_receive(features: Features) -> Result<(), Fault> {
     let mut scene = Scene::new(Way {
         features,
         recv_limit: true,
@@ -343,7 +368,7 @@ pub(super) fn limited_receive(features: Features) -> Result<(), String> {
 }
 
 /// See [`check_bytes`](super::check_bytes).
-pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), String> {
+pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), Fault> {
     let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
     let (receiver, sender) = tcp_pair().map_err(text("connect"))?;
     let slot = scene.install(&receiver)?;
@@ -357,9 +382,7 @@ pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), String> 
     ring.recv(slot);
     while received < bytes {
         if deadline < Instant::now() {
-            return Err(format!(
-                "{received} of {bytes} bytes came within {TRIAL_LIMIT:?}"
-            ));
+            return Err(format!("{received} of {bytes} bytes came within {TRIAL_LIMIT:?}").into());
         }
         let waited = ring.submit_and_wait(Some(Duration::from_millis(100)));
         waited.map_err(text("wait"))?;
@@ -374,16 +397,17 @@ pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), String> 
                             return Err(format!(
                                 "byte {} is not the one that was sent",
                                 received + i
-                            ));
+                            )
+                            .into());
                         }
                     }
                     received += buffer.len();
                     ring.release(buffer);
                 }
                 Ok(None) if received == bytes => {}
-                Ok(None) => return Err(format!("the stream ended after {received} bytes")),
+                Ok(None) => return Err(format!("the stream ended after {received} bytes").into()),
                 Err(Errno::NOBUFS) => {}
-                Err(error) => return Err(format!("receive: {error}")),
+                Err(error) => return Err(format!("receive: {error}").into()),
             }
             if !more && received < bytes {
                 ring.recv(slot);
@@ -404,20 +428,20 @@ struct Scene {
 
 impl Scene {
     /// For unix sockets, which refuse zero-copy sends.
-    fn new(way: Way) -> Result<Scene, String> {
+    fn new(way: Way) -> Result<Scene, Fault> {
         let features = way.features.without(Feature::SendZc);
         Scene::of(&small(features), way.recv_limit)
     }
 
-    fn of(config: &Config, recv_limit: bool) -> Result<Scene, String> {
-        let ring = Ring::assemble(config, recv_limit).map_err(|error| error.to_string())?;
+    fn of(config: &Config, recv_limit: bool) -> Result<Scene, Fault> {
+        let ring = Ring::assemble(config, recv_limit)?;
         Ok(Scene {
             ring,
             deadline: Instant::now() + TRIAL_LIMIT,
         })
     }
 
-    fn install(&mut self, file: &impl AsFd) -> Result<Slot, String> {
+    fn install(&mut self, file: &impl AsFd) -> Result<Slot, Fault> {
         self.ring.install(file.as_fd()).map_err(text("install"))
     }
 
@@ -426,7 +450,7 @@ impl Scene {
         &mut self,
         what: &str,
         mut find: impl FnMut(&mut Ring, Event) -> Result<T, Event>,
-    ) -> Result<T, String> {
+    ) -> Result<T, Fault> {
         // What a silent send did is known when a submit returns, and wakes nobody.
         let mut limit = None;
         loop {
@@ -445,17 +469,17 @@ impl Scene {
                     }) => self.ring.release(buffer),
                     Err(Event::Accept {
                         result: Err(error), ..
-                    }) => return Err(format!("accept: {error}")),
+                    }) => return Err(text("accept")(error)),
                     Err(_) => {}
                 }
             }
             if self.deadline < Instant::now() {
-                return Err(format!("{what} does not come"));
+                return Err(format!("{what} does not come").into());
             }
         }
     }
 
-    fn accepted(&mut self) -> Result<(Slot, bool), String> {
+    fn accepted(&mut self) -> Result<(Slot, bool), Fault> {
         self.wait_for("a connection", |_, event| match event {
             Event::Accept {
                 result: Ok(slot),
@@ -467,7 +491,7 @@ impl Scene {
     }
 
     /// The next piece of a connection, or `None` at its end.
-    fn received(&mut self, slot: Slot) -> Result<Option<Vec<u8>>, String> {
+    fn received(&mut self, slot: Slot) -> Result<Option<Vec<u8>>, Fault> {
         self.wait_for("a piece", |ring, event| match event {
             Event::Recv {
                 slot: of, result, ..
@@ -478,23 +502,40 @@ impl Scene {
                     Ok(Some(bytes))
                 }
                 Ok(None) => Ok(None),
-                Err(error) => Err(format!("receive: {error}")),
+                Err(error) => Err(text("receive")(error)),
             }),
             other => Err(other),
         })?
     }
 
-    fn sent(&mut self) -> Result<usize, String> {
+    fn sent(&mut self) -> Result<usize, Fault> {
         self.wait_for("the end of a send", |_, event| match event {
             Event::Sent { bytes, .. } => Ok(Ok(bytes)),
-            Event::Unsent { result, .. } => Ok(Err(format!("send: {result:?}"))),
+            Event::Unsent { result, .. } => Ok(Err(format!("send: {result:?}").into())),
             other => Err(other),
         })?
     }
 }
 
-fn text<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
-    move |error| format!("{what}: {error}")
+/// What a failed step means.
+fn text<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> Fault {
+    move |error| {
+        let source: io::Error = error.into();
+        match Errno::from_io_error(&source) {
+            Some(errno) if is_lack(errno) => {
+                Fault::Lacking(SetupError::Other { step: what, source })
+            }
+            _ => Fault::Wrong(format!("{what}: {source}")),
+        }
+    }
+}
+
+/// Something ran out that has nothing to do with what the kernel can.
+fn is_lack(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN
+    )
 }
 
 fn heap(bytes: &[u8]) -> Payload {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use echometer_ring::{Config, Errno, Event, Features, Gather, Payload, Ring};
 
-use crate::support::{connected, copying_feature_sets, event, pieces, small};
+use crate::support::{connected, copying_feature_sets, event, small};
 
 #[test]
 fn a_reset_is_that_connections_end_only() {

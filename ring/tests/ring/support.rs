@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use echometer_ring::{Config, Errno, Event, Feature, Features, Gather, Ring, Slot};
+use echometer_ring::{Config, Errno, Event, Feature, Features, Ring, Slot};
 
 /// Sets of features that every test of bytes runs with: the defaults, none, each one missing, each other one added.
 pub(crate) fn feature_sets() -> Vec<Features> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use echometer_ring::{Config, Errno, Event, Feature, Features, Gather, Payload, Ring, Slot};
+use echometer_ring::{Config, Errno, Event, Feature, Features, Payload, Ring, Slot};
 
 use crate::support::{connected, event, no_event, small};
 

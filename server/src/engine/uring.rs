@@ -1,9 +1,11 @@
 //! The io_uring engine: accept, receive, send and close are completions, and a turn of the loop is submit, wait, drain,
 //! act. Received bytes are sent on from the buffer that they arrived in.
 //!
-//! What a connection owes is [`Connection`]'s business; what is memory-safe is the ring's. Here is what is left: which
-//! operation comes next, and who may hold how many of the pool's buffers.
+//! What a connection owes is [`Connection`]'s business; who is let in is [`Admission`]'s, who may keep how many buffers
+//! [`Holding`]'s; what is memory-safe is the ring's. Here is what is left: which operation comes next.
 
+mod admission;
+mod holding;
 pub(crate) mod sizing;
 mod waiting;
 
@@ -11,6 +13,8 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
+use self::admission::{Admission, After, Arm};
+use self::holding::{Holding, Share};
 use self::waiting::Waiting;
 use echometer_host::clock;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
@@ -20,7 +24,7 @@ use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::AcceptError;
 use crate::delay::{DelayQueue, Releases, WAKE_LEAD_NS};
-use crate::engine::accept_failures::{ACCEPT_REST, AcceptFailures, Next};
+use crate::engine::accept_failures::{AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::wait::Patience;
@@ -77,16 +81,9 @@ struct Server<'a> {
     delayed: DelayQueue<(Slot, Payload)>,
     /// Until when.
     releases: Releases,
-    /// Small and large buffers that wait in a queue or for a slow reader: kept below half of their pools, so that
-    /// nobody's slowness leaves the others without.
-    held: [usize; 2],
-    connections: usize,
-    /// Connections whose close is on its way: they have their slot until the ring says that it is done.
-    closing: usize,
-    connections_max: usize,
-    /// Vacant places below which connections are accepted one by one.
-    accept_room: usize,
-    accepting: Accepting,
+    /// Buffers that wait in a queue or for a slow reader.
+    holding: Holding,
+    admission: Admission,
     accept_failures: AcceptFailures,
     /// The listen queue is being emptied by accepts that don't wait, for a stop.
     emptying: bool,
@@ -110,21 +107,11 @@ struct Peer {
     parked: bool,
     /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
     due_ns: u64,
-    /// Buffers that the send in flight keeps while it waits, or may wait, for the peer: they are counted in `held`.
-    stalled_on: [u16; 2],
+    /// Buffers that the send in flight keeps while it waits, or may wait, for the peer: they are counted in `holding`.
+    stalled_on: Share,
 }
 
 const _: () = assert!(size_of::<Peer>() == 64);
-
-/// Whether connections are taken in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// At a limit: until something closes, or until then.
-    Resting(Instant),
-    /// The server stops, or has stopped.
-    Ended,
-}
 
 impl<'a> Server<'a> {
     fn new(
@@ -146,10 +133,10 @@ impl<'a> Server<'a> {
         let stop = ring
             .install(worker.stop.fd())
             .map_err(ServeError::system("cannot watch for the stop request"))?;
-        if connections_max < accept_room {
-            ring.accept_one(listening);
-        } else {
-            ring.accept(listening);
+        let admission = Admission::new(connections_max, accept_room);
+        match admission.arm() {
+            Some(Arm::Many) => ring.accept(listening),
+            _ => ring.accept_one(listening),
         }
         ring.poll(stop);
         ring.submit()
@@ -162,12 +149,8 @@ impl<'a> Server<'a> {
             parked: VecDeque::new(),
             delayed: DelayQueue::new(),
             releases: Releases::new(config.delay, worker.index as u64),
-            held: [0; 2],
-            connections: 0,
-            closing: 0,
-            connections_max,
-            accept_room,
-            accepting: Accepting::Yes,
+            holding: Holding::default(),
+            admission,
             accept_failures: AcceptFailures::default(),
             emptying: false,
             listener: Some((listening, listener)),
@@ -256,18 +239,19 @@ impl<'a> Server<'a> {
             Err(Errno::CANCELED | Errno::INTR) => {}
             Err(errno) => {
                 if self.accept_failures.failed(errno, self.worker)? == Next::Rest {
-                    self.rest_accepting();
+                    self.admission.rest(Instant::now());
                 }
             }
         }
         if more {
             return Ok(());
         }
-        match self.accepting {
-            Accepting::Yes => self.arm_accept(),
-            Accepting::Resting(_) => {}
-            Accepting::Ended if emptied => self.close_listener(),
-            Accepting::Ended => self.end_accepting(),
+        if !self.admission.has_ended() {
+            self.arm_accept();
+        } else if emptied {
+            self.close_listener();
+        } else {
+            self.end_accepting();
         }
         Ok(())
     }
@@ -277,7 +261,7 @@ impl<'a> Server<'a> {
         let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
         if limit < self.worker.connections_open() {
             self.worker.counters.close(CloseReason::OverLimit);
-            self.closing += 1;
+            self.admission.turned_away();
             self.ring.close(slot);
             return;
         }
@@ -288,49 +272,31 @@ impl<'a> Server<'a> {
             slot,
             Connection::new(sizing::owed_pause(self.config.owed_max)),
         );
-        self.connections += 1;
         if let Some(idle) = &mut self.idle {
             idle.opened(slot.index());
         }
-        if self.accepting == Accepting::Ended {
+        let after = self.admission.came();
+        if self.admission.has_ended() {
             self.peers[slot.index()].connection.stop();
             self.settle_stopped(slot);
             return;
         }
-        if !self.has_place() && self.accepting == Accepting::Yes {
-            // The next ones wait in the listen queue: a full table of direct descriptors would drop them.
-            self.worker.counters.accept_error(AcceptError::ProcessLimit);
-            self.rest_accepting();
-            self.cancel_accept();
-        } else if !self.has_room() {
-            // From here on one by one.
-            self.cancel_accept();
+        match after {
+            After::GoOn => {}
+            After::OneByOne => self.cancel_accept(),
+            After::Full => {
+                // The next ones wait in the listen queue.
+                self.worker.counters.accept_error(AcceptError::ProcessLimit);
+                self.admission.rest(Instant::now());
+                self.cancel_accept();
+            }
         }
         self.settle(slot);
     }
 
-    /// Whether one more can be accepted.
-    fn has_place(&self) -> bool {
-        self.connections + self.closing < self.connections_max
-    }
-
-    /// Whether as many can be as may be waiting.
-    fn has_room(&self) -> bool {
-        self.connections + self.closing + self.accept_room <= self.connections_max
-    }
-
     fn handle_close(&mut self) {
-        // The listener's own is not counted, and nothing is accepted after it.
-        self.closing = self.closing.saturating_sub(1);
-        if matches!(self.accepting, Accepting::Resting(_)) && self.has_place() {
-            self.accepting = Accepting::Yes;
+        if self.admission.left() {
             self.arm_accept();
-        }
-    }
-
-    fn rest_accepting(&mut self) {
-        if self.accepting == Accepting::Yes {
-            self.accepting = Accepting::Resting(Instant::now() + ACCEPT_REST);
         }
     }
 
@@ -339,10 +305,10 @@ impl<'a> Server<'a> {
         if let Some((listener, _)) = self.listener
             && !self.ring.is_armed(listener)
         {
-            if self.has_room() {
-                self.ring.accept(listener);
-            } else {
-                self.ring.accept_one(listener);
+            match self.admission.arm() {
+                Some(Arm::Many) => self.ring.accept(listener),
+                Some(Arm::One) => self.ring.accept_one(listener),
+                None => {}
             }
         }
     }
@@ -467,7 +433,7 @@ impl<'a> Server<'a> {
         if let Some(idle) = &mut self.idle {
             idle.active(slot.index());
         }
-        if self.peers[slot.index()].stalled_on != [0; 2] {
+        if !self.peers[slot.index()].stalled_on.is_none() {
             self.end_stall(slot);
         }
         self.peers[slot.index()].connection.sent(bytes);
@@ -503,7 +469,7 @@ impl<'a> Server<'a> {
                 return;
             };
             if let Payload::Buffer(buffer) = &payload {
-                self.held[usize::from(self.ring.is_large(buffer))] -= 1;
+                self.holding.give_up(self.ring.is_large(buffer));
             }
             payload
         } else {
@@ -512,7 +478,7 @@ impl<'a> Server<'a> {
                 && let Some(piece) = waiting.pop()
             {
                 if let Payload::Buffer(buffer) = &piece {
-                    self.held[usize::from(self.ring.is_large(buffer))] -= 1;
+                    self.holding.give_up(self.ring.is_large(buffer));
                 }
                 gather.push(piece);
             }
@@ -533,7 +499,7 @@ impl<'a> Server<'a> {
 
     /// What a send is to have that waits for the peer: the buffers that it keeps are counted until it is over.
     fn keep_all(&mut self, slot: Slot, payload: Payload) -> Payload {
-        let held_before = self.held;
+        let mark = self.holding.mark();
         let payload = match payload {
             Payload::Buffer(buffer) => self.keep(buffer),
             Payload::Gather(mut gather) => {
@@ -551,28 +517,24 @@ impl<'a> Server<'a> {
             }
             other => other,
         };
-        for (size, stalled) in self.peers[slot.index()].stalled_on.iter_mut().enumerate() {
-            *stalled = (self.held[size] - held_before[size]) as u16;
-        }
+        self.peers[slot.index()].stalled_on = self.holding.since(mark);
         payload
     }
 
     /// The send that waited for the peer is over, or its connection is.
     fn end_stall(&mut self, slot: Slot) {
-        let stalled_on = std::mem::take(&mut self.peers[slot.index()].stalled_on);
-        for (held, stalled) in self.held.iter_mut().zip(stalled_on) {
-            *held -= usize::from(stalled);
-        }
+        let share = std::mem::take(&mut self.peers[slot.index()].stalled_on);
+        self.holding.end(share);
     }
 
     /// Bytes that can't be sent now stay in their buffer, unless half of the pool is kept that way already: then they
     /// move to the heap, where `owed_max` bounds them for each connection.
     fn keep(&mut self, buffer: Buffer) -> Payload {
-        let held = &mut self.held[usize::from(self.ring.is_large(&buffer))];
+        let large = self.ring.is_large(&buffer);
         // Those that zero-copy sends of closed connections hold are nobody's here.
         let lingering = self.ring.buffers_lingering(&buffer);
-        if *held + lingering < self.ring.buffers_like(&buffer) / 2 {
-            *held += 1;
+        let pool = self.ring.buffers_like(&buffer);
+        if self.holding.keep(large, lingering, pool) {
             return Payload::Buffer(buffer);
         }
         let bytes = self.ring.bytes(&buffer).into();
@@ -650,8 +612,7 @@ impl<'a> Server<'a> {
 
     fn close(&mut self, slot: Slot, reason: CloseReason) {
         self.worker.counters.close(reason);
-        self.connections -= 1;
-        self.closing += 1;
+        self.admission.leaves();
         if let Some(idle) = &mut self.idle {
             idle.closed(slot.index());
         }
@@ -672,7 +633,7 @@ impl<'a> Server<'a> {
 
     fn drop_kept(&mut self, payload: Payload) {
         if let Payload::Buffer(buffer) = payload {
-            self.held[usize::from(self.ring.is_large(&buffer))] -= 1;
+            self.holding.give_up(self.ring.is_large(&buffer));
             self.ring.release(buffer);
         }
     }
@@ -686,16 +647,8 @@ impl<'a> Server<'a> {
         if !self.parked.is_empty() {
             self.wake_parked();
         }
-        if let Accepting::Resting(until) = self.accepting
-            && until <= Instant::now()
-        {
-            // At our own limit there is nothing to look for: a close of ours ends that rest.
-            if self.has_place() {
-                self.accepting = Accepting::Yes;
-                self.arm_accept();
-            } else {
-                self.accepting = Accepting::Resting(Instant::now() + ACCEPT_REST);
-            }
+        if self.admission.alarm().is_some() && self.admission.look(Instant::now()) {
+            self.arm_accept();
         }
         if self
             .drain_deadline
@@ -757,13 +710,7 @@ impl<'a> Server<'a> {
             let wait = Duration::from_nanos(check.saturating_sub(clock::now_ns()));
             limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
         }
-        let alarms = [
-            self.drain_deadline,
-            match self.accepting {
-                Accepting::Resting(until) => Some(until),
-                _ => None,
-            },
-        ];
+        let alarms = [self.drain_deadline, self.admission.alarm()];
         for alarm in alarms.into_iter().flatten() {
             let wait = alarm.saturating_duration_since(Instant::now());
             limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
@@ -780,12 +727,13 @@ impl<'a> Server<'a> {
             return;
         }
         self.drain_deadline = Some(Instant::now() + self.config.drain_timeout);
-        let was = std::mem::replace(&mut self.accepting, Accepting::Ended);
+        let was_armed = self.admission.arm().is_some();
+        self.admission.end();
         let armed = match self.listener {
             Some((listener, _)) => self.ring.is_armed(listener),
             None => false,
         };
-        debug_assert!(armed || was != Accepting::Yes);
+        debug_assert!(armed || !was_armed);
         if armed {
             self.cancel_accept();
         } else {
@@ -802,7 +750,7 @@ impl<'a> Server<'a> {
         };
         if self.ring.features().has(Feature::Restrictions) {
             // No file can be put into this ring any more, but it can still accept.
-            if self.connections < self.connections_max {
+            if self.admission.will_have_place() {
                 self.emptying = true;
                 self.ring.accept_now(slot);
             } else {
@@ -813,7 +761,7 @@ impl<'a> Server<'a> {
         let Some((slot, listener)) = self.listener.take() else {
             return;
         };
-        while self.connections < self.connections_max {
+        while self.admission.will_have_place() {
             let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
             match rustix::net::accept_with(&listener, flags) {
                 // Not copied: where descriptors have run out, there was one for this client and none for the copy.
@@ -858,7 +806,7 @@ impl<'a> Server<'a> {
     }
 
     fn is_done(&self) -> bool {
-        self.accepting == Accepting::Ended && self.listener.is_none() && self.connections == 0
+        self.admission.has_ended() && self.listener.is_none() && self.admission.open() == 0
     }
 }
 
@@ -870,7 +818,7 @@ impl Peer {
             slot: None,
             parked: false,
             due_ns: 0,
-            stalled_on: [0; 2],
+            stalled_on: Share::default(),
         }
     }
 
