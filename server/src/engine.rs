@@ -13,13 +13,14 @@ pub mod tokio_uring;
 pub mod uring;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use echometer_host::limits;
 use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
+use echometer_ring::SetupError;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -63,8 +64,9 @@ pub const ENGINES: &[Engine] = &[
 
 /// Serves until stopped: one call a worker thread.
 ///
-/// The engine accepts on `listener` (non-blocking), echoes, counts into `worker.counters`, calls
-/// [`Worker::ready`] once it accepts, and watches `worker.stop`. When that is requested it drains the accept queue,
+/// The engine takes all that it needs to serve (descriptors, a ring, a runtime), and then calls [`Worker::ready`]. Before
+/// that it accepts nobody, and where the answer is no it returns at once. Then it accepts on `listener` (non-blocking),
+/// echoes, counts into `worker.counters`, and watches `worker.stop`. When that is requested it drains the accept queue,
 /// closes the listener, closes each connection as [`Connection`](crate::connection::Connection) says, within
 /// `config.drain_timeout`, and returns. A failing connection is closed and counted; an error returned ends the process.
 pub type Serve = fn(Listener, &Config, &Worker) -> Result<(), ServeError>;
@@ -106,13 +108,22 @@ pub struct Worker {
     pub counters: Arc<Counters>,
     /// The counters of all workers, this one's included, by index: to be read.
     pub everyone: Arc<[Arc<Counters>]>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) news: Sender<News>,
+}
+
+/// Where workers wait until all of them are set up: a connection accepted before could take the descriptor, or its thread
+/// the place, that another worker still needs.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    answer: Mutex<Option<bool>>,
+    answered: Condvar,
 }
 
 /// What a worker thread tells the thread that started it.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// It accepts now, with these features in use.
+    /// It is set up, with these features in use, and waits at the gate.
     Ready { features: Vec<String> },
     /// It is done.
     Ended { result: Result<(), ServeError> },
@@ -156,6 +167,19 @@ pub enum ServeError {
     Panicked(usize),
 }
 
+impl From<&SetupError> for Unavailable {
+    fn from(error: &SetupError) -> Unavailable {
+        if error.is_unavailable() {
+            return Unavailable::Denied(format!("{error}; or use --engine epoll"));
+        }
+        let hint = match error {
+            SetupError::Other { source, .. } => limits::hint(source),
+            _ => String::new(),
+        };
+        Unavailable::Failed(format!("{error}{hint}"))
+    }
+}
+
 impl Engine {
     /// The engine of that name.
     pub fn named(name: &str) -> Option<&'static Engine> {
@@ -179,17 +203,46 @@ fn refuse_experiments(name: &str, config: &Config) -> Result<(), Unavailable> {
 }
 
 impl Worker {
-    /// To be called once the engine accepts, with the features in use (short words without blanks or commas, for the
-    /// ready line and `--stats`). The server is ready when all its workers are.
-    pub fn ready(&self, features: Vec<String>) {
-        // Nobody listens any more when another worker failed to start: then this one is about to be stopped.
+    /// To be called once the engine is set up, with the features in use (short words without blanks or commas, for the
+    /// ready line and `--stats`). Waits until all workers are. Says whether to serve: not if another one could not be set
+    /// up.
+    #[must_use]
+    pub fn ready(&self, features: Vec<String>) -> bool {
+        // Nobody listens any more when another worker failed to start: the answer is there then.
         let _ = self.news.send(News::Ready { features });
+        self.gate.wait()
     }
 
     /// Connections open over all workers. Another worker's may be off by those of this instant: a limit checked
     /// against it is exact with one worker, and within one connection a worker otherwise.
     pub fn connections_open(&self) -> u64 {
         self.everyone.iter().map(|counters| counters.open()).sum()
+    }
+}
+
+impl Gate {
+    /// Tells all that wait, and those who still come, whether to serve.
+    pub(crate) fn answer(&self, serve: bool) {
+        *self.lock() = Some(serve);
+        self.answered.notify_all();
+    }
+
+    fn wait(&self) -> bool {
+        let mut answer = self.lock();
+        loop {
+            match *answer {
+                Some(serve) => return serve,
+                None => {
+                    let waited = self.answered.wait(answer);
+                    answer = waited.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<bool>> {
+        // Nobody panics while holding it.
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

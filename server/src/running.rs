@@ -17,7 +17,7 @@ use echometer_host::sockets::{ListenError, ListenOptions, Listener};
 
 use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
-use crate::engine::{ENGINES, Engine, News, ServeError, Unavailable, Worker};
+use crate::engine::{ENGINES, Engine, Gate, News, ServeError, Unavailable, Worker};
 use crate::log;
 use crate::metrics::{self, Responder};
 use crate::stats::Stats;
@@ -26,7 +26,7 @@ use crate::stats::Stats;
 /// after the end of its process, up to a tenth of a second here.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Starts a server and returns when all its workers accept connections. It runs until `stop` is requested or a worker
+/// Starts a server and returns when all its workers are set up and begin to accept connections. It runs until `stop` is requested or a worker
 /// fails; [`Running::wait`] says which.
 ///
 /// # Errors
@@ -55,6 +55,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
 
     let config = Arc::new(config);
     let (sender, news) = channel();
+    let gate = Arc::new(Gate::default());
     let mut running = Running {
         engine,
         address: listeners[0].local_addr().clone(),
@@ -68,6 +69,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         config: Arc::clone(&config),
         counters: Arc::clone(&counters),
         stop: stop.clone(),
+        gate: Arc::clone(&gate),
         news,
         threads: Vec::new(),
     };
@@ -78,6 +80,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
             stop: stop.clone(),
             counters: Arc::clone(&counters[index]),
             everyone: Arc::clone(&counters),
+            gate: Arc::clone(&gate),
             news: sender.clone(),
         };
         match spawn(engine, listener, Arc::clone(&config), worker) {
@@ -114,6 +117,7 @@ pub struct Running {
     config: Arc<Config>,
     counters: Arc<[Arc<Counters>]>,
     stop: Stop,
+    gate: Arc<Gate>,
     news: Receiver<News>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -255,8 +259,8 @@ impl Running {
                     waiting -= 1;
                 }
                 Ok(News::Ended { result, .. }) => {
+                    // None has accepted anybody, so that there is nothing to drain.
                     self.end();
-                    // A worker that ended well before all were ready was stopped: then so is the server, orderly.
                     return result;
                 }
                 Err(_) => {
@@ -264,6 +268,7 @@ impl Running {
                 }
             }
         }
+        self.gate.answer(true);
         Ok(())
     }
 
@@ -286,6 +291,8 @@ impl Running {
     }
 
     fn end(&mut self) {
+        // Those that wait at the gate don't serve; to those that have passed it is the stop.
+        self.gate.answer(false);
         self.stop.request();
         self.join();
     }

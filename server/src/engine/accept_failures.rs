@@ -117,6 +117,7 @@ mod tests {
             stop: Stop::new().expect("a pipe"),
             counters: Arc::clone(&counters),
             everyone: Arc::from([counters]),
+            gate: Arc::default(),
             news: std::sync::mpsc::channel().0,
         };
         let mut failures = AcceptFailures::default();

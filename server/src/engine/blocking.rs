@@ -61,7 +61,9 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
         "cannot install the handler that interrupts threads",
     ))?;
     let mut crew = Crew::new(config, worker);
-    worker.ready(vec!["thread-per-connection".into()]);
+    if !worker.ready(vec!["thread-per-connection".into()]) {
+        return Ok(());
+    }
 
     while !worker.stop.requested() {
         crew.dismiss_finished()?;

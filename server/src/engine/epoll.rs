@@ -49,7 +49,9 @@ pub fn available(_: &Config) -> Result<(), Unavailable> {
 /// Serves on one thread until stopped; see [`Serve`](crate::engine::Serve).
 pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
     let mut engine = Readiness::new(listener, config, worker)?;
-    worker.ready(vec!["edge-triggered".into(), "inline-send".into()]);
+    if !worker.ready(vec!["edge-triggered".into(), "inline-send".into()]) {
+        return Ok(());
+    }
     engine.run()
 }
 

@@ -95,7 +95,9 @@ async fn accept_until_stopped<L: Listen>(
         stop: watch::Sender::new(false),
         closed: Notify::new(),
     });
-    worker.ready(vec!["current-thread".into(), "local-set".into()]);
+    if !worker.ready(vec!["current-thread".into(), "local-set".into()]) {
+        return Ok(());
+    }
 
     let mut failures = AcceptFailures::default();
     loop {

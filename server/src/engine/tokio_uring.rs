@@ -56,13 +56,7 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
     // On a thread of its own, as for the uring engine: the end of a ring interrupts the thread that used it.
     let trial = thread::Builder::new().spawn(|| -> Result<(), Unavailable> {
         // Asked first, because the runtime drops the error of a call that submits, and waits for ever.
-        echometer_ring::plain_ring_is_allowed().map_err(|error| {
-            if error.is_unavailable() {
-                Unavailable::Denied(format!("{error}; or use --engine epoll"))
-            } else {
-                Unavailable::Failed(error.to_string())
-            }
-        })?;
+        echometer_ring::plain_ring_is_allowed().map_err(|error| Unavailable::from(&error))?;
         tokio_uring::Runtime::new(&builder())
             .map(drop)
             .map_err(|error| {
@@ -143,7 +137,9 @@ async fn accept_until_stopped(
         expired: Cell::new(false),
         open: RefCell::default(),
     });
-    worker.ready(vec!["plain-ring".into(), "local-set".into()]);
+    if !worker.ready(vec!["plain-ring".into(), "local-set".into()]) {
+        return Ok(());
+    }
 
     let mut failures = AcceptFailures::default();
     loop {

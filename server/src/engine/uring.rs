@@ -18,7 +18,7 @@ use self::holding::{Holding, Share};
 use self::waiting::Waiting;
 use echometer_host::clock;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
-use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, SetupError, Slot};
+use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, Slot};
 
 use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
@@ -34,7 +34,7 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
     let config = sizing::ring_config(config)?;
     echometer_ring::try_out(&config)
         .map(drop)
-        .map_err(|error| unavailable(&error))
+        .map_err(|error| Unavailable::from(&error))
 }
 
 /// Makes the listeners by io_uring operations where the kernel has them and `bind-listen` is on, else by system calls.
@@ -60,7 +60,10 @@ pub fn listen(config: &Config, options: &ListenOptions) -> Result<Vec<Listener>,
 /// Serves with io_uring: see [`Serve`](crate::engine::Serve).
 pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(), ServeError> {
     let mut server = Server::new(listener, config, worker)?;
-    worker.ready(server.features());
+    if !worker.ready(server.features()) {
+        return Ok(());
+    }
+    server.begin()?;
     while !server.is_done() {
         server.turn()?;
     }
@@ -88,6 +91,8 @@ struct Server<'a> {
     /// The listen queue is being emptied by accepts that don't wait, for a stop.
     emptying: bool,
     listener: Option<(Slot, Listener)>,
+    /// Where the ring keeps the stop request.
+    stop: Slot,
     drain_deadline: Option<Instant>,
     patience: Patience,
     idle: Option<IdleWatch>,
@@ -126,21 +131,13 @@ impl<'a> Server<'a> {
             Accept::ReusePort => sizing::accept_room(listener.backlog_effective()),
             Accept::Shared => usize::MAX / 2,
         };
-        let mut ring = Ring::new(&ring_config).map_err(|error| unavailable(&error))?;
+        let mut ring = Ring::new(&ring_config).map_err(|error| Unavailable::from(&error))?;
         let listening = ring
             .install(listener.as_fd())
             .map_err(ServeError::system("cannot hand the listener to the ring"))?;
         let stop = ring
             .install(worker.stop.fd())
             .map_err(ServeError::system("cannot watch for the stop request"))?;
-        let admission = Admission::new(connections_max, accept_room);
-        match admission.arm() {
-            Some(Arm::Many) => ring.accept(listening),
-            _ => ring.accept_one(listening),
-        }
-        ring.poll(stop);
-        ring.submit()
-            .map_err(ServeError::system("cannot start accepting"))?;
         Ok(Server {
             ring,
             peers: Vec::new(),
@@ -150,16 +147,25 @@ impl<'a> Server<'a> {
             delayed: DelayQueue::new(),
             releases: Releases::new(config.delay, worker.index as u64),
             holding: Holding::default(),
-            admission,
+            admission: Admission::new(connections_max, accept_room),
             accept_failures: AcceptFailures::default(),
             emptying: false,
             listener: Some((listening, listener)),
+            stop,
             drain_deadline: None,
             patience: Patience::new(config.wait),
             idle: config.idle_timeout.map(IdleWatch::new),
             config,
             worker,
         })
+    }
+
+    /// Arms what was set up.
+    fn begin(&mut self) -> Result<(), ServeError> {
+        self.arm_accept();
+        self.ring.poll(self.stop);
+        let submitted = self.ring.submit();
+        submitted.map_err(ServeError::system("cannot start accepting"))
     }
 
     fn features(&self) -> Vec<String> {
@@ -828,13 +834,5 @@ impl Peer {
         self.slot = Some(slot);
         self.parked = false;
         self.due_ns = 0;
-    }
-}
-
-fn unavailable(error: &SetupError) -> Unavailable {
-    if error.is_unavailable() {
-        Unavailable::Denied(format!("{error}; or use --engine epoll"))
-    } else {
-        Unavailable::Failed(error.to_string())
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -204,5 +205,49 @@ fn answered(stream: &mut TcpStream, time: Duration) -> bool {
         Ok(n) => n == 1,
         Err(error) if error.kind() == ErrorKind::WouldBlock => false,
         Err(error) => panic!("it may wait, but not be dropped: {error}"),
+    }
+}
+
+/// What is enough for a start is enough while clients come, and a start that fails serves nobody first.
+pub(crate) fn early_connections_take_nothing_from_the_start(engine: &str) {
+    const THREADS: &str = "6";
+    let flags = ["--threads", THREADS, "--drain-timeout", "60s"];
+    // The least that the server starts with where nobody comes.
+    let enough = (10..200)
+        .find(|&nofile| Process::try_start_limited(engine, nofile, &flags).is_ok())
+        .expect("a start with 200 descriptors");
+    for nofile in [enough, enough - 1] {
+        // Somebody is known to listen there soon.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a free port");
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut clients = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    if clients.len() < 200 {
+                        clients.extend(TcpStream::connect(address));
+                    }
+                }
+            });
+            let listen = address.to_string();
+            let began = Instant::now();
+            let started = Process::try_start_limited(
+                engine,
+                nofile,
+                &[&flags[..], &["--listen", &listen]].concat(),
+            );
+            let took = began.elapsed();
+            over.store(true, Ordering::Relaxed);
+            match started {
+                Ok(_) => assert_eq!(nofile, enough, "it started with less than is enough"),
+                Err(stderr) => {
+                    assert!(nofile < enough, "{nofile} descriptors are enough: {stderr}");
+                    assert!(stderr.contains("ulimit -n"), "{stderr}");
+                    assert!(took < Duration::from_secs(30), "it served first: {took:?}");
+                }
+            }
+        });
     }
 }

@@ -137,6 +137,7 @@ macro_rules! suite {
             nobody_is_let_in_where_there_is_no_place
             an_idle_connection_is_closed_and_a_busy_one_is_not
             a_stuck_peer_is_idle_too
+            early_connections_take_nothing_from_the_start
         }
         tests! { many:
             ten_thousand_connections_are_served_and_cheap_while_idle

@@ -273,15 +273,33 @@ impl Process {
 
     /// The same, with at most `nofile` descriptors.
     pub(crate) fn start_limited(engine: &str, nofile: u32, args: &[&str]) -> Process {
+        Process::try_start_limited(engine, nofile, args).unwrap_or_else(|stderr| {
+            panic!("no ready line, and on stderr:\n{stderr}");
+        })
+    }
+
+    /// The same. The error is what a server that does not start says.
+    pub(crate) fn try_start_limited(
+        engine: &str,
+        nofile: u32,
+        args: &[&str],
+    ) -> Result<Process, String> {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {nofile} && exec \"$@\""), "sh"]);
         command.arg(env!("CARGO_BIN_EXE_echometer-server"));
         command.args(engine_flags(engine));
-        Process::spawn(command, args)
+        Process::try_spawn(command, args)
     }
 
     /// The same, started by a command of the caller's, to which the flags are added.
-    pub(crate) fn spawn(mut command: Command, args: &[&str]) -> Process {
+    pub(crate) fn spawn(command: Command, args: &[&str]) -> Process {
+        Process::try_spawn(command, args).unwrap_or_else(|stderr| {
+            panic!("no ready line, and on stderr:\n{stderr}");
+        })
+    }
+
+    /// The same. The error is what a server that does not start says.
+    pub(crate) fn try_spawn(mut command: Command, args: &[&str]) -> Result<Process, String> {
         if !args.contains(&"--listen") {
             command.args(["--listen", "127.0.0.1:0"]);
         }
@@ -305,16 +323,13 @@ impl Process {
         });
         let Some(address) = address else {
             let output = child.wait_with_output().expect("it ends");
-            panic!(
-                "no ready line but `{ready_line}`, and on stderr:\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         };
-        Process {
+        Ok(Process {
             child,
             ready_line,
             address,
-        }
+        })
     }
 
     pub(crate) fn id(&self) -> u32 {
