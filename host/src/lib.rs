@@ -21,5 +21,6 @@ pub mod process;
 pub mod receive_buffer;
 pub mod signals;
 pub mod sockets;
+pub mod threads;
 pub mod topology;
 pub mod units;

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::cpus::{self, CpuList};
@@ -21,10 +22,13 @@ pub fn pin_current_thread(cpu: u32) -> Result<(), PinError> {
     let set = core_affinity::set_for_current(core_affinity::CoreId { id: cpu as usize });
     let mask = cpus::allowed_to_this_thread().map_err(PinError::Unreadable)?;
     if set && mask.len() == 1 && mask.contains(cpu) {
-        Ok(())
-    } else {
-        Err(PinError::Refused { cpu, mask })
+        return Ok(());
     }
+    let mut one = CpuSet::new();
+    one.set(cpu as usize);
+    // Asked again for the kernel's word alone.
+    let cause = sched_setaffinity(None, &one).err().map(io::Error::from);
+    Err(PinError::Refused { cpu, mask, cause })
 }
 
 /// Confines the calling thread, and what it spawns from now on, to `cpus`, and reads the mask back.
@@ -51,7 +55,11 @@ pub fn confine_current_thread(cpus: &CpuList) -> Result<CpuList, PinError> {
     if set.is_ok() && mask == *cpus {
         Ok(before)
     } else {
-        Err(PinError::Refused { cpu: first, mask })
+        Err(PinError::Refused {
+            cpu: first,
+            mask,
+            cause: set.err().map(io::Error::from),
+        })
     }
 }
 
@@ -87,12 +95,14 @@ pub enum PinError {
         allowed: CpuList,
     },
     /// The kernel refused, or said yes and set another mask.
-    #[error("the kernel did not pin this thread to cpu {cpu}: its mask is {mask}")]
+    #[error("the kernel did not pin this thread to cpu {cpu}: {}", refusal(.cause.as_ref(), .mask))]
     Refused {
         /// The cpu asked for, the first one of several.
         cpu: u32,
         /// The mask that holds now.
         mask: CpuList,
+        /// What it said, where it said no. (No `source`: the text has it.)
+        cause: Option<io::Error>,
     },
     /// A set of cpus without a cpu.
     #[error("cannot confine a thread to no cpu at all: name at least one")]
@@ -100,6 +110,24 @@ pub enum PinError {
     /// The mask cannot be read, so no pin can be trusted.
     #[error("cannot read the affinity mask: {0}")]
     Unreadable(io::Error),
+}
+
+fn refusal(cause: Option<&io::Error>, mask: &CpuList) -> String {
+    let Some(cause) = cause else {
+        return format!("its mask is {mask}");
+    };
+    let denied = matches!(
+        Errno::from_io_error(cause),
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS)
+    );
+    let hint = match denied {
+        true => {
+            "\nhint: a seccomp filter or a security module forbids sched_setaffinity: allow it, or do without pinning \
+             (echometer-server: --threads N)"
+        }
+        false => "",
+    };
+    format!("{cause}{hint}")
 }
 
 /// Says why `cpu` cannot be had, before the kernel's bare EINVAL would.

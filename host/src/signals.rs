@@ -21,6 +21,8 @@ use signal_hook::{
     flag, low_level,
 };
 
+use crate::threads;
+
 /// The exit code of a process that a second signal cut short.
 pub const EXIT_CUT_SHORT: i32 = 130;
 
@@ -86,14 +88,13 @@ impl Stop {
             low_level::pipe::register(signal, stop.0.writable.try_clone()?)?;
             low_level::pipe::register(signal, signal_seen.try_clone()?)?;
         }
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || {
-                // Sleeps until the first signal, and ends soon after it.
-                while rustix::io::read(&signalled, &mut [0; 1]) == Err(Errno::INTR) {}
-                thread::sleep(SAME_SIGNAL);
-                again.store(true, Ordering::Relaxed);
-            })?;
+        threads::spawn("signals", move || {
+            // Sleeps until the first signal, and ends soon after it.
+            while rustix::io::read(&signalled, &mut [0; 1]) == Err(Errno::INTR) {}
+            thread::sleep(SAME_SIGNAL);
+            again.store(true, Ordering::Relaxed);
+        })
+        .map_err(|error| io::Error::new(error.cause.kind(), error))?;
         Ok(stop)
     }
 

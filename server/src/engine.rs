@@ -20,7 +20,9 @@ use echometer_host::limits;
 use echometer_host::pinning::PinError;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
+use echometer_host::threads::{self, ThreadError};
 use echometer_ring::SetupError;
+use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::counters::Counters;
@@ -139,6 +141,9 @@ pub enum Unavailable {
     /// It exists, and setting it up failed for another reason.
     #[error("{0}")]
     Failed(String),
+    /// There is no thread to try it on.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
     /// The flags ask for what it doesn't have: a usage error.
     #[error("{0}")]
     Usage(String),
@@ -159,6 +164,9 @@ pub enum ServeError {
         /// The kernel's answer.
         cause: io::Error,
     },
+    /// A thread could not be started.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
     /// The thread could not be pinned.
     #[error(transparent)]
     Pinning(PinError),
@@ -169,14 +177,22 @@ pub enum ServeError {
 
 impl From<&SetupError> for Unavailable {
     fn from(error: &SetupError) -> Unavailable {
-        if error.is_unavailable() {
-            return Unavailable::Denied(format!("{error}; or use --engine epoll"));
-        }
-        let hint = match error {
-            SetupError::Other { source, .. } => limits::hint(source),
+        let text = error.to_string();
+        // A trial that lacked a descriptor says nothing of the kernel; what it met stands in its text only.
+        let lacked = [Errno::MFILE, Errno::NFILE]
+            .into_iter()
+            .find(|errno| text.contains(&format!("(os error {})", errno.raw_os_error())));
+        let hint = match (error, lacked) {
+            (SetupError::Other { source, .. }, _) => {
+                format!("{}{}", limits::hint(source), threads::hint(source))
+            }
+            (_, Some(errno)) => limits::hint(&errno.into()),
+            _ if error.is_unavailable() => {
+                return Unavailable::Denied(format!("{text}; or use --engine epoll"));
+            }
             _ => String::new(),
         };
-        Unavailable::Failed(format!("{error}{hint}"))
+        Unavailable::Failed(format!("{text}{hint}"))
     }
 }
 

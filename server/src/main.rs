@@ -46,9 +46,13 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let stats_path = flags.stats();
     let config = flags.into_config()?;
     if let Some(path) = &stats_path {
-        check_writable(path).with_context(|| unwritable(path))?;
+        check_writable(path)
+            .map_err(hinted)
+            .with_context(|| unwritable(path))?;
     }
-    let stop = Stop::on_signals().context("cannot watch for signals")?;
+    let stop = Stop::on_signals()
+        .map_err(hinted)
+        .context("cannot watch for signals")?;
     let server = start(config, &stop)?;
     if let Some(why) = server.fallback() {
         log::line(format_args!(
@@ -66,7 +70,10 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (stats, result) = server.wait();
     if let Some(path) = stats_path {
-        stats.write(&path).with_context(|| unwritable(&path))?;
+        stats
+            .write(&path)
+            .map_err(hinted)
+            .with_context(|| unwritable(&path))?;
     }
     Ok(result?)
 }
@@ -87,11 +94,16 @@ fn tell_probe(json: bool) -> anyhow::Result<()> {
 fn arrived(written: std::io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            let hint = limits::hint(&error);
-            Err(anyhow::anyhow!("cannot write to stdout: {error}{hint}"))
+            Err(hinted(error)).context("cannot write to stdout")
         }
         _ => Ok(()),
     }
+}
+
+/// The error with its cure, where a limit of this process is in the way.
+#[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn hinted(error: std::io::Error) -> anyhow::Error {
+    anyhow::anyhow!("{error}{}", limits::hint(&error))
 }
 
 fn unwritable(path: &Path) -> String {

@@ -13,7 +13,8 @@ use echometer_host::address::Address;
 use echometer_host::limits::{self, UNLIMITED};
 use echometer_host::pinning::pin_current_thread;
 use echometer_host::signals::Stop;
-use echometer_host::sockets::{ListenError, ListenOptions, Listener};
+use echometer_host::sockets::{Holder, ListenError, ListenOptions, Listener};
+use echometer_host::threads::{self, ThreadError};
 
 use crate::config::{Accept, Config, EngineChoice};
 use crate::counters::Counters;
@@ -85,13 +86,9 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         };
         match spawn(engine, listener, Arc::clone(&config), worker) {
             Ok(thread) => running.threads.push(thread),
-            Err(cause) => {
+            Err(error) => {
                 running.end();
-                return Err(ServeError::System {
-                    what: "cannot start a worker thread",
-                    cause,
-                }
-                .into());
+                return Err(ServeError::from(error).into());
             }
         }
     }
@@ -132,9 +129,7 @@ pub enum StartError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The counters cannot be served.
-    #[error(
-        "cannot serve metrics on {address}: {cause}\nhint: choose another --metrics address (port 0 picks a free port)"
-    )]
+    #[error("cannot serve metrics on {address}: {cause}{}", metrics_hint(*.address, .cause))]
     Metrics {
         /// Where.
         address: SocketAddr,
@@ -348,6 +343,19 @@ impl fmt::Display for ReadyLine<'_> {
     }
 }
 
+fn metrics_hint(address: SocketAddr, cause: &std::io::Error) -> String {
+    let other = "choose another --metrics address (port 0 picks a free port)";
+    match cause.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("\nhint: {}; {other}", Holder::of(&address.into()))
+        }
+        std::io::ErrorKind::AddrNotAvailable | std::io::ErrorKind::PermissionDenied => {
+            format!("\nhint: {other}")
+        }
+        _ => limits::hint(cause),
+    }
+}
+
 impl From<Unavailable> for StartError {
     fn from(unavailable: Unavailable) -> StartError {
         match unavailable {
@@ -424,22 +432,20 @@ fn spawn(
     listener: Listener,
     config: Arc<Config>,
     worker: Worker,
-) -> std::io::Result<JoinHandle<()>> {
+) -> Result<JoinHandle<()>, ThreadError> {
     let (index, news) = (worker.index, worker.news.clone());
-    thread::Builder::new()
-        .name(format!("{}-{index}", engine.name))
-        .spawn(move || {
-            let work = move || {
-                if let Some(cpu) = worker.cpu {
-                    pin_current_thread(cpu).map_err(ServeError::Pinning)?;
-                }
-                (engine.serve)(listener, &config, &worker)
-            };
-            // Whoever waits for this worker must hear of its end, also of one that should not be.
-            let result =
-                catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ServeError::Panicked(index)));
-            let _ = news.send(News::Ended { result });
-        })
+    threads::spawn(format!("{}-{index}", engine.name), move || {
+        let work = move || {
+            if let Some(cpu) = worker.cpu {
+                pin_current_thread(cpu).map_err(ServeError::Pinning)?;
+            }
+            (engine.serve)(listener, &config, &worker)
+        };
+        // Whoever waits for this worker must hear of its end, also of one that should not be.
+        let result =
+            catch_unwind(AssertUnwindSafe(work)).unwrap_or(Err(ServeError::Panicked(index)));
+        let _ = news.send(News::Ended { result });
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! restarted by the kernel), and they are so long that an idle connection costs nothing.
 
 use std::collections::HashMap;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -16,6 +15,7 @@ use echometer_host::interrupts::Interrupts;
 use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
+use echometer_host::threads::{self, ThreadError};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
@@ -175,30 +175,27 @@ impl<'a> Crew<'a> {
             counters.close(CloseReason::Error);
             counters.accept_error(AcceptError::NoMemory);
             let what = "cannot start a thread for a connection";
-            self.failures.cannot_serve(what, &error, self.worker);
+            self.failures.cannot_serve(what, &error.cause, self.worker);
             return Ok(Accepted::Fails);
         }
         Ok(Accepted::One)
     }
 
-    fn spawn(&mut self, socket: OwnedFd, counters: Arc<Counters>) -> io::Result<()> {
+    fn spawn(&mut self, socket: OwnedFd, counters: Arc<Counters>) -> Result<(), ThreadError> {
         let id = self.worker.counters.accepted.read();
         let (shared, own) = (Arc::clone(&self.shared), Arc::clone(&counters));
         let noticed = Arc::new(AtomicBool::new(false));
         let notice = Arc::clone(&noticed);
-        let thread = thread::Builder::new()
-            .name(format!("echo-{id}"))
-            .stack_size(STACK_SIZE)
-            .spawn(move || {
-                let reason = match echo(&socket, &shared, &own, &notice) {
-                    Ok(reason) | Err(reason) => reason,
-                };
-                drop(socket);
-                own.close(reason);
-                notice.store(true, Ordering::Relaxed);
-                shared.finished().push(id);
-                shared.some_finished.notify_one();
-            })?;
+        let thread = threads::spawn_with_stack(format!("echo-{id}"), STACK_SIZE, move || {
+            let reason = match echo(&socket, &shared, &own, &notice) {
+                Ok(reason) | Err(reason) => reason,
+            };
+            drop(socket);
+            own.close(reason);
+            notice.store(true, Ordering::Relaxed);
+            shared.finished().push(id);
+            shared.some_finished.notify_one();
+        })?;
         let member = Member {
             thread,
             counters,

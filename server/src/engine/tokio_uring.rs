@@ -13,13 +13,13 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use echometer_host::address::Address;
 use echometer_host::limits;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
+use echometer_host::threads;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{SocketFlags, accept_with};
 use tokio::net::unix::pipe;
@@ -54,7 +54,7 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
         ));
     }
     // On a thread of its own, as for the uring engine: the end of a ring interrupts the thread that used it.
-    let trial = thread::Builder::new().spawn(|| -> Result<(), Unavailable> {
+    let trial = threads::spawn("uring-trial", || -> Result<(), Unavailable> {
         // Asked first, because the runtime drops the error of a call that submits, and waits for ever.
         echometer_ring::plain_ring_is_allowed().map_err(|error| Unavailable::from(&error))?;
         tokio_uring::Runtime::new(&builder())
@@ -64,9 +64,7 @@ pub fn available(config: &Config) -> Result<(), Unavailable> {
                 Unavailable::Failed(format!("the runtime cannot make a ring: {error}{hint}"))
             })
     });
-    let trial =
-        trial.map_err(|error| Unavailable::Failed(format!("cannot start a thread: {error}")))?;
-    trial
+    trial?
         .join()
         .unwrap_or_else(|_| Err(Unavailable::Failed("the trial of a ring panicked".into())))
 }

@@ -11,6 +11,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd as _;
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use self::admission::{Admission, After, Arm};
@@ -18,6 +19,7 @@ use self::holding::{Holding, Share};
 use self::waiting::Waiting;
 use echometer_host::clock;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
+use echometer_host::threads;
 use echometer_ring::{Buffer, Errno, Event, Feature, Gather, Payload, Ring, Slot};
 
 use crate::config::{Accept, Config};
@@ -51,9 +53,13 @@ pub fn listen(config: &Config, options: &ListenOptions) -> Result<Vec<Listener>,
     };
     // On a thread of its own: when a ring ends, the kernel interrupts the thread that used it, some time later, and a
     // blocking call that the caller is in by then would fail with EINTR.
-    std::thread::scope(|scope| match scope.spawn(by_ring).join() {
-        Ok(listeners) => listeners,
-        Err(panic) => std::panic::resume_unwind(panic),
+    std::thread::scope(|scope| {
+        match threads::spawn_scoped(scope, "uring-listen", by_ring).map(ScopedJoinHandle::join) {
+            Ok(Ok(listeners)) => listeners,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // The workers will say what is lacking.
+            Err(_) => sockets::listen(&config.listen, count, options),
+        }
     })
 }
 

@@ -3,11 +3,12 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use echometer_host::limits;
 use echometer_host::signals::Stop;
+use echometer_host::threads;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -55,9 +56,9 @@ impl Responder {
         let address = listener.local_addr()?;
         let stop = Stop::new()?;
         let stopped = stop.clone();
-        let thread = thread::Builder::new()
-            .name("metrics".into())
-            .spawn(move || answer_until(&listener, &stopped, patience, &text))?;
+        let answer = move || answer_until(&listener, &stopped, patience, &text);
+        let thread = threads::spawn("metrics", answer)
+            .map_err(|error| io::Error::new(error.cause.kind(), error))?;
         Ok(Responder {
             address,
             stop,

@@ -6,8 +6,13 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use echometer_host::signals::Stop;
+use echometer_server::config::{Config, EngineChoice};
+use echometer_server::running::start;
 use rustix::process::Signal;
-use seccompiler::{SeccompAction, SeccompFilter, SeccompRule};
+use seccompiler::{
+    SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
 
 use crate::process::run;
 use crate::support::{Process, connect_to, echo, read_stats};
@@ -185,4 +190,125 @@ fn an_accept_that_fails_for_ever_costs_little() {
             drop(clients);
         }
     }
+}
+
+const ENGINES: &[&str] = &[
+    "uring",
+    "epoll",
+    "blocking",
+    #[cfg(feature = "tokio")]
+    "tokio",
+    #[cfg(feature = "tokio-uring")]
+    "tokio-uring",
+];
+
+/// The filter can't count: it refuses every thread, and the first one that is wanted ends the start.
+#[test]
+fn without_threads_a_start_ends_with_the_limits_named() {
+    let new_thread = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Qword,
+        SeccompCmpOp::MaskedEq(libc::CLONE_THREAD as u64),
+        libc::CLONE_THREAD as u64,
+    );
+    let rule = new_thread.and_then(|condition| SeccompRule::new(vec![condition]));
+    // The arguments of clone3 lie in memory, where no filter sees them; without it the C library uses clone.
+    let denials = [
+        (libc::SYS_clone3, libc::ENOSYS, Vec::new()),
+        (libc::SYS_clone, libc::EAGAIN, vec![rule.expect("a rule")]),
+    ];
+    for &engine in ENGINES {
+        let output = confined(denials.clone(), || {
+            run(&["--engine", engine, "--listen", "127.0.0.1:0"])
+        });
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{engine}: {stderr}");
+        assert!(
+            stderr.contains("cannot start a thread: "),
+            "{engine}: {stderr}"
+        );
+        assert!(stderr.contains("kernel.threads-max"), "{engine}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{engine}: {stderr}");
+        // The same without the thread that waits for signals, which the binary wants first.
+        for metrics in [None, Some(([127, 0, 0, 1], 0).into())] {
+            let config = Config {
+                listen: "127.0.0.1:0".parse().expect("an address"),
+                engine: EngineChoice::Named(engine.into()),
+                metrics,
+                ..Config::default()
+            };
+            let stop = Stop::new().expect("a pipe");
+            let error = confined(denials.clone(), || start(config, &stop).map(drop));
+            let text = error.expect_err("no thread").to_string();
+            assert!(
+                text.contains("thread") && text.contains("\nhint: "),
+                "{engine}: {text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pin_that_is_forbidden_is_called_that() {
+    let denials = [(libc::SYS_sched_setaffinity, libc::EPERM)];
+    for &engine in ENGINES {
+        let args = ["--engine", engine, "--listen", "127.0.0.1:0", "--cpus", "0"];
+        let output = denying(&denials, || run(&args));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{engine}: {stderr}");
+        assert!(
+            stderr.contains("Operation not permitted") && stderr.contains("--threads N"),
+            "{engine}: {stderr}"
+        );
+        // And the cure is one.
+        let server = denying(&denials, || Process::start(engine, &["--threads", "1"]));
+        echo(&mut connect_to(server.address), b"not pinned");
+    }
+}
+
+/// Whatever it is that lacks a descriptor, the error says how to have more; and no engine is given up for it.
+#[test]
+fn too_few_descriptors_are_called_that() {
+    let uring_is_usual = Process::start("auto", &["--threads", "1"])
+        .ready_line
+        .contains(" engine=uring ");
+    for &engine in ENGINES.iter().chain(&["auto"]) {
+        for nofile in 6..40 {
+            let flags = ["--threads", "2", "--metrics", "127.0.0.1:0"];
+            match Process::try_start_limited(engine, nofile, &flags) {
+                Ok(server) => assert!(
+                    engine != "auto"
+                        || !uring_is_usual
+                        || server.ready_line.contains("engine=uring"),
+                    "{nofile} descriptors: {}",
+                    server.ready_line
+                ),
+                Err(stderr) => assert!(
+                    stderr.contains("ulimit -n"),
+                    "{engine}, {nofile} descriptors: {stderr}"
+                ),
+            }
+        }
+    }
+}
+
+/// A file that the limit on file sizes cuts is an error, and leaves nothing behind.
+#[test]
+fn counters_that_do_not_fit_the_limit_are_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("stats.json");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 0 && exec \"$@\"", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_echometer-server"));
+    let flags = ["--threads", "1", "--stats", path.to_str().expect("text")];
+    let server = Process::spawn(command, &flags);
+    echo(&mut connect_to(server.address), b"hello");
+    server.signal(Signal::TERM);
+    let (status, stderr) = server.wait();
+    assert_eq!(status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("File too large") && stderr.contains("ulimit -f"),
+        "{stderr}"
+    );
+    assert_eq!(std::fs::read_dir(folder.path()).expect("there").count(), 0);
 }
