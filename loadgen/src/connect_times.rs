@@ -15,6 +15,7 @@ pub(crate) const RETRANSMIT_NS_MIN: u64 = 500_000_000;
 
 /// The connects of a stretch, or of the opening of a session.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConnectTimes {
     /// From before connect(2), or the request for it, until the connection was seen to be there, ns.
     pub connect_ns: Histogram<u64>,

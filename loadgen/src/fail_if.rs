@@ -32,7 +32,7 @@ pub struct Held {
 }
 
 /// A histogram, and from where on its values are lower bounds.
-pub type Censored<'a> = (&'a Histogram<u64>, Option<u64>);
+pub(crate) type Censored<'a> = (&'a Histogram<u64>, Option<u64>);
 
 /// A run's figures.
 #[derive(Clone, Copy, Debug)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What ended a connection before its time, or kept it from being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Failure {
     /// The peer reset it (ECONNRESET).
     Reset,
@@ -44,7 +45,7 @@ pub enum Failure {
 }
 
 /// All kinds, in the order in which they are reported.
-pub const KINDS: [Failure; 16] = [
+pub(crate) const KINDS: [Failure; 16] = [
     Failure::Reset,
     Failure::ClosedByPeer,
     Failure::BrokenPipe,
@@ -188,7 +189,7 @@ impl Failures {
 }
 
 /// What an I/O error of a connect means to the user, with the cure.
-pub fn connect_hint(error: &io::Error) -> &'static str {
+pub(crate) fn connect_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => {
             "nobody listens there: is the server running, and is the port right?"

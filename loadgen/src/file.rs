@@ -24,6 +24,7 @@ pub const SCHEMA: &str = "echometer.run/1";
 
 /// One run of the load generator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct RunFile {
     /// [`SCHEMA`].
     pub schema: String,
@@ -57,6 +58,7 @@ pub struct RunFile {
 
 /// Who was loaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Server {
     /// The address as it was typed.
     pub target: String,
@@ -65,6 +67,7 @@ pub struct Server {
 /// One line of the interval series. A reply belongs to the interval in which it was harvested; those that came after
 /// the window belong to the last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct IntervalRow {
     /// Since the window's start.
     pub start_ns: u64,
@@ -85,6 +88,7 @@ pub struct IntervalRow {
 /// The figures of the whole window. `messages`, the counts and the histograms are of the messages that were due (open
 /// loop) or written (closed loop) inside it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct End {
     /// The same as `answered`.
     pub messages: u64,
@@ -176,6 +180,7 @@ impl SynRetransmits {
 
 /// What the client itself did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Client {
     /// How it moved its bytes: `uring` or `epoll`, never `auto`.
     pub engine: crate::plan::Engine,
@@ -194,6 +199,7 @@ pub struct Client {
 
 /// Everything since the first byte, warm-up and drain included: `sent = answered + lost + outstanding`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Life {
     /// Messages written.
     pub sent: u64,
@@ -212,6 +218,7 @@ pub struct Life {
 
 /// A run file that can't be read.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The file can't be opened.
     #[error("cannot read {path}: {source}")]

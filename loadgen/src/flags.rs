@@ -12,7 +12,7 @@ use echometer_host::{cpus::CpuList, units};
 use crate::{
     fail_if::Threshold,
     plan::{Arrivals, Close, Engine, Load, OPEN_LOOP_PIPELINE, Plan, PlanError, Timestamps, Wait},
-    sizes::SizeFlag,
+    sizes::{SizeMix, message_size},
     source::Sources,
 };
 
@@ -368,6 +368,26 @@ fn socket_buffer(text: &str) -> Result<u32, String> {
     }
 }
 
+/// What `-s` takes: one size, or a mix.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SizeFlag {
+    /// All messages have this many bytes.
+    Fixed(u32),
+    /// A mix.
+    Mix(SizeMix),
+}
+
+impl FromStr for SizeFlag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<SizeFlag, String> {
+        if text.contains([':', ',']) {
+            return text.parse().map(SizeFlag::Mix);
+        }
+        message_size(text).map(SizeFlag::Fixed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -378,6 +398,16 @@ mod tests {
         let words = std::iter::once("echometer-loadgen").chain(text.split_whitespace());
         let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
         cli.plan().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_size_is_one_or_a_mix() {
+        assert_eq!("4KiB".parse(), Ok(SizeFlag::Fixed(4096)));
+        assert!(matches!("64:50%,4KiB:50%".parse(), Ok(SizeFlag::Mix(_))));
+        for (text, reason) in [("0", "0 bytes"), ("65MiB", "64 MiB"), ("64,", "no share")] {
+            let error = text.parse::<SizeFlag>().unwrap_err();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
     }
 
     #[test]

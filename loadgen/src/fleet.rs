@@ -80,6 +80,7 @@ struct Worker {
 
 /// Why there is no fleet.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum FleetError {
     /// A worker can't be pinned where the plan says.
     #[error("{0}")]
@@ -97,6 +98,7 @@ pub enum FleetError {
 
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum OpenError {
     /// Nobody answered at any of the target's addresses; this is the last one's error.
     #[error("cannot connect to {address}: {cause}; {hint}")]
@@ -127,6 +129,7 @@ pub enum OpenError {
 
 /// Why a stretch came to nothing. (A connection or a server that fails is no such reason: that is counted.)
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum DriveError {
     /// The session was closed, or never opened.
     #[error("the session is not open")]

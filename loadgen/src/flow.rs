@@ -21,13 +21,13 @@ use crate::sizes::Sizes;
 mod arena;
 mod connection;
 
-pub use self::{arena::Message, connection::NO_END};
+pub(crate) use self::{arena::Message, connection::NO_END};
 
 /// All connections of one worker. Connections are indices from 0.
 ///
 /// Instants are ns since the start of the stretch.
 #[derive(Debug)]
-pub struct Flow {
+pub(crate) struct Flow {
     sizes: Sizes,
     /// The plan's index of our connection 0: sizes go by the plan's.
     first_connection: u32,
@@ -48,7 +48,7 @@ pub struct Flow {
 
 /// From when on a message's latency counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// From its due time: open loop.
     Due,
     /// From the write: closed loop. The due time is set to that instant when the message is written.
@@ -57,7 +57,7 @@ pub enum Origin {
 
 /// What became of the messages so far. `sent = answered + lost + in flight`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Messages handed to the engine for writing.
     pub sent: u64,
     /// Messages whose reply has come to the last byte.
@@ -81,7 +81,7 @@ pub struct Written {
 
 /// One send: a run of messages that are contiguous in the connection's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub(crate) struct Run {
     /// The connection to write to.
     pub connection: usize,
     /// Where the run begins in the connection's stream, in bytes.
@@ -92,12 +92,12 @@ pub struct Run {
 
 /// More came back than was sent: the peer is no echo server, or a broken one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Surplus;
+pub(crate) struct Surplus;
 
 impl Flow {
     /// `connections` of them (1 or more), the first being the plan's `first_connection`, for messages of these `sizes`
     /// with up to `pipeline` in flight each.
-    pub fn new(
+    pub(crate) fn new(
         connections: u32,
         first_connection: u32,
         sizes: Sizes,
@@ -122,7 +122,7 @@ impl Flow {
 
     /// Makes room for `messages` that wait or are in flight, so that up to there none costs an allocation (beyond it
     /// they do; there are never more than [`MESSAGES_MAX`]).
-    pub fn reserve(&mut self, messages: u64) {
+    pub(crate) fn reserve(&mut self, messages: u64) {
         // The lesser of the two fits a usize.
         self.messages.reserve(messages.min(MESSAGES_MAX) as usize);
     }
@@ -130,7 +130,7 @@ impl Flow {
     /// Takes note of a message that is due on `connection`. Should that one be lost, another takes its place; with
     /// none left the message counts as unsent, and this says false.
     #[inline]
-    pub fn due(&mut self, connection: u32, at_ns: u64) -> bool {
+    pub(crate) fn due(&mut self, connection: u32, at_ns: u64) -> bool {
         let index = if !self.connections[connection as usize].lost {
             connection
         } else if let Some(survivors) = std::num::NonZeroUsize::new(self.alive.len()) {
@@ -169,20 +169,20 @@ impl Flow {
 
     /// Whether another message can be taken in, or so many wait that the rest had better stay in the schedule.
     #[inline]
-    pub fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.in_flight + self.queued < MESSAGES_MAX
     }
 
     /// Whether [`Flow::next_run`] has something to write.
     #[inline]
-    pub fn has_writable(&self) -> bool {
+    pub(crate) fn has_writable(&self) -> bool {
         !self.writable.is_empty()
     }
 
     /// The next run of messages to be written, at most `bytes_max` bytes of them or one message, stamped with `now_ns`: a clock read
     /// just before the batch of writes goes to the kernel. `on_written` hears of each message.
     #[inline]
-    pub fn next_run(
+    pub(crate) fn next_run(
         &mut self,
         bytes_max: usize,
         now_ns: u64,
@@ -240,7 +240,7 @@ impl Flow {
 
     /// `connection` is open (again), as of `now_ns`, for the next `life` messages ([`NO_END`]: for all). What was due
     /// before waited for that: it counts as queue, not as send lag.
-    pub fn opened(&mut self, connection: usize, life: u64, now_ns: u64) {
+    pub(crate) fn opened(&mut self, connection: usize, life: u64, now_ns: u64) {
         let flow = &mut self.connections[connection];
         debug_assert!(
             !flow.lost && flow.in_flight == 0 && !flow.sending,
@@ -257,25 +257,25 @@ impl Flow {
 
     /// Whether all messages of this life were written, have gone to the kernel and are answered: time to close.
     #[inline]
-    pub fn is_spent(&self, connection: usize) -> bool {
+    pub(crate) fn is_spent(&self, connection: usize) -> bool {
         let flow = &self.connections[connection];
         flow.life_left == 0 && flow.in_flight == 0 && !flow.sending
     }
 
     /// As [`Flow::is_spent`], whether or not it is known yet that the last message has gone: its answer has come.
-    pub fn owes_nothing(&self, connection: usize) -> bool {
+    pub(crate) fn owes_nothing(&self, connection: usize) -> bool {
         let flow = &self.connections[connection];
         flow.life_left == 0 && flow.in_flight == 0
     }
 
     /// The life of `connection` has ended: what was in flight is lost, what waits goes on waiting for the next life.
     /// `on_end` hears of each message that is lost.
-    pub fn interrupt(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
+    pub(crate) fn interrupt(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
         self.end_messages(connection, on_end, Counting::Lost, Queued::Stay);
     }
 
     /// As [`Flow::interrupt`], but nobody failed: the waiting ended. Gives how many were outstanding.
-    pub fn interrupt_waiting(
+    pub(crate) fn interrupt_waiting(
         &mut self,
         connection: usize,
         on_end: impl FnMut(End, Message),
@@ -286,7 +286,7 @@ impl Flow {
     }
 
     /// Takes back what waits on `connection`, as if it had never been due: the end of a closed loop's load.
-    pub fn withdraw(&mut self, connection: usize) {
+    pub(crate) fn withdraw(&mut self, connection: usize) {
         let flow = &mut self.connections[connection];
         let (kept, mut next) = (flow.in_flight, flow.head);
         flow.tail = NONE;
@@ -308,18 +308,18 @@ impl Flow {
     }
 
     /// Whether messages wait on `connection`.
-    pub fn has_queued(&self, connection: usize) -> bool {
+    pub(crate) fn has_queued(&self, connection: usize) -> bool {
         self.connections[connection].queued != 0
     }
 
     /// Where the next message of `connection` will begin in its stream.
-    pub fn stream_sent(&self, connection: usize) -> u64 {
+    pub(crate) fn stream_sent(&self, connection: usize) -> u64 {
         self.connections[connection].stream_sent
     }
 
     /// Tells that a new harvest of events begins.
     #[inline]
-    pub fn begin_turn(&mut self) {
+    pub(crate) fn begin_turn(&mut self) {
         self.turn = self.turn.wrapping_add(1);
     }
 
@@ -329,7 +329,7 @@ impl Flow {
     /// free since then. If it took longer, the socket was full: messages that were due meanwhile waited for the
     /// connection (queue) and not for us (send lag).
     #[inline]
-    pub fn sent(&mut self, connection: usize, now_ns: u64) {
+    pub(crate) fn sent(&mut self, connection: usize, now_ns: u64) {
         let flow = &mut self.connections[connection];
         flow.sending = false;
         if 1 < self.turn.wrapping_sub(flow.written_turn) {
@@ -342,7 +342,7 @@ impl Flow {
     }
 
     /// The send in flight on `connection` did not go at once: its socket is full.
-    pub fn blocked(&mut self, connection: usize) {
+    pub(crate) fn blocked(&mut self, connection: usize) {
         // As if written long ago, so that its end counts as the end of a wait even in the very next harvest.
         self.connections[connection].written_turn = self.turn.wrapping_sub(1);
     }
@@ -353,7 +353,7 @@ impl Flow {
     /// # Errors
     /// [`Surplus`] if fewer bytes were owed; what was owed counts as answered. The connection should be failed.
     #[inline]
-    pub fn received(
+    pub(crate) fn received(
         &mut self,
         connection: usize,
         bytes: usize,
@@ -398,7 +398,7 @@ impl Flow {
 
     /// `connection` has failed: what was in flight is lost, what waited will never be sent. `on_end` hears of each
     /// message; a second failure of the same connection does nothing.
-    pub fn lose(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
+    pub(crate) fn lose(&mut self, connection: usize, on_end: impl FnMut(End, Message)) {
         if self.connections[connection].lost {
             return;
         }
@@ -410,7 +410,7 @@ impl Flow {
     /// and neither answered nor lost), what waited is unsent. The connection can't be used any more.
     ///
     /// Gives how many were outstanding.
-    pub fn abandon(&mut self, connection: usize, on_end: impl FnMut(End, Message)) -> u64 {
+    pub(crate) fn abandon(&mut self, connection: usize, on_end: impl FnMut(End, Message)) -> u64 {
         let outstanding = u64::from(self.connections[connection].in_flight);
         if !self.connections[connection].lost {
             self.strike_off(connection);
@@ -423,7 +423,7 @@ impl Flow {
     ///
     /// # Panics
     /// In debug builds, if messages are still under way.
-    pub fn begin_stretch(&mut self) {
+    pub(crate) fn begin_stretch(&mut self) {
         debug_assert_eq!(
             (self.in_flight, self.queued),
             (0, 0),
@@ -436,55 +436,44 @@ impl Flow {
     }
 
     /// Messages of the schedule that were never taken in count as unsent.
-    pub fn never_due(&mut self, count: u64) {
+    pub(crate) fn never_due(&mut self, count: u64) {
         self.counts.unsent += count;
     }
 
     /// How many connections there are, lost ones included.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.connections.len()
     }
 
     /// What became of the messages of this stretch.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
-    }
-
-    /// Messages that were written and neither answered nor lost.
-    #[inline]
-    pub fn in_flight(&self) -> u64 {
-        self.in_flight
-    }
-
-    /// Messages that are due and wait for room.
-    pub fn queued(&self) -> u64 {
-        self.queued
     }
 
     /// Messages that are due or written and have no answer yet.
     #[inline]
-    pub fn unanswered(&self) -> u64 {
+    pub(crate) fn unanswered(&self) -> u64 {
         self.in_flight + self.queued
     }
 
     /// Whether `connection` can be used.
-    pub fn is_alive(&self, connection: usize) -> bool {
+    pub(crate) fn is_alive(&self, connection: usize) -> bool {
         !self.connections[connection].lost
     }
 
     /// `connection` is not open yet: what is due waits for [`Flow::opened`].
-    pub fn begin_closed(&mut self, connection: usize) {
+    pub(crate) fn begin_closed(&mut self, connection: usize) {
         self.connections[connection].life_left = 0;
     }
 
     /// How many connections can be used.
     #[inline]
-    pub fn alive(&self) -> usize {
+    pub(crate) fn alive(&self) -> usize {
         self.alive.len()
     }
 
     /// Whether messages of `connection` are under way.
-    pub fn is_idle(&self, connection: usize) -> bool {
+    pub(crate) fn is_idle(&self, connection: usize) -> bool {
         self.connections[connection].head == NONE
     }
 
@@ -548,7 +537,7 @@ enum Queued {
 
 /// How far a message had come when its connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// It was written, and its answer never came.
     Written,
     /// It was due and never written.
@@ -564,7 +553,7 @@ enum Counting {
 /// A worker holds at most this many messages (24 bytes each: the size fills what was padding). Beyond them due messages
 /// stay in the schedule, which remembers their due times for nothing: so a hopeless overload neither grows memory nor
 /// distorts a figure.
-pub const MESSAGES_MAX: u64 = 4 << 20;
+pub(crate) const MESSAGES_MAX: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,14 @@
 //! How is load made and timed?
 //!
-//! [`flags`] become a [`plan`], the plan's [`schedule`] says what is due when, the [`flow`] what becomes of each message,
-//! the [`recorder`] remembers how long it took; an engine (io_uring or epoll) moves the bytes. A [`fleet`] of worker threads does this
-//! for stretch after stretch of load and gives a [`tally`] of each. A whole [`run`] is one stretch with a [`verdict`], and
-//! ends in a [run file](mod@file), of which the [`report`] is a rendering.
+//! A [`Plan`] says what load is to be made and a [`Target`] who is loaded. A whole [`run`] is one stretch of load with a
+//! [`verdict`]; it ends in a [run file](mod@file), of which the [`report`] is a rendering. A [`Fleet`] of worker threads
+//! makes stretch after stretch, and gives a [`Tally`] of each. A [`storm`] is many connects at once.
+//!
+//! Inside, the schedule says what is due when, the flow what becomes of each message, the recorder remembers how long it
+//! took, and an engine (io_uring or epoll) moves the bytes.
+//!
+//! # Features
+//! `cli` (on by default): the program `echometer-loadgen`, its [`flags`], and `clap::ValueEnum` for the plan's enums.
 #![forbid(unsafe_code)]
 
 mod connect_times;
@@ -12,41 +17,51 @@ mod dial;
 mod drive;
 mod engine;
 pub mod expression;
-pub mod fail_if;
-pub mod failure;
+mod fail_if;
+mod failure;
 pub mod file;
+#[cfg(feature = "cli")]
 pub mod flags;
-pub mod fleet;
-pub mod flow;
+mod fleet;
+mod flow;
 pub mod histogram_log;
 mod kernel_time;
 mod lives;
 mod meter;
-pub mod payload;
+mod payload;
 pub mod plan;
-pub mod progress;
 pub mod recorder;
 pub mod report;
 pub mod run;
-pub mod schedule;
+mod schedule;
 mod segment;
-pub mod sizes;
-pub mod source;
+mod sizes;
+mod source;
 pub mod storm;
 mod summary;
-pub mod tally;
-pub mod target;
+mod tally;
+mod target;
 pub mod verdict;
-pub mod words;
+mod words;
 mod worker;
 
 pub use connect_times::{ConnectTimes, SYN_RETRANSMITS_MAX};
 pub use cuts::Membership;
+pub use echometer_host::signals::Stop;
+pub use fail_if::{Held, Threshold};
 pub use failure::{Failure, Failures};
 pub use fleet::{DriveError, Fleet, FleetError, OpenError, SessionId};
+pub use payload::Difference;
 pub use plan::Plan;
 pub use segment::OpenLoop;
+pub use sizes::SizeMix;
+pub use source::Sources;
 pub use summary::{Summary, VALUE_NS_MAX, histogram, quantile};
-pub use tally::{Phase, Tally};
-pub use target::Target;
+pub use tally::{Phase, Tally, Third, WindowCounts};
+pub use target::{Target, TargetError};
 pub use words::{LoadPart, LoadWords};
+
+/// The example of README.md is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

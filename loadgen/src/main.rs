@@ -10,15 +10,15 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
-use echometer_host::signals::Stop;
 use echometer_loadgen::{
-    Plan, Target,
+    Plan, Stop, Target, TargetError,
     flags::{Cli, with_default_help},
-    histogram_log, progress, report,
+    histogram_log, report,
     run::{self, Run},
-    target::TargetError,
     verdict::Status,
 };
+
+mod progress;
 
 /// Could not do it: start, connect, a file, or a byte that came back wrong.
 const EXIT_FAILED: u8 = 1;

@@ -19,13 +19,13 @@ const RUN_BYTES_MIN: usize = 256 << 10;
 
 /// The region, and where each connection's stream stands in it.
 #[derive(Clone, Debug)]
-pub struct Payload {
+pub(crate) struct Payload {
     region: Arc<[u8]>,
 }
 
 impl Payload {
     /// A region for messages of up to `message_size` bytes (1 or more), filled from `seed`.
-    pub fn new(message_size: u32, seed: u64) -> Payload {
+    pub(crate) fn new(message_size: u32, seed: u64) -> Payload {
         let message_size = message_size as usize;
         let mut period = [0; PERIOD];
         SmallRng::seed_from_u64(seed).fill(&mut period[..]);
@@ -35,19 +35,19 @@ impl Payload {
     }
 
     /// The region itself, for engines that register it once.
-    pub fn region(&self) -> &Arc<[u8]> {
+    pub(crate) fn region(&self) -> &Arc<[u8]> {
         &self.region
     }
 
     /// How many bytes one send can carry: no less than one message.
-    pub fn run_bytes_max(&self) -> usize {
+    pub(crate) fn run_bytes_max(&self) -> usize {
         self.region.len() - PERIOD
     }
 
     /// Where in the region the `length` bytes from `offset` of `connection`'s stream lie.
     ///
     /// `length` must not exceed the longest run ([`Payload::run_bytes_max`]).
-    pub fn range(&self, connection: usize, offset: u64, length: usize) -> Range<usize> {
+    pub(crate) fn range(&self, connection: usize, offset: u64, length: usize) -> Range<usize> {
         let start = self.start(connection, offset);
         debug_assert!(start + length <= self.region.len());
         start..start + length
@@ -57,7 +57,12 @@ impl Payload {
     ///
     /// # Errors
     /// The first byte that differs.
-    pub fn verify(&self, connection: usize, offset: u64, bytes: &[u8]) -> Result<(), Difference> {
+    pub(crate) fn verify(
+        &self,
+        connection: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Difference> {
         let mut checked = 0;
         // A receive buffer may be longer than the region: compare it in runs.
         for run in bytes.chunks(RUN_BYTES_MIN) {

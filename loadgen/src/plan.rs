@@ -126,7 +126,8 @@ pub enum Load {
 }
 
 /// Who closes a connection after its last message, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Close {
     /// The client, by FIN: its side remembers the connection for a minute (TIME_WAIT).
@@ -139,7 +140,8 @@ pub enum Close {
 }
 
 /// How the due instants of an open loop lie in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Arrivals {
     /// Independent arrivals: exponential gaps, each message to a connection chosen at random.
@@ -149,7 +151,8 @@ pub enum Arrivals {
 }
 
 /// How the client moves its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// io_uring where this kernel and its policy allow it, else epoll.
@@ -161,7 +164,8 @@ pub enum Engine {
 }
 
 /// Whose clock reads tell when a reply came.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Timestamps {
     /// The client's own, when it harvests: what its user would see.
@@ -172,7 +176,8 @@ pub enum Timestamps {
 }
 
 /// How a worker waits when there is nothing to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Wait {
     /// Asks again and again: the least send lag, at the price of a whole core.

@@ -3,15 +3,15 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::{file::IntervalRow, plan::Plan};
 use echometer_host::units::{show_count, show_duration, show_ns};
+use echometer_loadgen::{Plan, file::IntervalRow};
 
 /// The line, or nothing where nobody looks.
-pub struct Progress(ProgressBar);
+pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
     /// A line for a run of `plan`; silent unless `shown`.
-    pub fn new(plan: &Plan, shown: bool) -> Progress {
+    pub(crate) fn new(plan: &Plan, shown: bool) -> Progress {
         if !shown {
             return Progress(ProgressBar::hidden());
         }
@@ -27,7 +27,7 @@ impl Progress {
     }
 
     /// An interval is complete.
-    pub fn show(&mut self, row: &IntervalRow) {
+    pub(crate) fn show(&mut self, row: &IntervalRow) {
         let quantile = |value: Option<u64>| value.map_or("-".to_owned(), show_ns);
         let (p50, p99) = (quantile(row.latency_ns.p50), quantile(row.latency_ns.p99));
         let rate = show_count(row.rate_per_s.round() as u64);
@@ -39,7 +39,7 @@ impl Progress {
     }
 
     /// Takes the line away.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.0.finish_and_clear();
     }
 }

@@ -57,6 +57,7 @@ pub struct Run {
 
 /// Why there is no run.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// The client can't start.
     #[error(transparent)]

@@ -12,7 +12,7 @@ use crate::plan::Arrivals;
 
 /// A message that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Due {
+pub(crate) struct Due {
     /// ns since the start of the stretch.
     pub at_ns: u64,
     /// The connection it goes to: an index below the worker's number of connections.
@@ -21,7 +21,7 @@ pub struct Due {
 
 /// The due messages of one worker, in order, without end.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     next: Due,
     connections: u32,
     gaps: Gaps,
@@ -52,7 +52,7 @@ enum Gaps {
 
 /// A rate that grows, or falls, evenly from one value to another: constant before and after.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ramp {
+pub(crate) struct Ramp {
     /// Messages a second over all workers, until `from_ns`.
     pub from_per_s: f64,
     /// The same, from `until_ns` on.
@@ -102,7 +102,7 @@ impl Ramp {
 
 /// What part of the whole load a worker makes.
 #[derive(Clone, Copy, Debug)]
-pub struct Share {
+pub(crate) struct Share {
     /// The worker's index, below `workers`.
     pub worker: u32,
     /// How many workers share the load; at least 1.
@@ -115,7 +115,7 @@ impl Schedule {
     /// The schedule of one worker for a load of `rate_per_s` (above 0) over all workers.
     ///
     /// Equal arguments give an equal schedule.
-    pub fn new(rate_per_s: f64, arrivals: Arrivals, share: Share, seed: u64) -> Schedule {
+    pub(crate) fn new(rate_per_s: f64, arrivals: Arrivals, share: Share, seed: u64) -> Schedule {
         let gap_ns = 1e9 / rate_per_s;
         let gaps = match arrivals {
             Arrivals::Uniform => {
@@ -135,7 +135,7 @@ impl Schedule {
     }
 
     /// As [`Schedule::new`], for a rate that changes.
-    pub fn ramp(ramp: Ramp, arrivals: Arrivals, share: Share, seed: u64) -> Schedule {
+    pub(crate) fn ramp(ramp: Ramp, arrivals: Arrivals, share: Share, seed: u64) -> Schedule {
         let workers = f64::from(share.workers);
         let gaps = match arrivals {
             Arrivals::Uniform => Gaps::Ramp {
@@ -170,13 +170,13 @@ impl Schedule {
 
     /// When the next message is due, in ns since the start of the stretch.
     #[inline]
-    pub fn next_at_ns(&self) -> u64 {
+    pub(crate) fn next_at_ns(&self) -> u64 {
         self.next.at_ns
     }
 
     /// Takes the next message if it is due at `now_ns` (since the start of the stretch) or was before.
     #[inline]
-    pub fn take_due(&mut self, now_ns: u64) -> Option<Due> {
+    pub(crate) fn take_due(&mut self, now_ns: u64) -> Option<Due> {
         if now_ns < self.next.at_ns {
             return None;
         }
@@ -189,7 +189,7 @@ impl Schedule {
     /// on their number. Uniform arrivals are counted exactly. Of Poisson arrivals, whose next ones nobody has seen yet,
     /// the number is drawn: what is left of a Poisson process is one too, so that it is as true a number as that of the
     /// arrivals that would have been drawn one by one, but not the same.
-    pub fn count_due(&mut self, end_ns: u64) -> u64 {
+    pub(crate) fn count_due(&mut self, end_ns: u64) -> u64 {
         if end_ns <= self.next.at_ns {
             return 0;
         }

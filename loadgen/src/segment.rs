@@ -49,6 +49,7 @@ pub struct Segment {
 /// The parts of the latency, message by message: latency = queue + send lag + service. A closed loop has none of them:
 /// it sends when it can, and so its service time is its latency.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenLoop {
     /// Written to reply, ns. Censored messages that were written are in it too.
     pub service: Histogram<u64>,

@@ -31,26 +31,6 @@ impl SizeMix {
     }
 }
 
-/// What `-s` takes: one size, or a mix.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SizeFlag {
-    /// All messages have this many bytes.
-    Fixed(u32),
-    /// A mix.
-    Mix(SizeMix),
-}
-
-impl FromStr for SizeFlag {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<SizeFlag, String> {
-        if text.contains([':', ',']) {
-            return text.parse().map(SizeFlag::Mix);
-        }
-        message_size(text).map(SizeFlag::Fixed)
-    }
-}
-
 impl FromStr for SizeMix {
     type Err = String;
 
@@ -163,7 +143,7 @@ fn scatter(value: u64) -> u64 {
     value ^ value >> 31
 }
 
-fn message_size(text: &str) -> Result<u32, String> {
+pub(crate) fn message_size(text: &str) -> Result<u32, String> {
     match units::size(text)? {
         0 => Err("a message of 0 bytes has no echo: give 1 or more".to_owned()),
         size => u32::try_from(size)
@@ -184,7 +164,6 @@ mod tests {
         assert_eq!(mix.to_string(), "64:90%,4096:9.5%,65536:0.5%");
         let json = serde_json::to_string(&mix).unwrap();
         assert_eq!(serde_json::from_str::<SizeMix>(&json).unwrap(), mix);
-        assert_eq!("4KiB".parse(), Ok(SizeFlag::Fixed(4096)));
     }
 
     #[test]
@@ -198,7 +177,7 @@ mod tests {
             ("65MiB:100%", "64 MiB"),
             ("64,", "no share"),
         ] {
-            let error = text.parse::<SizeFlag>().unwrap_err();
+            let error = text.parse::<SizeMix>().unwrap_err();
             assert!(error.contains(reason), "{text}: {error}");
         }
     }

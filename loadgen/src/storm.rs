@@ -45,6 +45,7 @@ impl Default for StormPlan {
 /// What came of a storm. `connects = connected + connects that failed`, and `connected = echoed + those whose echo did
 /// not come`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Storm {
     /// How many tried to connect.
     pub connects: u64,
@@ -86,6 +87,7 @@ impl Storm {
 
 /// Why there was no storm. (A server that refuses or drops connections is no such reason: that is counted.)
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StormError {
     /// The plan can't be carried out.
     #[error(transparent)]

@@ -44,6 +44,7 @@ impl Phase {
 
 /// What came of a stretch, over all workers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Tally {
     /// Due (open loop) or written (closed loop) to reply, ns; messages of the window, censored ones included.
     pub latency: Histogram<u64>,
@@ -120,6 +121,7 @@ impl Tally {
 /// The messages that were due (open loop) or written (closed loop) inside the window: `sent = answered + lost +
 /// outstanding`, and what was due is `sent + unsent`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WindowCounts {
     /// Written, then or later.
     pub sent: u64,
@@ -146,6 +148,7 @@ impl WindowCounts {
 
 /// One third of the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Third {
     /// Replies recorded in it.
     pub answered: u64,

@@ -3,7 +3,7 @@
 use super::arena::NONE;
 
 /// A life without end: of a connection that is not closed after a number of messages.
-pub const NO_END: u64 = u64::MAX;
+pub(crate) const NO_END: u64 = u64::MAX;
 
 #[derive(Debug)]
 pub(super) struct Connection {

@@ -95,7 +95,7 @@ fn beyond_the_pipeline_a_message_queues_and_that_is_no_send_lag() {
     assert_eq!(write_all(&mut flow, 40)[0].0.bytes, 20);
     flow.begin_turn();
     flow.sent(0, 41);
-    assert_eq!(flow.queued(), 1);
+    assert_eq!(flow.queued, 1);
     assert_eq!(answers(&mut flow, 0, 10, 500).len(), 1);
     // Free at 500, written at 520: 470 of queue, 20 of lag.
     let runs = write_all(&mut flow, 520);
@@ -262,7 +262,7 @@ fn what_waits_can_be_withdrawn() {
     });
     write_all(&mut flow, 10);
     flow.withdraw(0);
-    assert_eq!((flow.in_flight(), flow.queued()), (2, 0));
+    assert_eq!((flow.in_flight, flow.queued), (2, 0));
     assert_eq!(answers(&mut flow, 0, 20, 20).len(), 2);
     assert!(flow.is_idle(0) && flow.counts().unsent == 0);
     flow.sent(0, 20);
@@ -379,9 +379,9 @@ proptest! {
                 }
             }
             let counts = flow.counts();
-            prop_assert_eq!(counts.sent, counts.answered + counts.lost + flow.in_flight());
-            prop_assert_eq!(due, counts.sent + flow.queued() + counts.unsent);
-            prop_assert_eq!(flow.in_flight() as usize, flying.iter().map(VecDeque::len).sum::<usize>());
+            prop_assert_eq!(counts.sent, counts.answered + counts.lost + flow.in_flight);
+            prop_assert_eq!(due, counts.sent + flow.queued + counts.unsent);
+            prop_assert_eq!(flow.in_flight as usize, flying.iter().map(VecDeque::len).sum::<usize>());
         }
         let mut outstanding = 0;
         for c in 0..4 {

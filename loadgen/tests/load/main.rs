@@ -8,6 +8,7 @@ mod loads;
 mod recv_lag;
 mod support;
 mod truths;
+mod verdicts;
 
 /// Makes one test for each client engine out of a function over the engine.
 macro_rules! for_each_engine {

@@ -145,3 +145,8 @@ pub(crate) fn output(words: &[&str]) -> (Option<i32>, String, String) {
     assert!(!stderr.contains("panicked"), "{stderr}");
     (status.code(), stdout.into_owned(), stderr.into_owned())
 }
+
+/// The report without the line breaks that keep it within 80 columns.
+pub(crate) fn unwrapped(report: &str) -> String {
+    report.split_whitespace().collect::<Vec<_>>().join(" ")
+}
