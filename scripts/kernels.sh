@@ -358,8 +358,8 @@ pack_programs() {
     cp --dereference "$library" "$root$library"
   done < <(ldd "$binaries"/{echometer-server,echometer-loadgen,echometer} ${suite_binary:+"$suite_binary"} \
     | grep --only-matching '/[^ ]*\.so[^ ]*' | sort --unique)
-  echo 'root:x:0:0:root:/root:/bin/sh' > "$root/etc/passwd"
-  echo 'root:x:0:' > "$root/etc/group"
+  printf '%s\n' 'root:x:0:0:root:/root:/bin/sh' 'nobody:x:65534:65534:nobody:/:/bin/sh' > "$root/etc/passwd"
+  printf '%s\n' 'root:x:0:' 'nogroup:x:65534:' > "$root/etc/group"
   printf '127.0.0.1 localhost\n::1 localhost\n' > "$root/etc/hosts"
   cp scripts/kernels/guest.sh "$root/init"
   cp scripts/kernels/left-out.txt "$root/checks/left-out.txt"
@@ -386,13 +386,14 @@ boot() {
   mkdir --parents "$job/modules" "$job/checks"
   cp "$cache/$suite"/modules/*.ko "$job/modules/"
   { cat "$scratch/programs.cpio"; pack "$job"; } > "$job.initrd"
-  # Other models of a processor, and threads of TCG's, make some of these kernels panic.
+  # Other models of a processor, and threads of TCG's, make some of these kernels panic. A huge page that the kernel gives
+  # unasked would hide what a connection costs.
   timeout --kill-after=10s "${limit}s" \
     qemu-system-x86_64 -accel tcg,thread=single -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid -smp 1 -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot \
     -serial "file:$scratch/$suite.console" -serial file:/dev/stdout \
     -kernel "$cache/$suite/vmlinuz" -initrd "$job.initrd" \
-    -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off" < /dev/null || status=$?
+    -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off transparent_hugepage=madvise" < /dev/null || status=$?
   rm --force "$job.initrd"
   if ((status == 124 || status == 137)); then
     printf '@\tcut\tthe guest was ended after %s s\n' "$limit"
