@@ -5,7 +5,7 @@
 #     scripts/kernels.sh                           every kernel, every check
 #     scripts/kernels.sh 6.1 sid                   these kernels only
 #     scripts/kernels.sh --only sizes 6.1          this check only; may be given again
-#     scripts/kernels.sh --only 'sizes/uring 64 KiB*' 6.1      and of it only the cases that the pattern fits
+#     scripts/kernels.sh --only 'sizes/uring 64KiB*' 6.1       and of it only the cases that the pattern fits
 #     scripts/kernels.sh --write                   writes the table of docs/kernels.md too (the rows of these kernels)
 #     scripts/kernels.sh --short                   what CI does: 6.1 and the newest, a few cases of each check
 #     scripts/kernels.sh --run 'COMMANDS' 6.1      runs shell commands there instead, and prints what they print
@@ -47,7 +47,8 @@ help_if_asked "$@"
 mirror=http://deb.debian.org
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 suites=(bullseye bookworm trixie trixie-backports sid)
-checks=(probe lifecycle sizes restarts conformance)
+# A check is a function in the guest's script, and they are run in the order in which they stand there.
+mapfile -t checks < <(sed --quiet 's/^check_\([a-z_]*\)() {$/\1/p' "$(dirname "${BASH_SOURCE[0]}")/kernels/guest.sh")
 # Enough for sock_diag, with which the listen queue's depth is read: all else that is needed is built in.
 modules=(inet_diag tcp_diag unix_diag)
 # shellcheck disable=SC2016  # as Markdown has it
@@ -167,10 +168,10 @@ ldd libc-bin'
 }
 
 clean_up() {
-  local pid
-  # Whoever still runs when this is cut short. Each job ends its own emulator.
-  for pid in $(jobs -p); do
-    kill "$pid" 2> /dev/null || true
+  local file
+  # Emulators that still run when this is cut short, by their numbers; with them end the jobs that read from them.
+  for file in "$scratch"/*.pid; do
+    [[ ! -e $file ]] || kill "$(< "$file")" 2> /dev/null || true
   done
   wait
   # What guests said is kept, of the last run.
@@ -243,8 +244,13 @@ version_of() {
     cut --delimiter=' ' --fields=2 "$cache/$suite/version"
   else
     update_lists "$suite"
-    with_apt "$suite" apt-cache show --no-all-versions linux-image-cloud-amd64 | sed --quiet 's/^Version: //p'
+    candidate "$suite"
   fi
+}
+
+# The version of the kernel that the suite has today.
+candidate() {
+  with_apt "$1" apt-cache show --no-all-versions linux-image-cloud-amd64 | sed --quiet 's/^Version: //p'
 }
 
 newest() {
@@ -256,9 +262,14 @@ newest() {
 
 # Leaves in the cache: the kernel, the modules that we load, and `version`: release and package version.
 fetch() {
-  local suite=$1 to=$cache/$1 packages package release module file
+  local suite=$1 to=$cache/$1 lock packages package release module file
   if [[ -z $update && -e $to/version ]]; then return; fi
+  mkdir --parents "$to"
+  # Another run may share the folder, and be at it.
+  exec {lock}> "$to/lock"
+  flock "$lock"
   update_lists "$suite"
+  if [[ -e $to/version && $(cut --delimiter=' ' --fields=2 "$to/version") == "$(candidate "$suite")" ]]; then return; fi
   # From the meta package down: newer kernels come as several packages.
   mapfile -t packages < <(with_apt "$suite" apt-cache depends --recurse --important linux-image-cloud-amd64 \
     | grep '^linux-\(image\|binary\|modules\)-[0-9].*-cloud-amd64$' | sort --unique)
@@ -382,19 +393,23 @@ pack() {
 # `boot SUITE JOB`: starts the kernel with the programs and the folder JOB, and passes on what comes over the second
 # serial port; the first is the console. Ends the guest that runs too long: the last line then says so.
 boot() {
-  local suite=$1 job=$2 status=0
+  local suite=$1 job=$2 status=0 console=$scratch/$1.console
   mkdir --parents "$job/modules" "$job/checks"
   cp "$cache/$suite"/modules/*.ko "$job/modules/"
   { cat "$scratch/programs.cpio"; pack "$job"; } > "$job.initrd"
   # Other models of a processor, and threads of TCG's, make some of these kernels panic. A huge page that the kernel gives
   # unasked would hide what a connection costs.
+  : > "$console"
   timeout --kill-after=10s "${limit}s" \
     qemu-system-x86_64 -accel tcg,thread=single -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid -smp 1 -m 2048 \
     -nodefaults -no-user-config -display none -no-reboot \
-    -serial "file:$scratch/$suite.console" -serial file:/dev/stdout \
+    -serial "file:$console" -serial file:/dev/stdout \
     -kernel "$cache/$suite/vmlinuz" -initrd "$job.initrd" \
-    -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off transparent_hugepage=madvise" < /dev/null || status=$?
-  rm --force "$job.initrd"
+    -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off transparent_hugepage=madvise" < /dev/null &
+  echo $! > "$scratch/$suite.pid"
+  [[ -z $show ]] || tail --follow --pid=$! "$console" >&2 &
+  wait "$(< "$scratch/$suite.pid")" || status=$?
+  rm --force "$job.initrd" "$scratch/$suite.pid"
   if ((status == 124 || status == 137)); then
     printf '@\tcut\tthe guest was ended after %s s\n' "$limit"
   fi
@@ -449,7 +464,6 @@ check_kernel() {
   : > "$scratch/$suite.results"
   while IFS= read -r line; do
     printf '%s\n' "$line" >> "$scratch/$suite.results"
-    [[ -z $show || $line == '@'* ]] || printf '%s\n' "$line"
     IFS=$'\t' read -r mark name check case status seconds detail <<< "$line"
     [[ $mark == '@' ]] || continue
     case $name in

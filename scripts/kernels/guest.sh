@@ -12,8 +12,10 @@
 #
 # Lines that don't start so are output that is kept, for instance of `probe`.
 #
-# A check is one function, check_NAME, which reports cases by `passed`, `failed` and `skipped` after `begin CASE`; its
-# name stands in the lists of scripts/kernels.sh too. $short is not empty where few cases are to do.
+# A check is one function, check_NAME, and to add one is to write it: scripts/kernels.sh finds it here. For each case it
+# calls `begin CASE` and then one of `passed [DETAIL]`, `failed DETAIL` and `skipped REASON`; where the work is long,
+# `chosen || continue` behind `begin` leaves out what nobody asked for. $short is not empty where few cases are to do.
+# Its files go to the current folder, on a RAM disk.
 
 # --- checks
 
@@ -152,6 +154,7 @@ check_sizes() {
   sizes='1B 64B 16383B 16KiB 16385B 20KiB 64KiB 262145B 300KiB 1MiB 4MiB'
   connections='1 8 64'
   these=$engines
+  pace=10
   if [ -n "$short" ]; then
     sizes='64B 20KiB 300KiB'
     connections='1 8'
@@ -174,8 +177,8 @@ check_sizes() {
           load -c "$c" -s "$size" -d 200ms
         else
           # Longer here than the five seconds for which a load generator waits for its last answers: so each connection
-          # sends one message, and no other within the time. How much that takes depends on what else the host does.
-          load -c "$c" -s "$size" -d $((2 + in_flight / 12))s --think 60m
+          # sends one message, and no other within the time. How long that is depends on what else the host does.
+          load -c "$c" -s "$size" -d $((2 + in_flight * pace / 100))s --think 60m
           if [ -n "$load_error" ]; then
             stop_server
             serve_anew "$engine"
@@ -187,6 +190,8 @@ check_sizes() {
         fi
         if [ -z "$load_error" ]; then
           passed "$answered messages"
+          # Hundredths of a second for a MiB, and half as much again.
+          [ $in_flight -lt 8 ] || [ $in_flight -ge 64 ] || pace=$((took * 3 / 2 / in_flight + 1))
         else
           failed "$load_error"
           # What hangs now must not be held against the next case.
