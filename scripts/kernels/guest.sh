@@ -303,7 +303,7 @@ left_out() {
 
 # The engines that this kernel can run, by what its version says.
 engines_here() {
-  if with_ring; then echo 'uring epoll tokio tokio-uring blocking'; else echo 'auto epoll tokio blocking'; fi
+  if with_ring; then echo 'uring epoll tokio tokio-uring blocking'; else echo 'auto epoll tokio tokio-uring blocking'; fi
 }
 
 # The oldest ring that we serve with is 6.1's.
