@@ -2,9 +2,18 @@
 
 pub mod manual;
 
-use clap::{CommandFactory, Parser, Subcommand, ValueEnum, builder::Resettable};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
-use echometer_loadgen::flags::with_default_help;
+use clap::{
+    CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
+    error::ErrorKind,
+};
+
+use echometer_loadgen::{flags::with_default_help, run::command_line};
 
 use crate::{
     compare::{
@@ -14,6 +23,8 @@ use crate::{
     doctor,
     find_rate::{self, flags::FindRateFlags},
     floor::{self, flags::FloorFlags},
+    invocation::Invocation,
+    report::saved::harmless::harmless,
     selftest::{self, flags::SelftestFlags},
     serve::guard,
     show,
@@ -21,6 +32,87 @@ use crate::{
     sweep::{self, flags::SweepFlags},
     trace::{self, flags::TraceFlags},
 };
+
+/// Does what `words` ask for: parse, enter the command, print the error, once.
+#[must_use]
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let mut parser = Cli::parser();
+    // A job file stands for a command line.
+    let words = match sweep::job::expand(words) {
+        Ok(words) => words,
+        Err(error) => parser
+            .error(ErrorKind::ValueValidation, harmless(&format!("{error:#}")))
+            .exit(),
+    };
+    let cli = Cli::from_arg_matches(&parser.clone().get_matches_from(&words))
+        .unwrap_or_else(|error| error.exit());
+    match cli.color {
+        // What anstream finds out by itself.
+        Colour::Auto => {}
+        Colour::Always => anstream::ColorChoice::Always.write_global(),
+        Colour::Never => anstream::ColorChoice::Never.write_global(),
+    }
+    let invocation = Invocation {
+        command_line: command_line(),
+        words,
+        parser,
+    };
+    enter(cli.command, &invocation).unwrap_or_else(|error| {
+        // With stderr gone there is nobody left to tell, and the exit code says it too.
+        // It may quote a foreign file, or a server.
+        let text = format!("{error:#}");
+        let _ = writeln!(io::stderr(), "error: {}", harmless(&text));
+        ExitCode::FAILURE
+    })
+}
+
+/// Every command is entered so: its flags become settings, or the end; then it runs.
+fn enter(command: Command, how: &Invocation) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Compare(flags) => {
+            compare::command::run(&valid(how, "compare", flags.settings()), how)
+        }
+        Command::Floor(flags) => floor::command::run(&valid(how, "floor", flags.settings()), how),
+        Command::Doctor(flags) => doctor::command::run(&flags, how),
+        Command::Report(flags) => show::command::report(&flags, how),
+        Command::Merge(flags) => show::command::merge(&flags, how),
+        Command::Export(flags) => show::command::export(&flags, how),
+        Command::Completions(flags) => manual::show_completions(&flags, how),
+        Command::Man(flags) => match manual::show_man(&flags, how)? {
+            Ok(code) => Ok(code),
+            Err(text) => usage(how, "man", text),
+        },
+        Command::FindRate(flags) => {
+            find_rate::command::run(&valid(how, "find-rate", flags.settings()), how)
+        }
+        Command::Storm(flags) => storm::command::run(&valid(how, "storm", flags.settings()), how),
+        Command::Sweep(flags) => sweep::command::run(&valid(how, "sweep", flags.settings()), how),
+        Command::Selftest(flags) => {
+            selftest::command::run(&valid(how, "selftest", flags.settings()), how)
+        }
+        Command::Trace(flags) => trace::command::run(&valid(how, "trace", flags.settings()), how),
+        Command::Guard => {
+            guard::stand(io::stdin().lock());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The settings, or the end with a usage error.
+fn valid<S>(how: &Invocation, subcommand: &str, settings: Result<S, String>) -> S {
+    settings.unwrap_or_else(|text| usage(how, subcommand, text))
+}
+
+/// Ends with a usage error of a subcommand.
+fn usage(how: &Invocation, subcommand: &str, text: String) -> ! {
+    let mut parser = how.parser.clone();
+    // Only then a subcommand knows that it is called `echometer trace`.
+    parser.build();
+    let subcommand = parser
+        .find_subcommand_mut(subcommand)
+        .expect("it was just parsed");
+    subcommand.error(ErrorKind::ValueValidation, text).exit()
+}
 
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]

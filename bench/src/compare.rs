@@ -4,33 +4,35 @@ pub mod analysis;
 pub mod flags;
 pub mod record;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::bail;
 use rand::{SeedableRng, rngs::StdRng};
 
-use echometer_host::{counters::IrqTimeAccounting, limits, machine::Facts, signals::Stop};
+use echometer_host::{counters::IrqTimeAccounting, machine::Facts, signals::Stop};
 use echometer_loadgen::{Fleet, Plan, plan::Load};
 
 use crate::{
-    compare::{
-        analysis::Status,
-        flags::{CompareSettings, Design},
-        record::Record,
-    },
-    floor::{self, Floor, multiples::FloorEntry},
+    compare::{flags::CompareSettings, record::Record},
+    floor::{self, Floor, multiples::planned},
     measure::{
         fleet_client::FleetClient,
         runs::{self, RUNS_AN_ARM, RunsPlan},
         slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
     },
-    place::placement::{Placement, place},
+    place::placement::Placement,
     report::{
-        file::compare::{Comparison, FILE_NAME},
-        folder::{REPORT_NAME, ResultFolder},
+        file::{
+            compare::{Comparison, FILE_NAME},
+            design::Design,
+            floor::FloorEntry,
+            trust::Status,
+        },
+        folder::REPORT_NAME,
     },
-    screen::progress::Progress,
-    serve::{launcher::Launcher, servers::Servers},
+    screen::{progress::Progress, stdout::Finished},
+    serve::servers::Servers,
+    site::{self, Site},
     statistics::Verdict,
 };
 
@@ -39,15 +41,6 @@ const START_AND_STOP: Duration = Duration::from_millis(100);
 
 /// A server that was just started gets some load before it is measured, whatever was asked.
 const WARMUP_MIN: Duration = Duration::from_millis(20);
-
-/// A comparison that was carried out, valid or not.
-#[derive(Debug)]
-pub struct Finished {
-    /// All of it.
-    pub comparison: Comparison,
-    /// The file to open.
-    pub report: PathBuf,
-}
 
 /// Carries out a comparison. `command_line` is kept in its file.
 ///
@@ -60,35 +53,22 @@ pub fn compare(
     settings: &CompareSettings,
     command_line: &str,
     stop: &Stop,
-) -> anyhow::Result<Finished> {
-    let local = settings.arms.iter().any(|arm| arm.spec.is_local());
-    let placement = place(
-        settings.machine.server_cpus.as_ref(),
-        settings.machine.client_cpus.as_ref(),
-        local,
-    )?;
-    let launcher = Launcher::beside_this_program(&settings.arms, &placement.server)?;
-    let load = Plan {
-        workers: placement.client.iter().map(Some).collect(),
-        ..settings.load.clone()
-    };
-    load.validate()?;
-    // Servers inherit the limit, and each needs a descriptor a connection as the client does.
-    limits::raise_nofile(u64::from(load.connections) * settings.arms.len() as u64 + 256)?;
+) -> anyhow::Result<Finished<Comparison>> {
+    let site = Site::prepare(&settings.machine, &settings.arms)?;
+    let connections = u64::from(settings.load.connections) * settings.arms.len() as u64;
+    let load = site.load(&settings.load, connections)?;
     let mut fleet = Fleet::start(&load)?;
     if settings.design == Design::Runs {
         // A slice is over soon; a run may take minutes.
         fleet.stop_on(stop.clone());
     }
 
-    let machine = Facts::read();
-    let folder = ResultFolder::wanted(
-        settings.output.out.as_deref(),
-        settings.machine.name.as_deref(),
-        &machine,
-        "compare",
-        FILE_NAME,
-    )?;
+    let folder = site.folder(&settings.output, &settings.machine, "compare", FILE_NAME)?;
+    let Site {
+        placement,
+        launcher,
+        machine,
+    } = site;
     let floor = settings
         .floor
         .then(|| floor_beside(settings, &load, &placement, &machine));
@@ -101,7 +81,7 @@ pub fn compare(
         command_line,
     );
     let floor = floor.and_then(|(entry, floor)| {
-        record.floor(entry);
+        record.set_floor(entry);
         floor
     });
     if let Some(why) = fleet.fallback() {
@@ -112,13 +92,12 @@ pub fn compare(
     let outcome = run_blocks(settings, &mut record, &mut client, &mut servers, &|| {
         stop.requested()
     });
-    if outcome.is_err() && record.comparison.blocks.is_empty() {
+    site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
-        folder.discard_if_empty();
-    }
-    outcome?;
+    })?;
     Ok(Finished {
-        comparison: record.comparison,
+        file: record.comparison,
+        text: record.text,
         report: folder.join(REPORT_NAME),
     })
 }
@@ -149,30 +128,20 @@ fn floor_beside(
     match Floor::start(cpu, &pairs, sockets) {
         Ok(floor) => {
             let notes = floor::caveats(load);
-            (FloorEntry::planned(cpu, &pairs, notes), Some(floor))
+            (planned(cpu, &pairs, notes), Some(floor))
         }
         Err(error) => withheld(error.to_string()),
     }
 }
 
-impl Finished {
-    /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
-    #[must_use]
-    pub fn exit_code(&self, decide: bool) -> u8 {
-        let mut primary = self
-            .comparison
-            .metrics
-            .iter()
-            .filter(|metric| metric.primary);
-        match self.comparison.verdict.status {
-            Status::Invalid => 3,
-            Status::Valid
-                if decide && primary.any(|metric| metric.verdict == Verdict::Undecided) =>
-            {
-                4
-            }
-            Status::Valid => 0,
-        }
+/// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
+#[must_use]
+pub fn exit_code(comparison: &Comparison, decide: bool) -> u8 {
+    let mut primary = comparison.metrics.iter().filter(|metric| metric.primary);
+    match comparison.verdict.status {
+        Status::Invalid => 3,
+        Status::Valid if decide && primary.any(|metric| metric.verdict == Verdict::Undecided) => 4,
+        Status::Valid => 0,
     }
 }
 
@@ -215,7 +184,7 @@ fn run_blocks(
         let started: Vec<_> = (0..settings.arms.len())
             .map(|arm| arms.started(arm))
             .collect();
-        record.started(&started);
+        record.note_servers(&started);
         let last = index == settings.blocks;
         let stopped = stop();
         record.comparison.cut_short |= stopped && !last;
@@ -296,5 +265,6 @@ fn block_time(settings: &CompareSettings, floor: bool) -> Duration {
     ((measured + settings.load.warmup + START_AND_STOP) * arms + floor_time) * runs
 }
 
+pub mod command;
 #[cfg(test)]
 mod tests;

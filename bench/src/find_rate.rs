@@ -4,11 +4,16 @@
 //! The median of the blocks is the answer, their range its interval. Every run is a point of the curve of latency
 //! against throughput.
 
-use std::{path::PathBuf, time::Duration};
+pub mod bisection;
+pub mod command;
+pub mod flags;
+pub mod record;
+
+use std::time::Duration;
 
 use anyhow::bail;
 
-use echometer_host::{limits, machine::Facts, signals::Stop, units::show_count};
+use echometer_host::{signals::Stop, units::show_count};
 use echometer_loadgen::{
     Plan,
     plan::{Arrivals, Load},
@@ -16,27 +21,27 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    find_rate::flags::FindRateSettings,
+    find_rate::{
+        bisection::{Bisection, Climb, ladder},
+        flags::FindRateSettings,
+        record::Record,
+        trial::{Trial, judge},
+    },
     measure::{
         open_run::{Loadgen, OpenLoad, OpenRun},
         slices::Arms,
     },
-    place::placement::place,
-    report::folder::{REPORT_NAME, ResultFolder},
-    screen::progress::Progress,
-    serve::{arm::Arm, launcher::Launcher, servers::Servers},
-};
-
-pub mod bisection;
-pub mod command;
-pub mod flags;
-pub mod record;
-pub mod slo;
-
-use crate::find_rate::{
-    bisection::{Bisection, Climb, ladder},
-    record::{FILE_NAME, FindRateFile, Record},
-    slo::{Slo, Trial},
+    report::{
+        file::{
+            find_rate::{FILE_NAME, FindRateFile},
+            slo::Slo,
+            trust::Status,
+        },
+        folder::REPORT_NAME,
+    },
+    screen::{progress::Progress, stdout::Finished},
+    serve::{arm::Arm, servers::Servers},
+    site::{self, Site},
 };
 
 /// An invalid run is repeated so many times at most.
@@ -45,15 +50,6 @@ pub const REPEATS_MAX: u32 = 2;
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 /// Trials of a block, for the first guess of the time left.
 const TRIALS_GUESS: u32 = 9;
-
-/// A search that was carried out.
-#[derive(Debug)]
-pub struct Finished {
-    /// All of it.
-    pub file: FindRateFile,
-    /// The file to open.
-    pub report: PathBuf,
-}
 
 /// One run at one rate, as it was judged in the end.
 #[derive(Debug, Clone)]
@@ -87,60 +83,40 @@ pub fn find_rate(
     settings: &FindRateSettings,
     command_line: &str,
     stop: &Stop,
-) -> anyhow::Result<Finished> {
+) -> anyhow::Result<Finished<FindRateFile>> {
     let arms = std::slice::from_ref(&settings.arm);
-    let placement = place(
-        settings.machine.server_cpus.as_ref(),
-        settings.machine.client_cpus.as_ref(),
-        settings.arm.spec.is_local(),
-    )?;
-    let launcher = Launcher::beside_this_program(arms, &placement.server)?;
-    let load = Plan {
-        workers: placement.client.iter().map(Some).collect(),
-        ..settings.load.clone()
-    };
-    load.validate()?;
-    limits::raise_nofile(u64::from(load.connections) + 256)?;
-    let machine = Facts::read();
-    let folder = ResultFolder::wanted(
-        settings.output.out.as_deref(),
-        settings.machine.name.as_deref(),
-        &machine,
-        "find-rate",
-        FILE_NAME,
-    )?;
+    let site = Site::prepare(&settings.machine, arms)?;
+    let load = site.load(&settings.load, u64::from(settings.load.connections))?;
+    let folder = site.folder(&settings.output, &settings.machine, "find-rate", FILE_NAME)?;
     let mut record = Record::new(
         settings,
-        &placement,
+        &site.placement,
         load,
-        machine,
+        site.machine,
         folder.clone(),
         command_line,
     );
-    let mut servers = Servers::new(launcher, arms.to_vec(), folder.clone());
+    let mut servers = Servers::new(site.launcher, arms.to_vec(), folder.clone());
     let mut loadgen = Loadgen { stop: stop.clone() };
     let outcome = run_blocks(settings, &mut record, &mut servers, &mut loadgen, &|| {
         stop.requested()
     });
-    if outcome.is_err() && record.is_empty() {
+    site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
-        folder.discard_if_empty();
-    }
-    outcome?;
+    })?;
     Ok(Finished {
         file: record.file,
+        text: record.text,
         report: folder.join(REPORT_NAME),
     })
 }
 
-impl Finished {
-    /// The exit code: 0, also where even the lowest rate fails; 3 where it is not valid.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self.file.verdict.status {
-            crate::compare::analysis::Status::Valid => 0,
-            crate::compare::analysis::Status::Invalid => 3,
-        }
+/// The exit code: 0, also where even the lowest rate fails; 3 where it is not valid.
+#[must_use]
+pub fn exit_code(file: &FindRateFile) -> u8 {
+    match file.verdict.status {
+        Status::Valid => 0,
+        Status::Invalid => 3,
     }
 }
 
@@ -325,7 +301,7 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
             if run.cut_short {
                 return Err(End::Stopped);
             }
-            let trial = slo.judge(&run);
+            let trial = judge(slo, &run);
             let tried = Tried {
                 rate_per_s,
                 attempt,
@@ -371,3 +347,4 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
 
 #[cfg(test)]
 mod tests;
+pub mod trial;

@@ -23,9 +23,6 @@ use echometer_loadgen::{Plan, plan::Load};
 
 use crate::floor::pairs::{Pairs, PairsPlan};
 
-/// What stands for the floor among the arms' names; no arm can be named so.
-pub const LABEL: &str = "(floor)";
-
 /// Beyond this many connections no floor is measured: each costs two more sockets and a port.
 pub const PAIRS_MAX: u32 = 10_000;
 

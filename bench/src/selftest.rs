@@ -4,8 +4,10 @@
 //!
 //! The [`truths`] say what must be shown, [`mod@file`] is what is kept of it, [`report`] how it reads.
 
+pub mod command;
 pub mod flags;
 mod screen;
+pub mod step;
 pub mod truths;
 
 use std::{
@@ -13,16 +15,14 @@ use std::{
     fmt::Write as _,
     fs,
     path::Path,
-    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use clap::Parser;
 use hdrhistogram::Histogram;
 
 use echometer_host::{
-    clock, counters::Steal, limits, machine::Facts, process::process_run_delay_ns, signals::Stop,
+    clock, counters::Steal, limits, process::process_run_delay_ns, signals::Stop,
     units::show_duration,
 };
 use echometer_loadgen::{
@@ -33,39 +33,22 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    cli::{Cli, Command},
-    compare::{analysis, compare},
+    compare::{self, compare},
     doctor,
-    place::placement::{Placement, place},
+    place::placement::Placement,
     report::{
-        file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest},
+        file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest, Truth},
         folder::ResultFolder,
         text::{counted::counted, load_words::LoadWords},
     },
     selftest::{
         flags::SelftestSettings,
-        screen::Screen,
-        truths::{Method, RunMethod, Truth, check_comparison, check_run},
+        step::{Item, Step},
+        truths::{Method, RunMethod, check_comparison, check_run, method},
     },
     serve::{arm::parse_arms, launcher::Launcher},
+    site::Site,
 };
-
-/// The command: looks, prints each truth as soon as it is known, and says in the exit code whether all were shown.
-///
-/// # Errors
-/// As [`selftest`]; stdout can't be written to.
-pub fn main(settings: &SelftestSettings, command_line: &str) -> anyhow::Result<ExitCode> {
-    let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let mut screen = Screen::new(&settings.output);
-    let (selftest, folder) = selftest(settings, command_line, &stop, &mut |step| {
-        screen.show(&step);
-    })?;
-    screen.finish(&selftest, &folder)?;
-    Ok(match selftest.passed {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
-}
 
 /// A truth that is missed while the machine is disturbed is looked at so often at most.
 const ATTEMPTS_MAX: usize = 3;
@@ -74,35 +57,6 @@ const ATTEMPTS_MAX: usize = 3;
 const DISTURBANCE_MAX: f64 = 0.005;
 /// `--quick` looks at nothing again that would not be over by then.
 const QUICK_LIMIT: Duration = Duration::from_secs(58);
-
-/// One look at one truth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
-    /// Which.
-    pub truth: Truth,
-    /// The client's engine.
-    pub client: Engine,
-    /// Counted from 1.
-    pub attempt: usize,
-    /// How long the last attempt took.
-    took: Duration,
-}
-
-/// What happens; for whoever shows progress.
-#[derive(Debug)]
-pub enum Step<'a> {
-    /// A truth is about to be looked at.
-    Begin {
-        /// Counted from 1.
-        number: usize,
-        /// How many there are.
-        of: usize,
-        /// Which.
-        item: Item,
-    },
-    /// It was looked at, and is saved: the last of the selftest's outcomes.
-    End(&'a Selftest),
-}
 
 /// Looks at all truths that `settings` name. `command_line` is kept in the file.
 ///
@@ -117,25 +71,18 @@ pub fn selftest(
     stop: &Stop,
     watch: &mut dyn FnMut(Step<'_>),
 ) -> anyhow::Result<(Selftest, ResultFolder)> {
-    let placement = place(
-        settings.machine.server_cpus.as_ref(),
-        settings.machine.client_cpus.as_ref(),
-        true,
-    )?;
+    let server = parse_arms(&["auto"]).expect("an engine is an arm");
+    let site = Site::prepare(&settings.machine, &server)?;
     let clients = match settings.engines.as_slice() {
         [] => usable_engines(settings.quick)?,
         named => named.to_vec(),
     };
-    let arms = parse_arms(&["auto"]).expect("an engine is an arm");
-    let launcher = Launcher::beside_this_program(&arms, &placement.server)?;
-    let machine = Facts::read();
-    let folder = ResultFolder::wanted(
-        settings.output.out.as_deref(),
-        settings.machine.name.as_deref(),
-        &machine,
-        "selftest",
-        FILE_NAME,
-    )?;
+    let folder = site.folder(&settings.output, &settings.machine, "selftest", FILE_NAME)?;
+    let Site {
+        placement,
+        launcher,
+        machine,
+    } = site;
     let mut bench = Bench {
         settings,
         placement: &placement,
@@ -228,7 +175,7 @@ fn agenda(wanted: &[Truth], clients: &[Engine], quick: bool) -> VecDeque<Item> {
     wanted
         .iter()
         .flat_map(|&truth| {
-            let clients = match truth.method(quick) {
+            let clients = match method(truth, quick) {
                 Method::Run(_) => clients,
                 Method::Compare(_) => &clients[..1],
             };
@@ -248,7 +195,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn look(&mut self, item: Item) -> anyhow::Result<Outcome> {
         let begun = Instant::now();
-        let mut outcome = match item.truth.method(self.settings.quick) {
+        let mut outcome = match method(item.truth, self.settings.quick) {
             Method::Run(method) => self.look_at_run(item, &method),
             Method::Compare(words) => self.look_at_comparison(item, &words),
         }
@@ -398,11 +345,9 @@ impl Bench<'_> {
         line.extend(words.iter().map(String::as_str));
         line.extend(["--engine", &client_name, "--quiet", "--out", &out]);
         line.extend(["--server-cpus", &cpus[0], "--client-cpus", &cpus[1]]);
-        let parsed = Cli::try_parse_from(&line).context("a fault of ours in the selftest")?;
-        let Command::Compare(flags) = parsed.command else {
-            unreachable!("the line says compare")
-        };
-        let settings = flags.settings().map_err(anyhow::Error::msg)?;
+        let settings = compare::flags::parse(&line[2..])
+            .map_err(anyhow::Error::msg)
+            .context("a fault of ours in the selftest")?;
         let load = format!(
             "{}; {}",
             LoadWords::of(&settings.load),
@@ -410,9 +355,9 @@ impl Bench<'_> {
         );
         // The selftest's own folder is not the comparison's business.
         let command_line = shell_words::join(&line[..line.len() - 6]);
-        let comparison = compare(&settings, &command_line, self.stop)?.comparison;
+        let comparison = compare(&settings, &command_line, self.stop)?.file;
         let mut remarks = Vec::new();
-        if comparison.verdict.status == analysis::Status::Invalid {
+        if comparison.verdict.status == crate::report::file::trust::Status::Invalid {
             remarks.extend(comparison.verdict.reasons.iter().cloned());
         }
         Ok(Outcome {
@@ -459,7 +404,7 @@ fn discard_if_empty(log: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::selftest::truths::TRUTHS;
+    use crate::report::file::selftest::TRUTHS;
 
     #[test]
     fn comparisons_are_made_once_and_runs_with_every_client() {
@@ -480,16 +425,11 @@ mod tests {
     fn the_comparisons_are_lines_that_can_be_typed() {
         for truth in TRUTHS {
             for quick in [false, true] {
-                let Method::Compare(words) = truth.method(quick) else {
+                let Method::Compare(words) = method(truth, quick) else {
                     continue;
                 };
                 let words: Vec<&str> = words.iter().map(String::as_str).collect();
-                let line = [&["echometer", "compare"], words.as_slice()].concat();
-                let cli = Cli::try_parse_from(line).expect("a line that can be typed");
-                let Command::Compare(flags) = cli.command else {
-                    panic!("it is compare")
-                };
-                let settings = flags.settings().expect("valid");
+                let settings = compare::flags::parse(&words).expect("a line that can be typed");
                 assert!(6 <= settings.blocks, "an interval needs six");
             }
         }

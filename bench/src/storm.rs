@@ -4,24 +4,6 @@
 //! The levels come in random order in each block, and the result is saved after every block. What makes the load, what
 //! serves and what watches the kernel stand behind traits, so that the course of a storm is tested without any.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
-
-use anyhow::bail;
-use hdrhistogram::Histogram;
-use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-
-use echometer_host::{fitness, limits, machine::Facts, signals::Stop};
-use echometer_loadgen::Plan;
-
-use crate::{
-    measure::slices::Arms,
-    place::placement::place,
-    report::folder::{REPORT_NAME, ResultFolder},
-    screen::progress::Progress,
-    serve::{arm::Arm, launcher::Launcher, servers::Servers},
-    storm::flags::StormSettings,
-};
-
 pub mod client;
 pub mod command;
 pub mod flags;
@@ -29,9 +11,28 @@ pub mod kernel;
 pub mod record;
 pub mod watch;
 
-use crate::storm::{
-    record::{Record, StormFile},
-    watch::{Losses, QueueSeen, Watch},
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use anyhow::bail;
+use hdrhistogram::Histogram;
+use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use echometer_host::{fitness, signals::Stop};
+
+use crate::{
+    measure::slices::Arms,
+    report::{
+        file::storm::{FILE_NAME, Losses, StormFile},
+        folder::REPORT_NAME,
+    },
+    screen::{progress::Progress, stdout::Finished},
+    serve::{arm::Arm, servers::Servers},
+    site::{self, Site},
+    storm::{
+        flags::StormSettings,
+        record::Record,
+        watch::{QueueSeen, Watch},
+    },
 };
 
 /// A dying server's connections break a moment before its end can be seen.
@@ -92,15 +93,6 @@ pub struct Round {
     pub queue: Option<QueueSeen>,
 }
 
-/// A storm that was carried out.
-#[derive(Debug)]
-pub struct Finished {
-    /// All of it.
-    pub file: StormFile,
-    /// The file to open.
-    pub report: PathBuf,
-}
-
 /// Storms every level. `command_line` is kept in the file.
 ///
 /// A request on `stop` ends it after the storm under way; what is whole is kept.
@@ -111,46 +103,26 @@ pub fn storm(
     settings: &StormSettings,
     command_line: &str,
     stop: &Stop,
-) -> anyhow::Result<Finished> {
+) -> anyhow::Result<Finished<StormFile>> {
     let servers: Vec<Arm> = settings
         .levels
         .iter()
         .map(|level| level.server.clone())
         .collect();
-    let local = servers.iter().any(|arm| arm.spec.is_local());
-    let placement = place(
-        settings.machine.server_cpus.as_ref(),
-        settings.machine.client_cpus.as_ref(),
-        local,
-    )?;
-    let launcher = Launcher::beside_this_program(&servers, &placement.server)?;
-    let load = Plan {
-        workers: placement.client.iter().map(Some).collect(),
-        ..settings.load.clone()
-    };
-    load.validate()?;
-    // The server inherits the limit, and needs a descriptor a connection as the client does.
-    limits::raise_nofile(u64::from(load.connections) + 256)?;
+    let site = Site::prepare(&settings.machine, &servers)?;
+    let load = site.load(&settings.load, u64::from(settings.load.connections))?;
     let mut client = client::LoadgenStorm::new(load.clone(), stop.clone());
-
-    let machine = Facts::read();
-    let folder = ResultFolder::wanted(
-        settings.output.out.as_deref(),
-        settings.machine.name.as_deref(),
-        &machine,
-        "storm",
-        crate::storm::record::FILE_NAME,
-    )?;
+    let folder = site.folder(&settings.output, &settings.machine, "storm", FILE_NAME)?;
     let mut record = Record::new(
         settings,
-        &placement,
+        &site.placement,
         load,
-        machine,
-        kernel::Sysctls::read(),
+        site.machine,
+        kernel::read(),
         folder.clone(),
         command_line,
     );
-    let mut servers = Servers::new(launcher, servers, folder.clone());
+    let mut servers = Servers::new(site.launcher, servers, folder.clone());
     let outcome = run_blocks(
         settings,
         &mut record,
@@ -159,27 +131,23 @@ pub fn storm(
         &mut watch::KernelWatch::default(),
         &|| stop.requested(),
     );
-    if outcome.is_err() && record.is_empty() {
+    site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
-        folder.discard_if_empty();
-    }
-    outcome?;
+    })?;
     Ok(Finished {
-        report: folder.join(REPORT_NAME),
         file: record.file,
+        text: record.text,
+        report: folder.join(REPORT_NAME),
     })
 }
 
-impl Finished {
-    /// The exit code: 0, or 3 where a level has no figures or the machine was not fit for it.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        let whole =
-            self.file.faults.is_empty() && self.file.levels.iter().all(|level| 0 < level.connects);
-        match whole && fitness::objections(&self.file.doctor).is_empty() {
-            true => 0,
-            false => 3,
-        }
+/// The exit code: 0, or 3 where a level has no figures or the machine was not fit for it.
+#[must_use]
+pub fn exit_code(file: &StormFile) -> u8 {
+    let whole = file.faults.is_empty() && file.levels.iter().all(|level| 0 < level.connects);
+    match whole && fitness::objections(&file.doctor).is_empty() {
+        true => 0,
+        false => 3,
     }
 }
 
@@ -230,7 +198,7 @@ fn run_blocks(
                     fault = Some(text);
                 }
             }
-            record.started(level, servers.started(level));
+            record.note_server(level, servers.started(level));
         }
         record.file.blocks_done = index;
         record.save()?;

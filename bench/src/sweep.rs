@@ -3,15 +3,22 @@
 //! [`grid`] plans the cells, [`block`] measures each of them once a block on a [`stage`], [`findings`] draws the
 //! conclusions, [`mod@file`] is saved after every block, [`text`] is a rendering of it, and a [`job`] repeats it.
 
-use std::{ffi::OsString, fmt::Write as _, path::PathBuf, time::Duration};
+pub mod block;
+pub mod command;
+pub mod findings;
+pub mod flags;
+pub mod grid;
+pub mod job;
+pub mod record;
+pub mod stage;
+
+use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use rand::{SeedableRng, rngs::StdRng};
 
 use echometer_host::{
     cpus::{self, CpuList},
-    limits,
-    machine::Facts,
     signals::Stop,
     topology::Topology,
     units::{show_duration, show_size},
@@ -22,39 +29,34 @@ use echometer_loadgen::{
 };
 
 use crate::{
-    compare::analysis::Status,
+    invocation::Invocation,
     levels::Key,
     place::{
         layouts::{Layout, layouts},
         placement::{Placement, place},
     },
     report::{
-        folder::{REPORT_NAME, ResultFolder},
+        file::{
+            sweep::{FILE_NAME, JOB_NAME, SweepFile},
+            trust::Status,
+        },
+        folder::REPORT_NAME,
         text::counted::counted,
     },
-    screen::progress::Progress,
+    screen::{progress::Progress, stdout::Finished},
     serve::{
         arm::{Arm, Spec},
         launcher::Launcher,
     },
+    site::{self, Site},
     statistics::Verdict,
-    sweep::flags::SweepSettings,
-};
-
-pub mod block;
-pub mod command;
-pub mod findings;
-pub mod flags;
-pub mod grid;
-pub mod job;
-pub mod record;
-pub mod stage;
-
-use crate::sweep::{
-    block::Terms,
-    grid::{Base, Grid},
-    record::{JOB_NAME, Record, SweepFile},
-    stage::{Machine, Stage},
+    sweep::{
+        block::Terms,
+        flags::SweepSettings,
+        grid::{Base, Grid},
+        record::Record,
+        stage::{Machine, Stage},
+    },
 };
 
 /// What a cell takes besides load: starting and stopping a server, connecting.
@@ -70,30 +72,16 @@ pub enum Outcome {
     /// It was only shown what would be done.
     Shown(String),
     /// It was carried out, valid or not.
-    Finished(Box<Finished>),
+    Finished(Box<Finished<SweepFile>>),
 }
 
-/// A sweep that was carried out.
-#[derive(Debug)]
-pub struct Finished {
-    /// All of it.
-    pub file: SweepFile,
-    /// The file to open.
-    pub report: PathBuf,
-}
-
-/// Carries out a sweep, or shows what it would do. `command_line` is kept in its file; `words` are the same for its job.
+/// Carries out a sweep, or shows what it would do. The command line is kept in its file, and its words in its job.
 ///
 /// A request on `stop` ends it after the slice; what is whole is analysed.
 ///
 /// # Errors
 /// What was asked is not to be had on this machine, a server can't be started, a file can't be written.
-pub fn sweep(
-    settings: &SweepSettings,
-    command_line: &str,
-    words: &[OsString],
-    stop: &Stop,
-) -> anyhow::Result<Outcome> {
+pub fn sweep(settings: &SweepSettings, how: &Invocation, stop: &Stop) -> anyhow::Result<Outcome> {
     let (grid, placement) = planned(settings)?;
     let mut settings = settings.clone();
     let advised = findings::blocks_advised(&grid);
@@ -101,72 +89,60 @@ pub fn sweep(
         settings.blocks = BLOCKS_DEFAULT.max(advised).min(BLOCKS_DEFAULT_MAX);
     }
     let servers: Vec<Arm> = grid.cells.iter().map(|cell| cell.server.clone()).collect();
-    let launcher = Launcher::beside_this_program(&servers, &placement.server)?;
+    let site = Site::at(placement, &servers)?;
     if settings.dry_run {
-        return Ok(Outcome::Shown(dry_run(&settings, &grid, &launcher)));
+        return Ok(Outcome::Shown(dry_run(&settings, &grid, &site.launcher)));
     }
-    // Servers inherit the limit, and each needs a descriptor a connection as the client does.
-    limits::raise_nofile(grid.connections_max() + 256)?;
-    let machine = Facts::read();
-    let folder = ResultFolder::wanted(
-        settings.output.out.as_deref(),
-        settings.machine.name.as_deref(),
-        &machine,
-        "sweep",
-        crate::sweep::record::FILE_NAME,
-    )?;
+    site::raise_descriptors(grid.connections_max())?;
+    let folder = site.folder(&settings.output, &settings.machine, "sweep", FILE_NAME)?;
     let mut record = Record::new(
         &settings,
         &grid,
-        &placement,
-        machine,
+        &site.placement,
+        site.machine,
         folder.clone(),
-        command_line,
+        &how.command_line,
     );
     note_shared_cpus(&grid, &mut record);
-    let job = job::write(words, settings.load.seed)?;
+    let job = job::write(how, settings.load.seed)?;
     folder
         .write(JOB_NAME, job.as_bytes())
         .with_context(|| format!("cannot write {}", folder.join(JOB_NAME).display()))?;
-    let mut stage = Machine::new(launcher, folder.clone(), stop.clone());
+    let mut stage = Machine::new(site.launcher, folder.clone(), stop.clone());
     let outcome = run_blocks(&settings, &grid, &mut record, &mut stage, &|| {
         stop.requested()
     });
-    if outcome.is_err() && record.is_empty() {
+    site::finish(outcome, record.is_empty(), &folder, || {
         folder.discard(JOB_NAME);
-        folder.discard_if_empty();
-    }
-    outcome?;
+    })?;
     Ok(Outcome::Finished(Box::new(Finished {
         file: record.file,
+        text: record.text,
         report: folder.join(REPORT_NAME),
     })))
 }
 
-impl Finished {
-    /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
-    #[must_use]
-    pub fn exit_code(&self, decide: bool) -> u8 {
-        let mut primary = self
-            .file
-            .points
-            .iter()
-            .flat_map(|point| &point.metrics)
-            .filter(|metric| metric.primary)
-            .filter_map(|metric| metric.judged(self.file.arms.len()));
-        match self.file.verdict.status {
-            Status::Invalid => 3,
-            // What carries no verdict is not decided either.
-            Status::Valid
-                if decide
-                    && primary.any(|contrast| {
-                        matches!(contrast.verdict, Verdict::Undecided | Verdict::Invalid)
-                    }) =>
-            {
-                4
-            }
-            Status::Valid => 0,
+/// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
+#[must_use]
+pub fn exit_code(file: &SweepFile, decide: bool) -> u8 {
+    let mut primary = file
+        .points
+        .iter()
+        .flat_map(|point| &point.metrics)
+        .filter(|metric| metric.primary)
+        .filter_map(|metric| metric.judged(file.arms.len()));
+    match file.verdict.status {
+        Status::Invalid => 3,
+        // What carries no verdict is not decided either.
+        Status::Valid
+            if decide
+                && primary.any(|contrast| {
+                    matches!(contrast.verdict, Verdict::Undecided | Verdict::Invalid)
+                }) =>
+        {
+            4
         }
+        Status::Valid => 0,
     }
 }
 

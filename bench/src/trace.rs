@@ -2,6 +2,7 @@
 //! said on failure. Of our own engines both sides are shown, done by the very calls or operations that the engine uses;
 //! of a foreign server the client's.
 
+pub mod command;
 pub mod demos;
 pub mod flags;
 mod hands;
@@ -12,8 +13,7 @@ mod walk;
 use std::{
     env, fs,
     net::{SocketAddr, ToSocketAddrs},
-    process::{self, ExitCode},
-    thread,
+    process, thread,
 };
 
 use anyhow::Context;
@@ -21,8 +21,6 @@ use anyhow::Context;
 use echometer_host::{cpus, units::show_ns};
 
 use crate::{
-    report::folder::json,
-    screen::stdout::show_text,
     serve::{
         arm::{Arm, Spec},
         launcher::Launcher,
@@ -37,23 +35,6 @@ use crate::{
 
 /// What the listener of an ordinary trace asks for: the server's own default.
 const BACKLOG: u32 = 4096;
-
-/// The command: traces, and prints. The exit code is 1 where a step failed that should not have.
-///
-/// # Errors
-/// The server can't be started or found, the engine is not to be had; stdout can't be written to.
-pub fn main(settings: &TraceSettings) -> anyhow::Result<ExitCode> {
-    let trace = trace(settings)?;
-    let text = match settings.json {
-        true => json(&trace),
-        false => crate::trace::text::text(&trace, settings.explain),
-    };
-    show_text(&text)?;
-    Ok(match trace.complete {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    })
-}
 
 /// Traces what `settings` name.
 ///

@@ -1,10 +1,16 @@
 //! `echometer man`, `echometer completions` and the grouped `--help`: all from the one description of the flags.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context;
 use clap::Command;
 use clap_complete::Shell;
+
+use crate::{
+    invocation::Invocation,
+    screen::stdout::printed,
+    show::flags::{CompletionsFlags, ManFlags},
+};
 
 /// The commands by what their reader wants to do. A command that is in none of these stands at the end.
 const GROUPS: [(&str, &[&str]); 5] = [
@@ -24,6 +30,36 @@ Examples:
   echometer compare epoll uring                 which is cheaper here, and how sure is it?
   echometer compare epoll 'mine=./serve {port}' your own server against ours
   echometer report results/DATE/MACHINE/compare-001";
+
+/// `echometer completions`.
+///
+/// # Errors
+/// stdout can't be written to.
+pub(crate) fn show_completions(
+    flags: &CompletionsFlags,
+    how: &Invocation,
+) -> anyhow::Result<ExitCode> {
+    printed(&completions(how.parser.clone(), flags.shell))
+}
+
+/// `echometer man`. The inner error is one of usage.
+///
+/// # Errors
+/// A page can't be written, nor can stdout.
+pub(crate) fn show_man(
+    flags: &ManFlags,
+    how: &Invocation,
+) -> anyhow::Result<Result<ExitCode, String>> {
+    let parser = how.parser.clone();
+    let text = match &flags.out {
+        Some(folder) => write_man(&parser, folder)?,
+        None => match man(&parser, flags.command.as_deref()) {
+            Ok(text) => text,
+            Err(text) => return Ok(Err(text)),
+        },
+    };
+    printed(&text).map(Ok)
+}
 
 /// `command` with its subcommands listed by what one wants to do with them, and with examples.
 #[must_use]

@@ -3,15 +3,17 @@
 
 use std::ops::RangeInclusive;
 
-use serde::{Deserialize, Serialize};
-
 use echometer_loadgen::verdict::Status as Judged;
 
 use crate::{
-    compare::flags::Design,
-    judge::figures::{ArmFigures, BlockFigures, RunFigures},
     report::{
-        file::metric::{METRICS, Metric},
+        file::{
+            compare::MetricResult,
+            design::Design,
+            figures::{ArmFigures, BlockFigures, RunFigures},
+            metric::{METRICS, Metric},
+            trust::{Status, Trust},
+        },
         text::counted::counted_are,
     },
     statistics::{
@@ -53,84 +55,6 @@ pub struct Analysis {
     pub metrics: Vec<MetricResult>,
     /// Whether it can be trusted, and what to know about it.
     pub verdict: Trust,
-}
-
-/// One metric of one arm against the baseline, as it stands in `compare.json`. What can't be had is `null`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MetricResult {
-    /// The arm's name.
-    pub arm: String,
-    /// The baseline's name.
-    pub baseline: String,
-    /// Which metric.
-    pub name: Metric,
-    /// Its unit.
-    pub unit: String,
-    /// Whether this is the metric that was named before the run.
-    pub primary: bool,
-    /// Median over the valid blocks.
-    pub arm_value: Option<f64>,
-    /// Median over the valid blocks.
-    pub baseline_value: Option<f64>,
-    /// arm / baseline: the Hodges-Lehmann estimate over the blocks' ratios (not the ratio of the two values).
-    pub ratio: Option<f64>,
-    /// Lower end of its interval.
-    pub ci_low: Option<f64>,
-    /// Upper end of its interval.
-    pub ci_high: Option<f64>,
-    /// How sure the interval really is: 0.961 for eight blocks.
-    pub confidence: Option<f64>,
-    /// Two-sided, exact.
-    pub p: Option<f64>,
-    /// Corrected for the number of questions.
-    pub p_holm: Option<f64>,
-    /// How many blocks it stands on.
-    pub blocks_used: usize,
-    /// The word.
-    pub verdict: Verdict,
-    /// Why the verdict is `invalid` or `undecided`.
-    pub reason: Option<String>,
-}
-
-/// Whether the comparison as a whole can be trusted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trust {
-    /// `Invalid` when fewer than six blocks are valid, or the primary metric can't carry a verdict.
-    pub status: Status,
-    /// Why it is invalid, and what to do.
-    pub reasons: Vec<String>,
-    /// What to know besides.
-    pub warnings: Vec<String>,
-}
-
-impl Trust {
-    /// Of something of which nothing was measured.
-    #[must_use]
-    pub fn nothing_yet() -> Self {
-        Self {
-            status: Status::Invalid,
-            reasons: Vec::new(),
-            warnings: Vec::new(),
-        }
-    }
-
-    /// Takes reasons from elsewhere for not trusting it; none changes nothing.
-    pub fn object(&mut self, reasons: Vec<String>) {
-        if !reasons.is_empty() {
-            self.status = Status::Invalid;
-            self.reasons.extend(reasons);
-        }
-    }
-}
-
-/// See [`Trust`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    /// The intervals hold what they promise.
-    Valid,
-    /// They don't.
-    Invalid,
 }
 
 /// Analyses what the blocks so far have given.
@@ -466,7 +390,7 @@ mod tests {
     }
     use echometer_loadgen::file::Summary;
 
-    use crate::judge::figures::CpuShares;
+    use crate::report::file::figures::CpuShares;
 
     fn terms(arms: &[&str]) -> Terms {
         Terms {

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
 
 use echometer_host::units;
 use echometer_loadgen::{
@@ -14,7 +13,10 @@ use echometer_loadgen::{
 
 use crate::{
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    report::file::metric::{COMPARED_ABOVE_MIN, Metric},
+    report::file::{
+        design::Design,
+        metric::{COMPARED_ABOVE_MIN, Metric},
+    },
     serve::arm::{Arm, parse_arms},
 };
 
@@ -71,16 +73,6 @@ pub struct CompareFlags {
 
     #[command(flatten)]
     output: OutputFlags,
-}
-
-/// How the arms of a comparison take turns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Design {
-    /// All servers alive, loaded in turn in short slices.
-    Slices,
-    /// Whole runs in random order, two of each arm in a block, each on a server started afresh.
-    Runs,
 }
 
 /// A comparison that can be carried out, but for what only the machine can say.
@@ -300,6 +292,21 @@ Examples:
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid,
 4 undecided under --decide, 130 cut short by a second signal.";
+
+/// What `words` behind `echometer compare` ask for; they come from a program of ours and not from a user.
+///
+/// # Errors
+/// As the user would be told.
+pub fn parse(words: &[&str]) -> Result<CompareSettings, String> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: CompareFlags,
+    }
+    let words = std::iter::once(&"compare").chain(words);
+    let line = <Line as clap::Parser>::try_parse_from(words).map_err(|error| error.to_string())?;
+    Box::new(line.flags).settings()
+}
 
 #[cfg(test)]
 mod tests {

@@ -10,22 +10,29 @@ use echometer_loadgen::plan::{Load, Plan};
 
 use crate::{
     compare::{
-        analysis::{Terms, Trust, analyse},
-        flags::{CompareSettings, Design},
+        analysis::{Terms, analyse},
+        flags::CompareSettings,
     },
     doctor,
-    floor::multiples::FloorEntry,
-    judge::figures::BlockFigures,
+    floor::multiples::answered,
+    judge::figures::{block_figures, failed_block},
     measure::{
         block_files,
         slices::{Block, Started},
     },
     place::placement::Placement,
     report::{
-        file::compare::{ArmEntry, CommandEntry, Comparison, DesignEntry, FILE_NAME, SCHEMA},
+        file::{
+            compare::{Comparison, DesignEntry, FILE_NAME, SCHEMA},
+            design::Design,
+            entries::CommandEntry,
+            floor::FloorEntry,
+            trust::Trust,
+        },
         folder::{ResultFolder, hlog_name},
         text::{compare as report, sentence::sentence},
     },
+    serve::arm::Arm,
     statistics::{ALPHA, blocks_min},
 };
 
@@ -41,6 +48,8 @@ pub struct Record {
     /// What to know besides what the figures say.
     notes: Vec<String>,
     folder: ResultFolder,
+    /// Its report, as it was saved last.
+    pub text: String,
     begun: Instant,
 }
 
@@ -63,7 +72,7 @@ impl Record {
             design: settings.design,
             open: load.load != Load::Closed,
         };
-        let arms = settings.arms.iter().map(ArmEntry::of);
+        let arms = settings.arms.iter().map(Arm::entry);
         let comparison = Comparison {
             schema: SCHEMA.to_owned(),
             started_at: clock::wall_time().to_string(),
@@ -101,6 +110,7 @@ impl Record {
             server_cpus: placement.server.len(),
             notes,
             folder,
+            text: String::new(),
             begun: Instant::now(),
         }
     }
@@ -111,7 +121,7 @@ impl Record {
     }
 
     /// The floor as planned, or why there is none.
-    pub fn floor(&mut self, floor: FloorEntry) {
+    pub fn set_floor(&mut self, floor: FloorEntry) {
         self.comparison.floor = Some(floor);
     }
 
@@ -120,6 +130,12 @@ impl Record {
     pub fn has_floor(&self) -> bool {
         let floor = self.comparison.floor.as_ref();
         floor.is_some_and(|floor| floor.withheld.is_none())
+    }
+
+    /// Whether nothing was measured yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.comparison.blocks.is_empty()
     }
 
     /// Takes in a block (counted from 1) with its raw data.
@@ -142,7 +158,7 @@ impl Record {
             .iter()
             .map(|name| hlog_name(index, name))
             .collect();
-        self.comparison.blocks.push(BlockFigures::of(
+        self.comparison.blocks.push(block_figures(
             index,
             block,
             &self.names,
@@ -155,13 +171,11 @@ impl Record {
     /// Takes in a block that came to nothing.
     pub fn keep_failure(&mut self, index: usize, arm: usize, reason: &str) {
         let reason = format!("{} {reason}", self.names[arm]);
-        self.comparison
-            .blocks
-            .push(BlockFigures::failed(index, reason));
+        self.comparison.blocks.push(failed_block(index, reason));
     }
 
     /// How the arms' servers were started, in the arms' order.
-    pub fn started(&mut self, started: &[Option<Started>]) {
+    pub fn note_servers(&mut self, started: &[Option<Started>]) {
         for (arm, started) in self.comparison.arms.iter_mut().zip(started) {
             if let Some(started) = started {
                 arm.ready_line.clone_from(&started.ready_line);
@@ -170,7 +184,7 @@ impl Record {
         let servers = self.names.iter().zip(started);
         CommandEntry::list_servers(
             &mut self.comparison.commands,
-            servers.filter_map(|(name, started)| Some((name, started.as_ref()?))),
+            servers.filter_map(|(name, started)| Some((name, started.as_ref()?.command.as_ref()?))),
         );
     }
 
@@ -193,11 +207,11 @@ impl Record {
             .comparison
             .floor
             .take()
-            .map(|floor| floor.answered(&self.names, &self.comparison.blocks));
+            .map(|floor| answered(floor, &self.names, &self.comparison.blocks));
         self.comparison.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
         self.comparison.sentence = sentence(&self.comparison);
-        self.folder
-            .save(&report::text(&self.comparison), FILE_NAME, &self.comparison)
+        self.text = report::text(&self.comparison);
+        self.folder.save(&self.text, FILE_NAME, &self.comparison)
     }
 
     /// Why the last block does not count, if so.

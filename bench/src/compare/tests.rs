@@ -3,6 +3,7 @@
 use std::{fs, rc::Rc};
 
 use clap::Parser;
+
 use echometer_loadgen::verdict::Status as Judged;
 
 use super::*;
@@ -10,7 +11,10 @@ use crate::{
     cli::{Cli, Command},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
-    report::{file::metric::Metric, folder::json},
+    report::{
+        file::metric::Metric,
+        folder::{ResultFolder, json},
+    },
 };
 
 /// A comparison in the made-up world, with its files in a folder that goes away.
@@ -82,7 +86,7 @@ impl Trial {
         outcome
     }
 
-    fn finish(self) -> Finished {
+    fn finish(self) -> Finished<Comparison> {
         let saved = fs::read_to_string(self.folder.join(FILE_NAME)).expect("it was saved");
         let comparison: Comparison = serde_json::from_str(&saved).expect("it is read back");
         assert!(
@@ -90,8 +94,13 @@ impl Trial {
             "the last state is what was saved"
         );
         let report = self.folder.join(REPORT_NAME);
-        assert!(fs::read_to_string(&report).is_ok_and(|text| text.ends_with(".\n")));
-        Finished { comparison, report }
+        let text = fs::read_to_string(&report).expect("it was saved");
+        assert!(text.ends_with(".\n") && text == self.record.text, "{text}");
+        Finished {
+            file: comparison,
+            text,
+            report,
+        }
     }
 }
 
@@ -100,7 +109,7 @@ fn with_floor(mut trial: Trial) -> Trial {
     let pairs = floor::pairs_for(&trial.settings.load).expect("it fits");
     trial
         .record
-        .floor(FloorEntry::planned(0, &pairs, Vec::new()));
+        .set_floor(crate::floor::multiples::planned(0, &pairs, Vec::new()));
     trial
 }
 
@@ -145,8 +154,8 @@ fn eight_blocks_end_in_an_answer_and_its_files() {
     );
 
     let finished = trial.finish();
-    assert_eq!(finished.exit_code(true), 0);
-    let comparison = &finished.comparison;
+    assert_eq!(exit_code(&finished.file, true), 0);
+    let comparison = &finished.file;
     assert_eq!(comparison.schema, "echometer.compare/1");
     assert_eq!(comparison.seed, 1);
     let primary = comparison
@@ -185,7 +194,7 @@ fn each_server_is_told_as_a_multiple_of_the_floor() {
             .count(),
         60
     );
-    let comparison = trial.finish().comparison;
+    let comparison = trial.finish().file;
     assert!(
         comparison.blocks[0]
             .order
@@ -217,10 +226,10 @@ fn a_withheld_floor_takes_no_turn_and_says_why() {
     let mut trial = Trial::of("epoll uring --blocks 6", &[GOOD, GOOD]);
     trial
         .record
-        .floor(FloorEntry::withheld(Some("it was a test".to_owned())));
+        .set_floor(FloorEntry::withheld(Some("it was a test".to_owned())));
     trial.run().expect("all goes well");
     assert_eq!(trial.world.state.borrow().floor_slices, 0);
-    let comparison = trial.finish().comparison;
+    let comparison = trial.finish().file;
     assert!(
         crate::report::text::compare::text(&comparison).contains("- no floor: it was a test\n")
     );
@@ -234,7 +243,7 @@ fn the_same_server_twice_is_the_same() {
     let finished = trial.finish();
     assert!(
         finished
-            .comparison
+            .file
             .metrics
             .iter()
             .all(|metric| metric.verdict == Verdict::Same)
@@ -251,7 +260,7 @@ fn a_server_that_dies_once_costs_one_block() {
     trial.run().expect("it goes on");
     let finished = trial.finish();
     let invalid: Vec<_> = finished
-        .comparison
+        .file
         .blocks
         .iter()
         .filter(|block| !block.valid)
@@ -262,7 +271,7 @@ fn a_server_that_dies_once_costs_one_block() {
         (2, &["uring was killed by signal 9".to_owned()][..])
     );
     assert_eq!(
-        (finished.comparison.blocks.len(), finished.exit_code(false)),
+        (finished.file.blocks.len(), exit_code(&finished.file, false)),
         (8, 0)
     );
 }
@@ -288,10 +297,10 @@ fn a_server_that_does_not_start_is_told_at_once_and_later_is_a_finding() {
     trial.run().expect("it goes on");
     let finished = trial.finish();
     assert_eq!(
-        finished.comparison.blocks[4].reasons,
+        finished.file.blocks[4].reasons,
         ["uring exited with status 1"]
     );
-    assert_eq!(finished.exit_code(false), 0, "seven are enough");
+    assert_eq!(exit_code(&finished.file, false), 0, "seven are enough");
 }
 
 #[test]
@@ -318,24 +327,24 @@ fn it_ends_where_six_valid_blocks_are_out_of_reach() {
     trial.run().expect("it is a finding");
     let finished = trial.finish();
     assert_eq!(
-        (finished.comparison.blocks.len(), finished.exit_code(true)),
+        (finished.file.blocks.len(), exit_code(&finished.file, true)),
         (3, 3)
     );
     assert!(
         finished
-            .comparison
+            .file
             .verdict
             .warnings
             .iter()
             .any(|warning| warning.contains("out of reach"))
     );
     assert!(
-        finished.comparison.sentence.contains("can't be said"),
+        finished.file.sentence.contains("can't be said"),
         "{}",
-        finished.comparison.sentence
+        finished.file.sentence
     );
     let primary = finished
-        .comparison
+        .file
         .metrics
         .iter()
         .find(|metric| metric.primary)
@@ -349,11 +358,11 @@ fn fewer_blocks_than_six_give_estimates_only() {
     trial.run().expect("all goes well");
     let finished = trial.finish();
     assert_eq!(
-        (finished.comparison.blocks.len(), finished.exit_code(true)),
+        (finished.file.blocks.len(), exit_code(&finished.file, true)),
         (4, 3)
     );
     let primary = finished
-        .comparison
+        .file
         .metrics
         .iter()
         .find(|metric| metric.primary)
@@ -364,9 +373,9 @@ fn fewer_blocks_than_six_give_estimates_only() {
     );
     assert!(primary.ratio.is_some());
     assert!(
-        finished.comparison.sentence.contains("needs 6 blocks"),
+        finished.file.sentence.contains("needs 6 blocks"),
         "{}",
-        finished.comparison.sentence
+        finished.file.sentence
     );
 }
 
@@ -379,11 +388,11 @@ fn a_request_to_stop_keeps_what_is_whole() {
         .run_until(&|| 800 <= seen.borrow().driven.len())
         .expect("it is no failure");
     let finished = trial.finish();
-    assert!(finished.comparison.cut_short);
-    assert_eq!(finished.comparison.blocks.len(), 7);
-    assert_eq!(finished.comparison.blocks[6].reasons, ["cut short"]);
-    assert_eq!(finished.exit_code(true), 0, "six are whole");
-    assert!(finished.comparison.sentence.starts_with("Cut short. "));
+    assert!(finished.file.cut_short);
+    assert_eq!(finished.file.blocks.len(), 7);
+    assert_eq!(finished.file.blocks[6].reasons, ["cut short"]);
+    assert_eq!(exit_code(&finished.file, true), 0, "six are whole");
+    assert!(finished.file.sentence.starts_with("Cut short. "));
 }
 
 #[test]
@@ -392,22 +401,29 @@ fn undecided_is_a_failure_only_where_a_decision_was_asked_for() {
     trial.run().expect("all goes well");
     let mut finished = trial.finish();
     let primary = finished
-        .comparison
+        .file
         .metrics
         .iter_mut()
         .find(|metric| metric.primary)
         .expect("there is one");
     primary.verdict = Verdict::Undecided;
     assert_eq!(
-        (finished.exit_code(false), finished.exit_code(true)),
+        (
+            exit_code(&finished.file, false),
+            exit_code(&finished.file, true)
+        ),
         (0, 4)
     );
-    finished.comparison.verdict.status = Status::Invalid;
-    assert_eq!(finished.exit_code(true), 3, "invalid goes before undecided");
+    finished.file.verdict.status = Status::Invalid;
+    assert_eq!(
+        exit_code(&finished.file, true),
+        3,
+        "invalid goes before undecided"
+    );
 }
 
-fn primary_of(finished: &Finished) -> &crate::compare::analysis::MetricResult {
-    let mut metrics = finished.comparison.metrics.iter();
+fn primary_of(finished: &Finished<Comparison>) -> &crate::report::file::compare::MetricResult {
+    let mut metrics = finished.file.metrics.iter();
     metrics.find(|metric| metric.primary).expect("there is one")
 }
 
@@ -436,13 +452,13 @@ fn whole_runs_end_in_an_answer_and_its_files() {
     assert_eq!((primary.blocks_used, primary.confidence), (6, Some(0.95)));
     assert!(primary.p.is_some_and(|p| p < 0.001));
     let rate = finished
-        .comparison
+        .file
         .metrics
         .iter()
         .find(|metric| metric.name == Metric::Rate);
     let rate = rate.expect("there is one");
     assert_eq!(rate.reason.as_deref(), Some("open loop: -R sets the rate"));
-    let floor = finished.comparison.floor.as_ref().expect("it was planned");
+    let floor = finished.file.floor.as_ref().expect("it was planned");
     assert!(
         floor
             .multiples
@@ -451,19 +467,19 @@ fn whole_runs_end_in_an_answer_and_its_files() {
     );
     assert!(
         finished
-            .comparison
+            .file
             .sentence
             .contains("lower latency at p99 than epoll")
     );
-    assert_eq!(finished.exit_code(true), 0);
-    let text = crate::report::text::compare::text(&finished.comparison);
+    assert_eq!(exit_code(&finished.file, true), 0);
+    let text = crate::report::text::compare::text(&finished.file);
     assert!(
         text.contains("6 of 6 blocks valid, runs of 2.00 s"),
         "{text}"
     );
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::text::compare::COLUMNS),
+            .all(|line| line.chars().count() <= crate::report::text::columns::COLUMNS),
         "{text}"
     );
 }
@@ -478,13 +494,13 @@ fn an_overloaded_server_has_no_latency_to_compare() {
     trial.run().expect("it is a finding");
     let finished = trial.finish();
     assert_eq!(primary_of(&finished).verdict, Verdict::Invalid);
-    let said = &finished.comparison.sentence;
+    let said = &finished.file.sentence;
     assert!(
         said.contains("overloaded: 12 of 12 runs of uring"),
         "{said}"
     );
-    assert_eq!(finished.exit_code(true), 3);
-    let cpu = finished.comparison.metrics.iter();
+    assert_eq!(exit_code(&finished.file, true), 3);
+    let cpu = finished.file.metrics.iter();
     let cpu = cpu
         .clone()
         .find(|metric| metric.name == Metric::ServerCpuPerMessage);
@@ -505,13 +521,13 @@ fn a_server_that_dies_in_a_run_costs_one_block() {
     trial.run().expect("it goes on");
     let finished = trial.finish();
     let invalid: Vec<usize> = finished
-        .comparison
+        .file
         .blocks
         .iter()
         .filter(|block| !block.valid)
         .map(|block| block.index)
         .collect();
-    assert_eq!((invalid, finished.exit_code(true)), (vec![2], 0));
+    assert_eq!((invalid, exit_code(&finished.file, true)), (vec![2], 0));
     assert_eq!(primary_of(&finished).blocks_used, 6);
 }
 
@@ -524,8 +540,8 @@ fn servers_that_never_sleep_are_compared_by_runs_and_told_so() {
     let mut trial = Trial::of("epoll 'busy=uring:--wait spin'", &[GOOD, spinning]);
     trial.run().expect("it goes");
     let finished = trial.finish();
-    assert_eq!(finished.exit_code(true), 0, "nobody rests in runs");
-    let warnings = finished.comparison.verdict.warnings.join("\n");
+    assert_eq!(exit_code(&finished.file, true), 0, "nobody rests in runs");
+    let warnings = finished.file.verdict.warnings.join("\n");
     assert!(warnings.contains("busy never sleeps"), "{warnings}");
     assert_eq!(primary_of(&finished).name, Metric::ServerCpuPerMessage);
 }
@@ -550,10 +566,10 @@ fn the_report_of_a_whole_comparison() {
         &[uneven(1.0), dying, restless],
     ));
     trial.run().expect("it goes on");
-    let text = crate::report::text::compare::text(&trial.finish().comparison);
+    let text = crate::report::text::compare::text(&trial.finish().file);
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::text::compare::COLUMNS)
+            .all(|line| line.chars().count() <= crate::report::text::columns::COLUMNS)
     );
     assert_eq!(
         text,

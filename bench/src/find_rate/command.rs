@@ -2,26 +2,19 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-
-use echometer_host::signals::Stop;
-
 use crate::{
-    find_rate::{find_rate, flags::FindRateSettings, record::FILE_NAME},
-    report::{folder::json, text::find_rate as text},
-    screen::stdout::{show_report, show_text},
+    find_rate::{exit_code, find_rate, flags::FindRateSettings},
+    invocation::Invocation,
+    report::file::find_rate::FILE_NAME,
+    screen::stdout::show,
 };
 
-/// Runs the command. `command_line` is kept in the file.
+/// Runs the command.
 ///
 /// # Errors
 /// It can't be done; see [`find_rate()`].
-pub fn run(settings: &FindRateSettings, command_line: &str) -> anyhow::Result<ExitCode> {
-    let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let finished = find_rate(settings, command_line, &stop)?;
-    match settings.output.json {
-        true => show_text(&json(&finished.file))?,
-        false => show_report(&text::text(&finished.file), &finished.report, FILE_NAME)?,
-    }
-    Ok(ExitCode::from(finished.exit_code()))
+pub fn run(settings: &FindRateSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+    let finished = find_rate(settings, &how.command_line, &how.stop()?)?;
+    show(&finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&finished.file)))
 }

@@ -8,8 +8,8 @@ use echometer_host::units;
 use echometer_loadgen::{Plan, flags::LoadFlags, plan::PlanError};
 
 use crate::{
-    find_rate::slo::Slo,
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
+    report::file::slo::Slo,
     serve::arm::{Arm, parse_arms},
 };
 

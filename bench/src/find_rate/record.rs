@@ -8,34 +8,34 @@ use std::{
 
 use anyhow::Context;
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
-use echometer_host::{
-    clock,
-    cpus::CpuList,
-    fitness::{self, Finding},
-    machine::Facts,
-};
+use echometer_host::{clock, fitness, machine::Facts};
 use echometer_loadgen::{
     Plan,
     file::Summary,
     histogram_log::{self, Line},
-    verdict,
 };
 
 use crate::{
-    compare::analysis::{Status, Trust},
     doctor,
     find_rate::{
         Found, Tried,
         bisection::{STEP, middle},
         flags::FindRateSettings,
-        slo::{Slo, Trial},
+        trial::Trial,
     },
     measure::slices::Started,
     place::placement::Placement,
     report::{
-        file::compare::{ArmEntry, CommandEntry},
+        file::{
+            entries::CommandEntry,
+            find_rate::{
+                BlockEntry, CURVE_NAME, CurvePoint, FILE_NAME, FindRateDesign, FindRateFile,
+                RunEntry, SCHEMA,
+            },
+            slo::Slo,
+            trust::{Status, Trust},
+        },
         folder::{BLOCKS, ResultFolder},
         text::{
             counted::{counted, counted_are, counted_were},
@@ -44,142 +44,6 @@ use crate::{
     },
     statistics::{ALPHA, blocks_min},
 };
-
-/// What the file says of its form.
-pub const SCHEMA: &str = "echometer.find-rate/1";
-/// The name of the file in its folder.
-pub const FILE_NAME: &str = "find-rate.json";
-/// The curve as a table, beside it.
-pub const CURVE_NAME: &str = "curve.csv";
-
-/// A search, finished or under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FindRateFile {
-    /// [`SCHEMA`].
-    pub schema: String,
-    /// RFC 3339, UTC.
-    pub started_at: String,
-    /// Whether it was stopped before its last block.
-    pub cut_short: bool,
-    /// The answer for people.
-    pub sentence: String,
-    /// Whether it can be trusted.
-    pub verdict: Trust,
-    /// The objective, as typed.
-    pub slo: String,
-    /// The highest rate at which it holds, messages a second: the median over the blocks. `null` where even the lowest
-    /// rate fails.
-    pub rate_per_s: Option<f64>,
-    /// The least of the blocks. `null` with fewer than six, and where even the lowest rate failed in a block.
-    pub ci_low: Option<f64>,
-    /// The greatest of the blocks.
-    pub ci_high: Option<f64>,
-    /// How sure the range is to hold the median of all blocks that there could be: 0.969 for six.
-    pub confidence: Option<f64>,
-    /// Who was asked.
-    pub arm: ArmEntry,
-    /// What else was asked.
-    pub design: FindRateDesign,
-    /// Repeats the payload and the arrivals.
-    pub seed: u64,
-    /// Where it was measured.
-    pub machine: Facts,
-    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
-    #[serde(default)]
-    pub doctor: Vec<Finding>,
-    /// What was run: the bench itself, then the server as it was started last.
-    pub commands: Vec<CommandEntry>,
-    /// Latency against throughput: all runs that can be believed, those at one rate together.
-    pub curve: Vec<CurvePoint>,
-    /// What each block found.
-    pub blocks: Vec<BlockEntry>,
-    /// Every run, in order; block 0 is the first look.
-    pub runs: Vec<RunEntry>,
-}
-
-/// What was asked, as far as it isn't the objective or the arm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FindRateDesign {
-    /// How many blocks were to be run.
-    pub blocks: usize,
-    /// The lowest rate that was tried.
-    pub lowest_per_s: f64,
-    /// The highest that could have been tried.
-    pub highest_per_s: f64,
-    /// One rate over the next lower one.
-    pub step: f64,
-    /// Where the server ran; `null` where it is not ours.
-    pub server_cpus: Option<CpuList>,
-    /// Where the client ran, one thread a cpu.
-    pub client_cpus: CpuList,
-    /// The load; its duration is the least of a run, and its rate is no matter.
-    pub load: Plan,
-}
-
-/// One block's answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BlockEntry {
-    /// Counted from 1.
-    pub index: usize,
-    /// Whether it counts.
-    pub valid: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    /// The highest rate that held; `null` where even the lowest failed.
-    pub rate_per_s: Option<f64>,
-    /// Whether the next rate failed only because the client could not make it.
-    pub client_bound: bool,
-    /// Whether every rate held up to the highest.
-    pub at_the_top: bool,
-    /// How many of its rates were judged by a run that stayed invalid.
-    pub doubtful: u32,
-}
-
-/// One run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunEntry {
-    /// The block; 0 for the first look.
-    pub block: usize,
-    /// The rate that was asked for.
-    pub rate_per_s: f64,
-    /// 1, or more where earlier runs of this rate in this block were invalid.
-    pub attempt: u32,
-    /// Messages really due, a second.
-    pub offered_per_s: f64,
-    /// Replies, a second.
-    pub achieved_per_s: f64,
-    /// The latency that the objective is about.
-    pub slo_ns: u64,
-    /// Latency from the due time.
-    pub latency_ns: Summary,
-    /// Whether the objective held; `null` for an invalid run.
-    pub holds: Option<bool>,
-    /// The load generator's verdict.
-    pub status: verdict::Status,
-    /// Its reasons.
-    pub reasons: Vec<String>,
-    /// The client's busiest thread, 0..1.
-    pub client_busy: f64,
-    /// The file with its histogram, relative to this file.
-    pub hlog: String,
-}
-
-/// A point of the curve.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CurvePoint {
-    /// The rate that was asked for.
-    pub rate_per_s: f64,
-    /// Replies, a second: the mean of its runs.
-    pub achieved_per_s: f64,
-    /// How many runs it stands on.
-    pub runs: usize,
-    /// In how many of them the objective held.
-    pub held: usize,
-    /// The latency that the objective is about, over all of them.
-    pub slo_ns: u64,
-    /// Latency from the due time, over all of them.
-    pub latency_ns: Summary,
-}
 
 /// A search under way.
 #[derive(Debug)]
@@ -191,6 +55,8 @@ pub struct Record {
     points: Vec<Point>,
     started: Option<Started>,
     folder: ResultFolder,
+    /// Its report, as it was saved last.
+    pub text: String,
 }
 
 #[derive(Debug)]
@@ -224,7 +90,7 @@ impl Record {
             ci_low: None,
             ci_high: None,
             confidence: None,
-            arm: ArmEntry::of(&settings.arm),
+            arm: settings.arm.entry(),
             seed: load.seed,
             design: FindRateDesign {
                 blocks: settings.blocks,
@@ -248,6 +114,7 @@ impl Record {
             points: Vec::new(),
             started: None,
             folder,
+            text: String::new(),
         }
     }
 
@@ -267,7 +134,11 @@ impl Record {
     pub fn started(&mut self) {
         let Some(started) = &self.started else { return };
         self.file.arm.ready_line.clone_from(&started.ready_line);
-        CommandEntry::list_servers(&mut self.file.commands, [(&self.file.arm.name, started)]);
+        let server = started.command.iter();
+        CommandEntry::list_servers(
+            &mut self.file.commands,
+            server.map(|command| (&self.file.arm.name, command)),
+        );
     }
 
     /// Takes in a run, with its histogram.
@@ -371,8 +242,8 @@ impl Record {
         self.file.sentence = text::sentence(&self.file);
         self.folder
             .write_text(CURVE_NAME, &curve_csv(&self.file.curve))?;
-        self.folder
-            .save(&text::text(&self.file), FILE_NAME, &self.file)
+        self.text = text::text(&self.file);
+        self.folder.save(&self.text, FILE_NAME, &self.file)
     }
 
     fn conclude(&mut self) {

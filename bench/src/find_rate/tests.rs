@@ -2,15 +2,17 @@
 
 use std::cell::Cell;
 
-use echometer_host::cpus::CpuList;
-use echometer_loadgen::verdict::{Status, Verdict};
 use hdrhistogram::Histogram;
+
+use echometer_host::{cpus::CpuList, machine::Facts};
+use echometer_loadgen::verdict::{Status, Verdict};
 
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
+    report::folder::ResultFolder,
     serve::arm::parse_arms,
 };
 
@@ -148,7 +150,10 @@ fn the_edge_is_found_to_two_percent() {
     let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
     let rate = file.rate_per_s.expect("it holds");
     assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
-    assert_eq!(file.verdict.status, crate::compare::analysis::Status::Valid);
+    assert_eq!(
+        file.verdict.status,
+        crate::report::file::trust::Status::Valid
+    );
     assert_eq!(file.confidence, Some(1.0 - 2.0 / 64.0));
     assert_eq!((file.ci_low, file.ci_high), (Some(rate), Some(rate)));
     assert!(file.runs.len() < 6 * 9 + 9, "{} runs", file.runs.len());
@@ -175,7 +180,7 @@ fn a_server_that_fails_at_the_lowest_rate_has_none() {
     assert_eq!((file.rate_per_s, file.ci_low), (None, None));
     assert_eq!(
         file.verdict.status,
-        crate::compare::analysis::Status::Valid,
+        crate::report::file::trust::Status::Valid,
         "that is an answer"
     );
     assert!(
@@ -220,7 +225,7 @@ fn what_the_client_can_t_make_is_not_held_against_the_server() {
     assert!((19_600.0..=20_000.0).contains(&rate), "{rate}");
     assert_eq!(
         file.verdict.status,
-        crate::compare::analysis::Status::Invalid
+        crate::report::file::trust::Status::Invalid
     );
     assert!(
         file.sentence.contains("up to at least") && file.sentence.contains("client-bound"),
@@ -239,7 +244,7 @@ fn a_server_that_fails_costs_its_block_and_one_that_never_starts_is_told_at_once
     assert_eq!(file.blocks.iter().filter(|block| !block.valid).count(), 1);
     assert_eq!(
         file.verdict.status,
-        crate::compare::analysis::Status::Invalid,
+        crate::report::file::trust::Status::Invalid,
         "five are too few"
     );
     let never = World::of(&[Server {

@@ -4,102 +4,48 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
-use serde::{Deserialize, Serialize};
 
 use echometer_host::{
-    clock,
-    counters::IrqTimeAccounting,
-    cpus::CpuList,
-    fitness::Finding,
-    machine::Facts,
-    signals::Stop,
-    units::{show_count, show_ns, show_size},
+    clock, counters::IrqTimeAccounting, cpus::CpuList, machine::Facts, signals::Stop,
 };
 
 use crate::{
     doctor,
     floor::{Floor, FloorSlice, flags::FloorSettings, pairs::PairsPlan},
+    invocation::Invocation,
     place::placement::{self, Placement},
     report::{
-        folder::{REPORT_NAME, ResultFolder, json},
-        text::{
-            compare::{interval_title, paragraph, plain_table, render_right},
-            counted::counted,
-        },
+        file::floor::{FILE_NAME, FloorFile, FloorRow, SCHEMA},
+        folder::{REPORT_NAME, ResultFolder},
+        text::floor::{sentence, text},
     },
-    screen::stdout::{show_report, show_text},
-    statistics::{ALPHA, blocks_min, median, signed_rank},
+    screen::stdout::{Finished, show},
+    statistics::{ALPHA, median, signed_rank},
 };
-
-/// What the file says of its form.
-pub const SCHEMA: &str = "echometer.floor/1";
-/// The name of the file in its folder.
-pub const FILE_NAME: &str = "floor.json";
-
-/// A measurement of the floor, as it is saved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FloorFile {
-    /// [`SCHEMA`].
-    pub schema: String,
-    /// RFC 3339, UTC.
-    pub started_at: String,
-    /// Whether it was stopped before its last block; only whole blocks are in it.
-    pub cut_short: bool,
-    /// How it is measured, in words.
-    pub method: String,
-    /// What to know when reading it.
-    pub caveats: Vec<String>,
-    /// The answer for people.
-    pub sentence: String,
-    /// The command line.
-    pub command: String,
-    /// Where it was measured.
-    pub machine: Facts,
-    /// Whether that machine is fit to measure on; empty in files from before it was asked.
-    #[serde(default)]
-    pub doctor: Vec<Finding>,
-    /// The cpu that the thread was pinned to.
-    pub cpu: u32,
-    /// Bytes in a message.
-    pub message_size: u32,
-    /// How long each row was measured in a block, in ns.
-    pub duration_ns: u64,
-    /// Repeats the order within the blocks.
-    pub seed: u64,
-    /// One a number of connections.
-    pub rows: Vec<FloorRow>,
-}
-
-/// The floor at one number of connections.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FloorRow {
-    /// Pairs of sockets.
-    pub connections: u32,
-    /// CPU time an echo and side, less two empty syscalls: Hodges-Lehmann over the blocks.
-    pub cpu_ns_per_message: Option<f64>,
-    /// Lower end of its interval; `null` below six blocks.
-    pub ci_low: Option<f64>,
-    /// Upper end of its interval.
-    pub ci_high: Option<f64>,
-    /// How sure the interval is.
-    pub confidence: Option<f64>,
-    /// What two empty syscalls cost: the median over the blocks.
-    pub two_syscalls_ns: Option<f64>,
-    /// Every block's value of `cpu_ns_per_message`, in order.
-    pub blocks: Vec<f64>,
-    /// Echoes of either side, over all blocks.
-    pub echoes: u64,
-}
 
 const METHOD: &str = "One thread on one cpu holds both ends of the connections, non-blocking, over loopback: it sends on \
      all, receives on all, sends back, receives back. Shown is its CPU time an echo and side, less two empty syscalls.";
 
-/// Measures, saves, prints.
+/// Runs the command.
+///
+/// # Errors
+/// It can't be done; see [`measure`].
+pub fn run(settings: &FloorSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+    let finished = measure(settings, &how.command_line, &how.stop()?)?;
+    show(&finished, FILE_NAME, settings.output.json)?;
+    let whole = finished.file.rows.iter().all(|row| row.ci_low.is_some());
+    Ok(ExitCode::from(if whole { 0 } else { 3 }))
+}
+
+/// Measures and saves.
 ///
 /// # Errors
 /// A cpu or the sockets can't be had, a connection broke, a file can't be written.
-pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitCode> {
-    let stop = Stop::on_signals().context("cannot watch for signals")?;
+pub fn measure(
+    settings: &FloorSettings,
+    command_line: &str,
+    stop: &Stop,
+) -> anyhow::Result<Finished<FloorFile>> {
     let cpu = match settings.cpu {
         Some(cpu) => cpu,
         None => placement::lone().context("cannot choose a cpu: name one with --cpu")?,
@@ -122,7 +68,7 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
         open += 2 * u64::from(plan.pairs);
     }
     let machine = Facts::read();
-    let folder = ResultFolder::wanted(
+    let folder = ResultFolder::create(
         settings.output.out.as_deref(),
         settings.machine.as_deref(),
         &machine,
@@ -158,7 +104,7 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
         .connections
         .iter()
         .zip(&slices)
-        .map(|(&connections, slices)| FloorRow::of(connections, slices))
+        .map(|(&connections, slices)| row_of(connections, slices))
         .collect();
     let file = FloorFile {
         schema: SCHEMA.to_owned(),
@@ -179,12 +125,11 @@ pub fn run(settings: &FloorSettings, command_line: &str) -> anyhow::Result<ExitC
     let text = text(&file);
     folder.save(&text, FILE_NAME, &file)?;
     folder.without_blocks();
-    match settings.output.json {
-        true => show_text(&json(&file))?,
-        false => show_report(&text, &folder.join(REPORT_NAME), FILE_NAME)?,
-    }
-    let whole = file.rows.iter().all(|row| row.ci_low.is_some());
-    Ok(ExitCode::from(if whole { 0 } else { 3 }))
+    Ok(Finished {
+        report: folder.join(REPORT_NAME),
+        file,
+        text,
+    })
 }
 
 /// Where the thread is: it is both sides.
@@ -195,23 +140,21 @@ fn alone_on(cpu: u32) -> Placement {
     }
 }
 
-impl FloorRow {
-    fn of(connections: u32, slices: &[FloorSlice]) -> Self {
-        let blocks: Vec<f64> = slices.iter().filter_map(FloorSlice::ns_per_echo).collect();
-        let logarithms: Vec<f64> = blocks.iter().map(|ns| ns.ln()).collect();
-        let test = signed_rank(&logarithms, ALPHA);
-        let interval = test.and_then(|test| test.interval);
-        let syscalls: Vec<f64> = slices.iter().map(|slice| slice.two_syscalls_ns).collect();
-        Self {
-            connections,
-            cpu_ns_per_message: test.map(|test| test.estimate.exp()),
-            ci_low: interval.map(|interval| interval.low.exp()),
-            ci_high: interval.map(|interval| interval.high.exp()),
-            confidence: interval.map(|interval| interval.confidence),
-            two_syscalls_ns: median(&syscalls),
-            blocks,
-            echoes: slices.iter().map(|slice| slice.echoes).sum(),
-        }
+fn row_of(connections: u32, slices: &[FloorSlice]) -> FloorRow {
+    let blocks: Vec<f64> = slices.iter().filter_map(FloorSlice::ns_per_echo).collect();
+    let logarithms: Vec<f64> = blocks.iter().map(|ns| ns.ln()).collect();
+    let test = signed_rank(&logarithms, ALPHA);
+    let interval = test.and_then(|test| test.interval);
+    let syscalls: Vec<f64> = slices.iter().map(|slice| slice.two_syscalls_ns).collect();
+    FloorRow {
+        connections,
+        cpu_ns_per_message: test.map(|test| test.estimate.exp()),
+        ci_low: interval.map(|interval| interval.low.exp()),
+        ci_high: interval.map(|interval| interval.high.exp()),
+        confidence: interval.map(|interval| interval.confidence),
+        two_syscalls_ns: median(&syscalls),
+        blocks,
+        echoes: slices.iter().map(|slice| slice.echoes).sum(),
     }
 }
 
@@ -228,81 +171,6 @@ fn caveats(machine: &Facts) -> Vec<String> {
         );
     }
     caveats
-}
-
-/// The report, of at most 80 columns; ends with the sentence.
-#[must_use]
-pub fn text(file: &FloorFile) -> String {
-    let mut text = String::new();
-    paragraph(
-        &mut text,
-        "",
-        &format!("{} On cpu {}.", file.method, file.cpu),
-    );
-    text.push('\n');
-    let confidence = file.rows.iter().find_map(|row| row.confidence);
-    let mut table = plain_table();
-    table.set_header([
-        "connections",
-        "CPU/message",
-        &interval_title(confidence),
-        "two empty syscalls",
-        "echoes",
-    ]);
-    let ns = |ns: Option<f64>| ns.map_or("-".to_owned(), |ns| show_ns(ns.round() as u64));
-    for row in &file.rows {
-        let interval = match (row.ci_low, row.ci_high) {
-            (Some(_), Some(_)) => format!("{} - {}", ns(row.ci_low), ns(row.ci_high)),
-            _ => "-".to_owned(),
-        };
-        table.add_row([
-            show_count(u64::from(row.connections)),
-            ns(row.cpu_ns_per_message),
-            interval,
-            ns(row.two_syscalls_ns),
-            show_count(row.echoes),
-        ]);
-    }
-    text.push_str(&render_right(&mut table, 0..=4));
-    text.push_str("\n\n");
-    for caveat in &file.caveats {
-        paragraph(&mut text, "- ", caveat);
-    }
-    text.push('\n');
-    paragraph(&mut text, "", &file.sentence);
-    text
-}
-
-fn sentence(rows: &[FloorRow], size: u32, machine: &Facts, cut_short: bool) -> String {
-    let parts: Vec<String> = rows
-        .iter()
-        .filter_map(|row| {
-            let sure = match (row.ci_low, row.ci_high) {
-                (Some(low), Some(high)) => format!(
-                    " ({} to {})",
-                    show_ns(low.round() as u64),
-                    show_ns(high.round() as u64)
-                ),
-                _ => format!(
-                    " (without an interval: that needs {} blocks)",
-                    blocks_min(ALPHA)
-                ),
-            };
-            let ns = show_ns(row.cpu_ns_per_message?.round() as u64);
-            let connections = counted(u64::from(row.connections), "connection");
-            Some(format!("{ns}{sure} at {connections}"))
-        })
-        .collect();
-    let cut = if cut_short { "Cut short. " } else { "" };
-    if parts.is_empty() {
-        return format!("{cut}Nothing was measured.");
-    }
-    format!(
-        "{cut}On {}, an echo of {} costs the kernel, on the server's side, at least {}.",
-        machine.summary(),
-        show_size(u64::from(size)),
-        parts.join(", "),
-    )
 }
 
 #[cfg(test)]
@@ -348,7 +216,7 @@ mod tests {
     #[test]
     fn a_row_is_the_middle_of_its_blocks_with_an_interval() {
         let costs = [7_250, 7_350, 7_150, 7_250, 7_450, 7_250, 7_050, 7_250];
-        let row = FloorRow::of(50, &slices(&costs));
+        let row = row_of(50, &slices(&costs));
         assert!(
             row.cpu_ns_per_message
                 .is_some_and(|ns| (ns - 7_000.0).abs() < 20.0),
@@ -361,8 +229,8 @@ mod tests {
     #[test]
     fn the_report_fits_and_says_what_is_missing() {
         let rows = vec![
-            FloorRow::of(1, &slices(&[7_250; 8])),
-            FloorRow::of(1_000, &slices(&[9_250; 3])),
+            row_of(1, &slices(&[7_250; 8])),
+            row_of(1_000, &slices(&[9_250; 3])),
         ];
         let file = file(rows);
         let text = text(&file);
@@ -389,7 +257,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_said() {
-        let rows = vec![FloorRow::of(1, &[])];
+        let rows = vec![row_of(1, &[])];
         assert!(sentence(&rows, 64, &Facts::default(), true).starts_with("Cut short. Nothing"));
     }
 }

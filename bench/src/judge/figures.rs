@@ -4,286 +4,154 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
-use echometer_loadgen::{file::Summary, verdict::Status};
+use echometer_loadgen::file::Summary;
 
 use crate::{
-    floor::{LABEL, multiples::FloorFigures},
+    floor::FloorSlice,
     measure::slices::{ArmBlock, Block, Judged, Slice, WholeRun},
-    report::file::metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
+    report::file::{
+        figures::{ArmFigures, BlockFigures, CpuShares, RunFigures},
+        floor::{FloorFigures, LABEL},
+        metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
+    },
     statistics::median,
 };
 
-/// One block, as it stands in `compare.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BlockFigures {
-    /// Counted from 1, as its files are.
-    pub index: usize,
-    /// Arms in the order of their slices; `(floor)` where it had its turn.
-    pub order: Vec<String>,
-    /// Whether it is part of the comparison.
-    pub valid: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    /// How long a slice (or a run) was, in ns.
-    pub slice_ns: u64,
-    /// By the arm's name. Arms that never had a slice are absent.
-    pub arms: BTreeMap<String, ArmFigures>,
-    /// By the arm's name and the metric: arm / baseline in this block. Absent where it can't be had.
-    pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
-    /// What an echo cost the kernel in this block; `null` where that was not measured.
-    #[serde(default)]
-    pub floor: Option<FloorFigures>,
-}
-
-/// What one arm did in one block.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ArmFigures {
-    /// Replies between the ramps and the stops, over the time between these.
-    pub rate_per_s: f64,
-    /// CPU time of the server and its descendants over the whole slices, a message. `null` where it can't be read.
-    pub server_cpu_ns_per_message: Option<f64>,
-    /// CPU time of the client's threads over the whole slices, a message. `null` without a message.
-    pub client_cpu_ns_per_message: Option<f64>,
-    /// Of the server, over the measured part.
-    pub context_switches: Option<u64>,
-    /// Of the server, at the end.
-    pub rss_bytes: Option<u64>,
-    /// The file with its histogram, relative to `compare.json`.
-    pub hlog: String,
-    /// All messages answered in its slices.
-    pub messages: u64,
-    /// Replies between the ramps and the stops: those that the histogram holds.
-    pub recorded: u64,
-    /// How many slices it had.
-    pub slices: usize,
-    /// Latency from the write (closed loop) or the due time (open loop) to the reply, in ns.
-    pub latency_ns: Summary,
-    /// The share of its slices in which the server computed, 0..1 a cpu that it may use.
-    pub server_busy: Option<f64>,
-    /// The share of its slices in which the client's busiest thread had work, 0..1.
-    pub client_busy: f64,
-    /// What the servers' cpus did in its slices, as the kernel accounts for it.
-    pub server_cpus: CpuShares,
-    /// The share of the others' slices in which the server computed.
-    pub resting_cpu: Option<f64>,
-    /// The share of its slices in which the client's threads were ready to run and had no cpu.
-    pub client_run_delay: f64,
-    /// Rate in the last third of its slices over that in the first.
-    pub rate_drift: Option<f64>,
-    /// One by one, in the runs design; else empty.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub runs: Vec<RunFigures>,
-}
-
-/// What one whole run gave: a sample of the statistics in the runs design.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct RunFigures {
-    /// Replies in the run's window, a second.
-    pub rate_per_s: f64,
-    /// Messages due in the window, a second; `null` in closed loop.
-    pub offered_per_s: Option<f64>,
-    /// As for the block.
-    pub server_cpu_ns_per_message: Option<f64>,
-    /// As for the block.
-    pub client_cpu_ns_per_message: Option<f64>,
-    /// Of the messages that were due or written in the window; those without an answer are in it as lower bounds.
-    pub latency_ns: Summary,
-    /// What the load generator says of the run. Only `errors` makes its block invalid.
-    pub status: Status,
-    /// Why.
-    pub reasons: Vec<String>,
-}
-
-/// Shares of the time of a set of cpus, 0..1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct CpuShares {
-    /// Anything but idle.
-    pub busy: f64,
-    /// In soft interrupts, where the kernel receives what loopback sends.
-    pub softirq: f64,
-    /// Taken by the hypervisor.
-    pub steal: f64,
-}
-
-impl BlockFigures {
-    /// The figures of `block`, the `index`-th (from 1). `names` are the arms' in their order, the first the baseline;
-    /// `hlogs` their histograms' files; `server_cpus` how many cpus the servers may use.
-    #[must_use]
-    pub fn of(
-        index: usize,
-        block: &Block,
-        names: &[String],
-        hlogs: &[String],
-        server_cpus: usize,
-    ) -> Self {
-        let mut reasons: Vec<String> = block
-            .faults
+/// The figures of `block`, the `index`-th (from 1). `names` are the arms' in their order, the first the baseline;
+/// `hlogs` their histograms' files; `server_cpus` how many cpus the servers may use.
+#[must_use]
+pub(crate) fn block_figures(
+    index: usize,
+    block: &Block,
+    names: &[String],
+    hlogs: &[String],
+    server_cpus: usize,
+) -> BlockFigures {
+    let mut reasons: Vec<String> = block
+        .faults
+        .iter()
+        .map(|fault| format!("{} {}", names[fault.arm], fault.reason))
+        .collect();
+    if block.cut_short {
+        reasons.push("cut short".to_owned());
+    }
+    let arms: BTreeMap<String, ArmFigures> = names
+        .iter()
+        .zip(hlogs)
+        .zip(&block.arms)
+        .filter(|(_, arm)| !arm.slices.is_empty())
+        .map(|((name, hlog), arm)| (name.clone(), arm_figures(arm, hlog.clone(), server_cpus)))
+        .collect();
+    let valid = reasons.is_empty();
+    // What broke off has cycles that are not whole; its ratios would mean something else.
+    let ratios = match block.arms.split_first() {
+        Some((baseline, _)) if valid && !baseline.runs.is_empty() => names[1..]
             .iter()
-            .map(|fault| format!("{} {}", names[fault.arm], fault.reason))
-            .collect();
-        if block.cut_short {
-            reasons.push("cut short".to_owned());
-        }
-        let arms: BTreeMap<String, ArmFigures> = names
-            .iter()
-            .zip(hlogs)
-            .zip(&block.arms)
-            .filter(|(_, arm)| !arm.slices.is_empty())
-            .map(|((name, hlog), arm)| {
-                (name.clone(), ArmFigures::of(arm, hlog.clone(), server_cpus))
+            .filter_map(|name| {
+                let ratios = run_ratios(arms.get(name)?, arms.get(&names[0])?);
+                Some((name.clone(), ratios))
             })
-            .collect();
-        let valid = reasons.is_empty();
-        // What broke off has cycles that are not whole; its ratios would mean something else.
-        let ratios = match block.arms.split_first() {
-            Some((baseline, _)) if valid && !baseline.runs.is_empty() => names[1..]
-                .iter()
-                .filter_map(|name| {
-                    let ratios = run_ratios(arms.get(name)?, arms.get(&names[0])?);
-                    Some((name.clone(), ratios))
-                })
-                .collect(),
-            Some((baseline, others)) if valid => others
-                .iter()
-                .zip(&names[1..])
-                .map(|(arm, name)| (name.clone(), ratios(arm, baseline)))
-                .collect(),
-            _ => BTreeMap::new(),
-        };
-        let floor = FloorFigures::of(block, names).filter(|_| valid);
-        let name = |&arm: &usize| names.get(arm).map_or(LABEL, String::as_str).to_owned();
-        let order = block.order.iter().map(name).collect();
-        Self {
-            index,
-            order,
-            valid,
-            reasons,
-            slice_ns: block.slice.as_nanos() as u64,
-            arms,
-            ratios,
-            floor,
-        }
-    }
-
-    /// A block that came to nothing.
-    #[must_use]
-    pub fn failed(index: usize, reason: String) -> Self {
-        Self {
-            index,
-            order: Vec::new(),
-            valid: false,
-            reasons: vec![reason],
-            slice_ns: 0,
-            arms: BTreeMap::new(),
-            ratios: BTreeMap::new(),
-            floor: None,
-        }
+            .collect(),
+        Some((baseline, others)) if valid => others
+            .iter()
+            .zip(&names[1..])
+            .map(|(arm, name)| (name.clone(), ratios(arm, baseline)))
+            .collect(),
+        _ => BTreeMap::new(),
+    };
+    let floor = floor_figures(block, names).filter(|_| valid);
+    let name = |&arm: &usize| names.get(arm).map_or(LABEL, String::as_str).to_owned();
+    let order = block.order.iter().map(name).collect();
+    BlockFigures {
+        index,
+        order,
+        valid,
+        reasons,
+        slice_ns: block.slice.as_nanos() as u64,
+        arms,
+        ratios,
+        floor,
     }
 }
 
-impl ArmFigures {
-    /// The figures of an arm that had a slice or more. `hlog` is its histogram's file, `server_cpus` how many cpus its
-    /// server may use.
-    pub(crate) fn of(arm: &ArmBlock, hlog: String, server_cpus: usize) -> Self {
-        let slices = &arm.slices;
-        let total = |part: fn(&Slice) -> u64| slices.iter().map(part).sum::<u64>();
-        let span_ns = total(|slice| slice.span_ns).max(1) as f64;
-        let messages = total(|slice| slice.messages);
-        let cpu_ns: Option<u64> = slices.iter().map(|slice| slice.server_cpu_ns).sum();
-        let cpus_ns = span_ns * server_cpus as f64;
-        let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / messages as f64);
-        // Slices weigh by their length.
-        let share = |part: fn(&Slice) -> f64| {
-            slices
-                .iter()
-                .map(|slice| part(slice) * slice.span_ns as f64)
-                .sum::<f64>()
-                / span_ns
-        };
-        Self {
-            rate_per_s: rate(slices),
-            server_cpu_ns_per_message: cpu_ns.and_then(a_message),
-            client_cpu_ns_per_message: a_message(total(|slice| slice.client_cpu_ns)),
-            context_switches: arm.usage.map(|usage| usage.context_switches),
-            rss_bytes: arm.usage.map(|usage| usage.rss_bytes),
-            hlog,
-            messages,
-            recorded: total(|slice| slice.recorded),
-            slices: slices.len(),
-            latency_ns: Summary::of(&arm.latency, None),
-            server_busy: cpu_ns.map(|cpu_ns| cpu_ns as f64 / cpus_ns),
-            client_busy: share(|slice| slice.client_busiest),
-            server_cpus: CpuShares {
-                busy: total(|slice| slice.server_cpus.busy_ns) as f64 / cpus_ns,
-                softirq: total(|slice| slice.server_cpus.softirq_ns) as f64 / cpus_ns,
-                steal: total(|slice| slice.server_cpus.steal_ns) as f64 / cpus_ns,
-            },
-            resting_cpu: arm.resting_share(),
-            client_run_delay: share(|slice| slice.client_run_delay),
-            rate_drift: drift(slices),
-            runs: slices
-                .iter()
-                .zip(&arm.runs)
-                .map(|(slice, run)| RunFigures::of(slice, run))
-                .collect(),
-        }
-    }
-
-    /// The figure in which `metric` is told, in the metric's unit; `None` where it can't be had.
-    #[must_use]
-    pub fn value(&self, metric: Metric) -> Option<f64> {
-        match metric {
-            Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
-            Metric::Rate => Some(self.rate_per_s),
-            Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
-            Metric::LatencyP50 => self.latency_ns.p50.map(|ns| ns as f64),
-            Metric::LatencyP90 => self.latency_ns.p90.map(|ns| ns as f64),
-            Metric::LatencyP99 => self.latency_ns.p99.map(|ns| ns as f64),
-            Metric::LatencyP99_9 => self.latency_ns.p99_9.map(|ns| ns as f64),
-        }
+/// A block that came to nothing.
+#[must_use]
+pub(crate) fn failed_block(index: usize, reason: String) -> BlockFigures {
+    BlockFigures {
+        index,
+        order: Vec::new(),
+        valid: false,
+        reasons: vec![reason],
+        slice_ns: 0,
+        arms: BTreeMap::new(),
+        ratios: BTreeMap::new(),
+        floor: None,
     }
 }
 
-impl RunFigures {
-    fn of(slice: &Slice, run: &WholeRun) -> Self {
-        let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / slice.messages as f64);
-        let Judged {
-            verdict,
-            offered_per_s,
-            censored_from_ns,
-        } = &run.judged;
-        Self {
-            rate_per_s: rate(&[*slice]),
-            offered_per_s: *offered_per_s,
-            server_cpu_ns_per_message: slice.server_cpu_ns.and_then(a_message),
-            client_cpu_ns_per_message: a_message(slice.client_cpu_ns),
-            latency_ns: Summary::of(&run.stretch.latency, *censored_from_ns),
-            status: verdict.status,
-            reasons: verdict.reasons.clone(),
-        }
+/// The figures of an arm that had a slice or more. `hlog` is its histogram's file, `server_cpus` how many cpus its
+/// server may use.
+pub(crate) fn arm_figures(arm: &ArmBlock, hlog: String, server_cpus: usize) -> ArmFigures {
+    let slices = &arm.slices;
+    let total = |part: fn(&Slice) -> u64| slices.iter().map(part).sum::<u64>();
+    let span_ns = total(|slice| slice.span_ns).max(1) as f64;
+    let messages = total(|slice| slice.messages);
+    let cpu_ns: Option<u64> = slices.iter().map(|slice| slice.server_cpu_ns).sum();
+    let cpus_ns = span_ns * server_cpus as f64;
+    let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / messages as f64);
+    // Slices weigh by their length.
+    let share = |part: fn(&Slice) -> f64| {
+        slices
+            .iter()
+            .map(|slice| part(slice) * slice.span_ns as f64)
+            .sum::<f64>()
+            / span_ns
+    };
+    ArmFigures {
+        rate_per_s: rate(slices),
+        server_cpu_ns_per_message: cpu_ns.and_then(a_message),
+        client_cpu_ns_per_message: a_message(total(|slice| slice.client_cpu_ns)),
+        context_switches: arm.usage.map(|usage| usage.context_switches),
+        rss_bytes: arm.usage.map(|usage| usage.rss_bytes),
+        hlog,
+        messages,
+        recorded: total(|slice| slice.recorded),
+        slices: slices.len(),
+        latency_ns: Summary::of(&arm.latency, None),
+        server_busy: cpu_ns.map(|cpu_ns| cpu_ns as f64 / cpus_ns),
+        client_busy: share(|slice| slice.client_busiest),
+        server_cpus: CpuShares {
+            busy: total(|slice| slice.server_cpus.busy_ns) as f64 / cpus_ns,
+            softirq: total(|slice| slice.server_cpus.softirq_ns) as f64 / cpus_ns,
+            steal: total(|slice| slice.server_cpus.steal_ns) as f64 / cpus_ns,
+        },
+        resting_cpu: arm.resting_share(),
+        client_run_delay: share(|slice| slice.client_run_delay),
+        rate_drift: drift(slices),
+        runs: slices
+            .iter()
+            .zip(&arm.runs)
+            .map(|(slice, run)| run_figures(slice, run))
+            .collect(),
     }
+}
 
-    /// The figure with which `metric` is compared; `None` where it can't be: too few samples lie above a quantile, or
-    /// messages without an answer make it a lower bound.
-    #[must_use]
-    pub fn value(&self, metric: Metric) -> Option<f64> {
-        let latency = |quantile: Option<u64>| {
-            let above = metric.samples_above(self.latency_ns.count)?;
-            let value = quantile.filter(|&value| !self.latency_ns.is_lower_bound(value))?;
-            (COMPARED_ABOVE_MIN <= above).then_some(value as f64)
-        };
-        let value = match metric {
-            Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
-            Metric::Rate => Some(self.rate_per_s),
-            Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
-            Metric::LatencyP50 => latency(self.latency_ns.p50),
-            Metric::LatencyP90 => latency(self.latency_ns.p90),
-            Metric::LatencyP99 => latency(self.latency_ns.p99),
-            Metric::LatencyP99_9 => latency(self.latency_ns.p99_9),
-        };
-        positive(value?)
+fn run_figures(slice: &Slice, run: &WholeRun) -> RunFigures {
+    let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / slice.messages as f64);
+    let Judged {
+        verdict,
+        offered_per_s,
+        censored_from_ns,
+    } = &run.judged;
+    RunFigures {
+        rate_per_s: rate(&[*slice]),
+        offered_per_s: *offered_per_s,
+        server_cpu_ns_per_message: slice.server_cpu_ns.and_then(a_message),
+        client_cpu_ns_per_message: a_message(slice.client_cpu_ns),
+        latency_ns: Summary::of(&run.stretch.latency, *censored_from_ns),
+        status: verdict.status,
+        reasons: verdict.reasons.clone(),
     }
 }
 
@@ -378,6 +246,46 @@ fn drift(slices: &[Slice]) -> Option<f64> {
     positive(rate(&slices[slices.len() - third..]) / rate(&slices[..third]))
 }
 
+/// The figures of a whole `block`; `names` are the arms' in their order. `None` where the floor had no slice, or
+/// nothing was left of it.
+#[must_use]
+pub(crate) fn floor_figures(block: &Block, names: &[String]) -> Option<FloorFigures> {
+    let slices: Vec<&FloorSlice> = block.floor.iter().map(|(_, slice)| slice).collect();
+    let of_slices = |part: &dyn Fn(&FloorSlice) -> Option<f64>| {
+        let parts: Vec<f64> = slices.iter().filter_map(|slice| part(slice)).collect();
+        median(&parts)
+    };
+    let multiples = names
+        .iter()
+        .zip(&block.arms)
+        .filter_map(|(name, arm)| Some((name.clone(), multiple(arm, &block.floor)?)));
+    Some(FloorFigures {
+        cpu_ns_per_message: of_slices(&FloorSlice::ns_per_echo)?,
+        two_syscalls_ns: of_slices(&|slice| Some(slice.two_syscalls_ns))?,
+        echoes: slices.iter().map(|slice| slice.echoes).sum(),
+        slices: slices.len(),
+        multiples: multiples.collect(),
+    })
+}
+
+/// The median over the cycles of the logarithm, as for every ratio of a block.
+fn multiple(arm: &ArmBlock, floor: &[(u32, FloorSlice)]) -> Option<f64> {
+    let floor: BTreeMap<u32, f64> = floor
+        .iter()
+        .filter_map(|(cycle, slice)| Some((*cycle, slice.ns_per_echo()?)))
+        .collect();
+    let logarithms: Vec<f64> = arm
+        .slices
+        .iter()
+        .filter_map(|slice| {
+            let a_message = slice.server_cpu_ns? as f64 / slice.messages as f64;
+            let ratio = a_message / floor.get(&slice.cycle)?;
+            (0.0 < ratio && ratio.is_finite()).then(|| ratio.ln())
+        })
+        .collect();
+    median(&logarithms).map(f64::exp)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -443,7 +351,7 @@ mod tests {
     fn figures(block: &Block) -> BlockFigures {
         let names = ["epoll", "uring"].map(str::to_owned);
         let hlogs = ["blocks/001-epoll.hlog", "blocks/001-uring.hlog"].map(str::to_owned);
-        BlockFigures::of(1, block, &names, &hlogs, 1)
+        block_figures(1, block, &names, &hlogs, 1)
     }
 
     #[test]

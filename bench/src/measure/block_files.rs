@@ -9,9 +9,12 @@ use std::{
 use echometer_loadgen::histogram_log::{self, Line};
 
 use crate::{
-    floor::{FloorSlice, LABEL},
+    floor::FloorSlice,
     measure::slices::{ArmBlock, Block},
-    report::folder::{BLOCKS, ResultFolder, hlog_name},
+    report::{
+        file::floor::LABEL,
+        folder::{BLOCKS, ResultFolder, hlog_name},
+    },
 };
 
 /// Writes a block (counted from 1) into the result's folder: `blocks/003-ARM.hlog` for each arm that had a slice, and

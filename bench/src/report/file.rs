@@ -1,5 +1,16 @@
 //! What stands in each result's JSON, as plain data. One file a kind, and what kinds share.
 
 pub mod compare;
+pub mod design;
+pub mod doctor;
+pub mod entries;
+pub mod figures;
+pub mod find_rate;
+pub mod floor;
 pub mod metric;
 pub mod selftest;
+pub mod slo;
+pub mod storm;
+pub mod sweep;
+pub mod sysctls;
+pub mod trust;

@@ -41,7 +41,7 @@ impl ResultFolder {
     ///
     /// # Errors
     /// As [`ResultFolder::named`] and [`ResultFolder::counted`] say.
-    pub fn wanted(
+    pub fn create(
         out: Option<&Path>,
         machine_name: Option<&str>,
         facts: &Facts,

@@ -12,14 +12,11 @@ use serde_json::{Map, json};
 
 use echometer_loadgen::{file::Summary, report as run_report};
 
-use crate::{
-    floor,
-    report::{
-        page::{Page, csv, html, markdown, svg, text},
-        saved::{Kind, Saved},
-        text::compare as report,
-    },
-    show::export::{file_name, free_name},
+use crate::report::{
+    names::{file_name, free_name},
+    page::{Page, csv, html, markdown, svg, text},
+    saved::{Kind, Saved},
+    text::compare as report,
 };
 
 /// A form.
@@ -101,9 +98,9 @@ fn plain(saved: &Saved) -> String {
         Kind::Sweep(sweep) => crate::report::text::sweep::text(sweep),
         Kind::FindRate(search) => crate::report::text::find_rate::text(search),
         Kind::Storm(storm, _) => crate::report::text::storm::text(storm),
-        Kind::Floor(floor) => floor::command::text(floor),
+        Kind::Floor(floor) => crate::report::text::floor::text(floor),
         Kind::Selftest(selftest) => crate::report::text::selftest::text(selftest),
-        Kind::Doctor(examination) => examination.text(),
+        Kind::Doctor(examination) => crate::report::text::doctor::text(examination),
         Kind::Log(_) => text::text(&Page::of(saved)),
     }
 }

@@ -15,26 +15,30 @@ use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use echometer_loadgen::file::{self as run_file, RunFile};
+use echometer_loadgen::{file as run_file, file::RunFile};
 
-use crate::{
-    doctor::{self, Examination},
-    find_rate::{record as find_rate_file, record::FindRateFile},
-    floor::{command as floor_file, command::FloorFile},
-    report::{
-        file::{
-            compare as compare_file, compare::Comparison, selftest as selftest_file,
-            selftest::Selftest,
-        },
-        folder::BLOCKS,
-        saved::{
-            error::{FileError, Reason},
-            harmless::{disarm, harmless},
-            hlog::Log,
-        },
+use crate::report::{
+    file::{
+        compare as compare_file,
+        compare::Comparison,
+        doctor::{self, Examination},
+        find_rate as find_rate_file,
+        find_rate::FindRateFile,
+        floor as floor_file,
+        floor::FloorFile,
+        selftest as selftest_file,
+        selftest::Selftest,
+        storm as storm_file,
+        storm::StormFile,
+        sweep as sweep_file,
+        sweep::SweepFile,
     },
-    storm::{record as storm_file, record::StormFile},
-    sweep::{record as sweep_file, record::SweepFile},
+    folder::BLOCKS,
+    saved::{
+        error::{FileError, Reason},
+        harmless::{disarm, harmless},
+        hlog::Log,
+    },
 };
 
 /// The files that make a folder a result, in the order in which they are looked for.

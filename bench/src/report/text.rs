@@ -1,9 +1,12 @@
 //! How does a result read in 80 columns? One file a kind, and what they share.
 
 pub mod bars;
+pub mod columns;
 pub mod compare;
 pub mod counted;
+pub mod doctor;
 pub mod find_rate;
+pub mod floor;
 pub mod load_words;
 pub mod selftest;
 pub mod sentence;

@@ -2,25 +2,45 @@
 
 use std::{
     io::{self, Write},
-    path::Path,
+    path::PathBuf,
+    process::ExitCode,
 };
 
 use anyhow::Context;
+use serde::Serialize;
 
-use crate::report::text::compare::coloured;
+use crate::report::{folder::json, text::columns::coloured};
 
-/// The report, and where to find it. `data` is the data file's name, beside it.
+/// A result that was made, and saved.
+#[derive(Debug)]
+pub struct Finished<T> {
+    /// All of it.
+    pub file: T,
+    /// Its report, as it was saved.
+    pub text: String,
+    /// The file to open.
+    pub report: PathBuf,
+}
+
+/// The report and where to find it, or with `data_only` the data. `data` is the data file's name, beside the report.
 ///
 /// # Errors
 /// stdout can't be written to.
-pub fn show_report(text: &str, report: &Path, data: &str) -> anyhow::Result<()> {
-    let text = coloured(text);
+pub fn show<T: Serialize>(
+    finished: &Finished<T>,
+    data: &str,
+    data_only: bool,
+) -> anyhow::Result<()> {
+    if data_only {
+        return show_text(&json(&finished.file));
+    }
+    let text = coloured(&finished.text);
     let mut stdout = anstream::stdout().lock();
-    settled(stdout.write_all(text.as_bytes()).and_then(|()| {
+    unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| {
         writeln!(
             stdout,
             "\nopen: {} (data: {data} beside it)",
-            report.display()
+            finished.report.display()
         )
     }))
 }
@@ -30,11 +50,22 @@ pub fn show_report(text: &str, report: &Path, data: &str) -> anyhow::Result<()> 
 /// # Errors
 /// stdout can't be written to.
 pub fn show_text(text: &str) -> anyhow::Result<()> {
-    settled(anstream::stdout().lock().write_all(text.as_bytes()))
+    unless_closed(anstream::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// As [`show_text`], where nothing else is to be done.
+///
+/// # Errors
+/// stdout can't be written to.
+pub fn printed(text: &str) -> anyhow::Result<ExitCode> {
+    show_text(text).map(|()| ExitCode::SUCCESS)
 }
 
 /// Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
-fn settled(written: io::Result<()>) -> anyhow::Result<()> {
+///
+/// # Errors
+/// Any other failure to write to stdout.
+pub fn unless_closed(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")

@@ -6,7 +6,7 @@ use echometer_loadgen::plan::Engine;
 
 use crate::{
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    selftest::truths::{TRUTHS, Truth},
+    report::file::selftest::{TRUTHS, Truth},
 };
 
 /// The flags of `echometer selftest`.

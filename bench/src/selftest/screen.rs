@@ -2,16 +2,15 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::Context;
-
 use crate::{
     flags::OutputSettings,
     report::{
         file::selftest::Selftest,
         folder::{REPORT_NAME, ResultFolder, json},
-        text::{compare::coloured, selftest as report},
+        text::{columns::coloured, selftest as report},
     },
-    selftest::Step,
+    screen::stdout::unless_closed,
+    selftest::step::Step,
 };
 
 /// Where a selftest is shown.
@@ -86,13 +85,7 @@ impl Screen {
                 report.display()
             ));
         }
-        match self.error {
-            // Who closes our output early (`| head`) has seen enough: that is no failure of the selftest.
-            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(error).context("cannot write to stdout")
-            }
-            _ => Ok(()),
-        }
+        unless_closed(self.error.map_or(Ok(()), Err))
     }
 
     fn print(&mut self, text: &str) {

@@ -4,9 +4,7 @@
 
 use std::time::Duration;
 
-use clap::ValueEnum;
 use hdrhistogram::Histogram;
-use serde::{Deserialize, Serialize};
 
 use echometer_loadgen::{
     file::quantile,
@@ -14,52 +12,16 @@ use echometer_loadgen::{
     verdict::Verdict,
 };
 
-use crate::{
-    compare::analysis::MetricResult,
-    report::file::{
-        compare::Comparison,
-        metric::Metric,
-        selftest::{Check, Finding, Rule},
-    },
+use crate::report::file::{
+    compare::{Comparison, MetricResult},
+    metric::Metric,
+    selftest::{Check, Finding, Rule, Truth},
 };
 
 /// Half the width of the band in which a ratio counts as 1: `compare`'s default.
 const MARGIN: f64 = 0.02;
 const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
-
-/// Something known about a server, which the instrument must show.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Truth {
-    /// It echoes 1 ms late: the median says so
-    Fixed,
-    /// It freezes for 200 ms every 2 s: an open loop shows the tail that users would see
-    Freeze,
-    /// The same in closed loop, which hides the tail: it must warn of coordinated omission
-    Omission,
-    /// It echoes after times drawn from the exponential distribution: every quantile is known
-    Exponential,
-    /// It echoes 1.1 ms late, another one 1 ms: the comparison's interval holds the ratio
-    Ratio,
-    /// It is the same server twice: the comparison finds no difference that matters
-    Same,
-    /// It burns 20 us a message: the comparison calls its CPU and its rate worse
-    Busy,
-}
-
-/// All truths, the quick ones first.
-pub const TRUTHS: [Truth; 7] = [
-    Truth::Fixed,
-    Truth::Freeze,
-    Truth::Omission,
-    Truth::Exponential,
-    Truth::Ratio,
-    Truth::Same,
-    Truth::Busy,
-];
 
 /// How a truth is looked at.
 pub enum Method {
@@ -79,85 +41,68 @@ pub struct RunMethod {
     pub floor: Option<Duration>,
 }
 
-impl Truth {
-    /// In words, as a heading.
-    #[must_use]
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::Fixed => "each echo 1 ms late",
-            Self::Freeze => "frozen 200 ms every 2 s",
-            Self::Omission => "frozen 200 ms every 2 s, closed loop",
-            Self::Exponential => "exponential delay, mean 1 ms",
-            Self::Ratio => "1.1 ms late against 1 ms late",
-            Self::Same => "the same server twice",
-            Self::Busy => "busy 20 us a message against not",
+/// How it is looked at; `quick` in less time, where that leaves the check as sharp.
+#[must_use]
+pub fn method(truth: Truth, quick: bool) -> Method {
+    let pick = |long: u64, short: u64| Duration::from_millis(if quick { short } else { long });
+    let run = |delay, plan, floor| Method::Run(Box::new(RunMethod { delay, plan, floor }));
+    let words =
+        |line: &str| Method::Compare(line.split('|').map(|word| word.trim().to_owned()).collect());
+    match truth {
+        // Poisson: with equal gaps of 1 ms an echo that is 1 ms late always leaves when the next message comes.
+        Truth::Fixed => run(
+            "fixed:1ms",
+            open(1_000.0, 10, Arrivals::Poisson, pick(5_000, 1_500)),
+            Some(pick(2_000, 800)),
+        ),
+        // A multiple of the period, so that exactly a tenth of the messages are due in a freeze.
+        Truth::Freeze => run(
+            "freeze:200ms/2s",
+            open(1_000.0, 10, Arrivals::Uniform, Duration::from_secs(10)),
+            Some(pick(2_000, 800)),
+        ),
+        Truth::Omission => run(
+            "freeze:200ms/2s",
+            Plan {
+                connections: 10,
+                duration: pick(4_000, 2_000),
+                warmup: Duration::from_millis(200),
+                ..Plan::default()
+            },
+            None,
+        ),
+        // The p99 of 30,000 messages scatters by 1.3 %, of 21,000 by 1.5 %. On each connection 10 a second, because a
+        // message that comes while another is held back on its connection may not overtake it.
+        Truth::Exponential => {
+            let (rate, connections) = if quick {
+                (3_000.0, 300)
+            } else {
+                (1_000.0, 100)
+            };
+            run(
+                "exp:1ms",
+                open(rate, connections, Arrivals::Poisson, pick(30_000, 7_000)),
+                // Longer than elsewhere: its tail is part of the truth, and not its median alone.
+                Some(pick(10_000, 2_000)),
+            )
         }
-    }
-
-    /// How it is looked at; `quick` in less time, where that leaves the check as sharp.
-    #[must_use]
-    pub fn method(self, quick: bool) -> Method {
-        let pick = |long: u64, short: u64| Duration::from_millis(if quick { short } else { long });
-        let run = |delay, plan, floor| Method::Run(Box::new(RunMethod { delay, plan, floor }));
-        let words = |line: &str| {
-            Method::Compare(line.split('|').map(|word| word.trim().to_owned()).collect())
-        };
-        match self {
-            // Poisson: with equal gaps of 1 ms an echo that is 1 ms late always leaves when the next message comes.
-            Self::Fixed => run(
-                "fixed:1ms",
-                open(1_000.0, 10, Arrivals::Poisson, pick(5_000, 1_500)),
-                Some(pick(2_000, 800)),
-            ),
-            // A multiple of the period, so that exactly a tenth of the messages are due in a freeze.
-            Self::Freeze => run(
-                "freeze:200ms/2s",
-                open(1_000.0, 10, Arrivals::Uniform, Duration::from_secs(10)),
-                Some(pick(2_000, 800)),
-            ),
-            Self::Omission => run(
-                "freeze:200ms/2s",
-                Plan {
-                    connections: 10,
-                    duration: pick(4_000, 2_000),
-                    warmup: Duration::from_millis(200),
-                    ..Plan::default()
-                },
-                None,
-            ),
-            // The p99 of 30,000 messages scatters by 1.3 %, of 21,000 by 1.5 %. On each connection 10 a second, because a
-            // message that comes while another is held back on its connection may not overtake it.
-            Self::Exponential => {
-                let (rate, connections) = if quick {
-                    (3_000.0, 300)
-                } else {
-                    (1_000.0, 100)
-                };
-                run(
-                    "exp:1ms",
-                    open(rate, connections, Arrivals::Poisson, pick(30_000, 7_000)),
-                    // Longer than elsewhere: its tail is part of the truth, and not its median alone.
-                    Some(pick(10_000, 2_000)),
-                )
-            }
-            Self::Ratio => words(if quick {
-                "late-1.0=auto:--delay fixed:1ms | late-1.1=auto:--delay fixed:1.1ms | none=auto | -R | 2000 | -c | 10 \
-                 | --design | slices | --primary | latency_p50 | --blocks | 6 | -d | 400ms | -w | 100ms"
-            } else {
-                "late-1.0=auto:--delay fixed:1ms | late-1.1=auto:--delay fixed:1.1ms | none=auto | -R | 1000 | -c | 10 \
-                 | --design | slices | --primary | latency_p50 | --blocks | 8 | -d | 1s | -w | 200ms"
-            }),
-            Self::Same => words(if quick {
-                "one=auto | other=auto | --blocks | 6 | -d | 500ms | -w | 100ms"
-            } else {
-                "one=auto | other=auto"
-            }),
-            Self::Busy => words(if quick {
-                "none=auto | busy=auto:--delay busy:20us | --blocks | 6 | -d | 250ms | -w | 50ms"
-            } else {
-                "none=auto | busy=auto:--delay busy:20us | --blocks | 8 | -d | 1s | -w | 200ms"
-            }),
-        }
+        Truth::Ratio => words(if quick {
+            "late-1.0=auto:--delay fixed:1ms | late-1.1=auto:--delay fixed:1.1ms | none=auto | -R | 2000 | -c | 10 \
+             | --design | slices | --primary | latency_p50 | --blocks | 6 | -d | 400ms | -w | 100ms"
+        } else {
+            "late-1.0=auto:--delay fixed:1ms | late-1.1=auto:--delay fixed:1.1ms | none=auto | -R | 1000 | -c | 10 \
+             | --design | slices | --primary | latency_p50 | --blocks | 8 | -d | 1s | -w | 200ms"
+        }),
+        Truth::Same => words(if quick {
+            "one=auto | other=auto | --blocks | 6 | -d | 500ms | -w | 100ms"
+        } else {
+            "one=auto | other=auto"
+        }),
+        Truth::Busy => words(if quick {
+            "none=auto | busy=auto:--delay busy:20us | --blocks | 6 | -d | 250ms | -w | 50ms"
+        } else {
+            "none=auto | busy=auto:--delay busy:20us | --blocks | 8 | -d | 1s | -w | 200ms"
+        }),
     }
 }
 
@@ -343,7 +288,10 @@ fn open(rate_per_s: f64, connections: u32, arrivals: Arrivals, duration: Duratio
 mod tests {
     use echometer_loadgen::{recorder::histogram, verdict::Status};
 
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::report::file::selftest::TRUTHS;
     use crate::statistics;
 
     fn valid(warnings: &[&str]) -> Verdict {
@@ -489,12 +437,12 @@ mod tests {
     #[test]
     fn the_table_keeps_to_its_terms() {
         for quick in [false, true] {
-            let Method::Run(freeze) = Truth::Freeze.method(quick) else {
+            let Method::Run(freeze) = method(Truth::Freeze, quick) else {
                 panic!("a run")
             };
             assert_eq!(freeze.plan.duration.as_millis() % 2_000, 0);
             assert!(Duration::from_secs(10) <= freeze.plan.duration);
-            let Method::Run(exponential) = Truth::Exponential.method(quick) else {
+            let Method::Run(exponential) = method(Truth::Exponential, quick) else {
                 panic!("a run")
             };
             let Load::Open { rate_per_s, .. } = exponential.plan.load else {

@@ -1,13 +1,9 @@
 //! Arms: what stands in a comparison. `[NAME=]SPEC`, where SPEC is one of our engines with its flags, the address of
 //! a server that is already running, or any command that starts an echo server.
 
-use std::collections::HashSet;
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
-/// The words that name an engine of `echometer-server`; anything else is a command.
-///
-/// Which of them the installed server really has, it says itself when it is started.
-pub const ENGINES: [&str; 6] = ["auto", "uring", "epoll", "tokio-uring", "tokio", "blocking"];
+use crate::report::file::entries::{ArmEntry, ENGINES};
 
 /// Flags of `echometer-server` that the bench sets itself.
 const RESERVED_FLAGS: [&str; 3] = ["--listen", "--engine", "--stats"];
@@ -176,6 +172,18 @@ fn free_name(base: &str, taken: &mut HashSet<String>) -> String {
     let name = name.expect("the numbers never end");
     taken.insert(name.clone());
     name
+}
+
+impl Arm {
+    /// As it stands in a result; its server was not started yet.
+    #[must_use]
+    pub fn entry(&self) -> ArmEntry {
+        ArmEntry {
+            name: self.name.clone(),
+            spec: self.spec.to_string(),
+            ready_line: None,
+        }
+    }
 }
 
 impl Spec {

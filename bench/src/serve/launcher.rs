@@ -19,10 +19,13 @@ use anyhow::{Context, ensure};
 
 use echometer_host::cpus::CpuList;
 
-use crate::serve::{
-    arm::{Arm, ENGINES, Spec},
-    guard::Guard,
-    process_group::{Output, ProcessGroup, readable},
+use crate::{
+    report::file::entries::ENGINES,
+    serve::{
+        arm::{Arm, Spec},
+        guard::Guard,
+        process_group::{Output, ProcessGroup, readable},
+    },
 };
 
 /// How long a server may take until it echoes its first byte.

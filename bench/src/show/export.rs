@@ -15,6 +15,7 @@ use hdrhistogram::Histogram;
 use echometer_loadgen::histogram_log;
 
 use crate::report::{
+    names::{file_name, free_name},
     page::{Page, csv},
     saved::{Kind, Saved},
 };
@@ -23,7 +24,7 @@ use crate::report::{
 ///
 /// # Errors
 /// One of them is there already: then nothing is written. The folder or a file can't be written.
-pub fn export(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<(String, String)> = Vec::new();
     let mut taken = HashSet::new();
     for (name, histogram) in histograms(saved) {
@@ -104,36 +105,6 @@ fn counts(histogram: &Histogram<u64>) -> String {
         );
     }
     text
-}
-
-/// `name`, or `name-2`, `name-3`, ...: the first that is not taken; takes it. Arms `A` and `a` are two.
-pub(crate) fn free_name(name: String, taken: &mut HashSet<String>) -> String {
-    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
-    let free = std::iter::once(name.clone())
-        .chain(numbered)
-        .find(|name| !taken.contains(name))
-        .unwrap_or(name);
-    taken.insert(free.clone());
-    free
-}
-
-/// Letters, digits, dots and dashes, and no more of them than a file's name may have; `untagged` for nothing.
-pub(crate) fn file_name(text: &str) -> String {
-    const CHARS_MAX: usize = 100;
-
-    let plain = |char: char| match char {
-        'a'..='z' | '0'..='9' | '.' => char,
-        'A'..='Z' => char.to_ascii_lowercase(),
-        _ => '-',
-    };
-    let name: String = text.chars().take(CHARS_MAX).map(plain).collect();
-    let words: Vec<&str> = name.split('-').filter(|word| !word.is_empty()).collect();
-    let name = words.join("-").trim_matches(['-', '.']).to_owned();
-    if name.is_empty() {
-        "untagged".to_owned()
-    } else {
-        name
-    }
 }
 
 #[cfg(test)]

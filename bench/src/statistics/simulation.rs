@@ -3,9 +3,7 @@
 
 use std::fmt::Write as _;
 
-use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Normal, StudentT};
 
 use crate::statistics::{Good, Question, RunBlock, Samples, Verdict, answer_all, median};

@@ -2,26 +2,19 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-
-use echometer_host::signals::Stop;
-
 use crate::{
-    report::{folder::json, text::storm as text},
-    screen::stdout::{show_report, show_text},
-    storm::{flags::StormSettings, record::FILE_NAME, storm},
+    invocation::Invocation,
+    report::file::storm::FILE_NAME,
+    screen::stdout::show,
+    storm::{exit_code, flags::StormSettings, storm},
 };
 
-/// Runs the command. `command_line` is kept in the file.
+/// Runs the command.
 ///
 /// # Errors
 /// It can't be done; see [`storm()`].
-pub fn run(settings: &StormSettings, command_line: &str) -> anyhow::Result<ExitCode> {
-    let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let finished = storm(settings, command_line, &stop)?;
-    match settings.output.json {
-        true => show_text(&json(&finished.file))?,
-        false => show_report(&text::text(&finished.file), &finished.report, FILE_NAME)?,
-    }
-    Ok(ExitCode::from(finished.exit_code()))
+pub fn run(settings: &StormSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+    let finished = storm(settings, &how.command_line, &how.stop()?)?;
+    show(&finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&finished.file)))
 }

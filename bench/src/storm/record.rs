@@ -7,9 +7,8 @@ use std::{
 };
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 
-use echometer_host::{clock, cpus::CpuList, fitness::Finding, machine::Facts};
+use echometer_host::{clock, machine::Facts};
 use echometer_loadgen::{
     Plan,
     file::Summary,
@@ -21,109 +20,17 @@ use crate::{
     measure::slices::Started,
     place::placement::Placement,
     report::{
-        file::compare::CommandEntry,
+        file::{
+            entries::CommandEntry,
+            storm::{FILE_NAME, LevelEntry, Losses, SCHEMA, StormFile, lost_none},
+            sysctls::Sysctls,
+        },
         folder::{ResultFolder, hlog_name},
         text::storm as text,
     },
     serve::arm::Spec,
-    storm::{
-        Round, StormTally,
-        flags::StormSettings,
-        kernel::Sysctls,
-        watch::{Losses, QueueSeen},
-    },
+    storm::{Round, StormTally, flags::StormSettings, watch::QueueSeen},
 };
-
-/// What the file says of its form.
-pub const SCHEMA: &str = "echometer.storm/1";
-/// The name of the file in its folder.
-pub const FILE_NAME: &str = "storm.json";
-
-/// A storm, finished or under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct StormFile {
-    /// [`SCHEMA`].
-    pub schema: String,
-    /// RFC 3339, UTC.
-    pub started_at: String,
-    /// Whether it was stopped before its last block.
-    pub cut_short: bool,
-    /// The answer for people.
-    pub sentence: String,
-    /// Connects of one storm; with `connect_rate_per_s` null all at once.
-    pub connects: u32,
-    /// Connects a second, where they were not all made at once.
-    pub connect_rate_per_s: Option<f64>,
-    /// Bytes of the one message that follows each connect.
-    pub message_size: u32,
-    /// How often each level was to be stormed.
-    pub blocks: usize,
-    /// How many blocks are whole.
-    pub blocks_done: usize,
-    /// Repeats the order of the levels.
-    pub seed: u64,
-    /// Where the servers ran; `null` where none of them was ours.
-    pub server_cpus: Option<CpuList>,
-    /// Where the client ran, one thread a cpu.
-    pub client_cpus: CpuList,
-    /// The load.
-    pub load: Plan,
-    /// The kernel's settings that matter.
-    pub sysctls: Sysctls,
-    /// When a lost SYN is sent again, ns after the first.
-    pub syn_steps_ns: Vec<u64>,
-    /// Where it was measured.
-    pub machine: Facts,
-    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
-    #[serde(default)]
-    pub doctor: Vec<Finding>,
-    /// What was run: the bench itself, then each level's server as it was started last.
-    pub commands: Vec<CommandEntry>,
-    /// One entry a level, in the order of the command line.
-    pub levels: Vec<LevelEntry>,
-    /// Storms that gave no figures, and why.
-    pub faults: Vec<String>,
-}
-
-/// One level: all its storms together.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LevelEntry {
-    /// The arm's name, as typed.
-    pub arm: String,
-    /// What serves, as it can be typed again.
-    pub spec: String,
-    /// What was asked for; `null` for a server that was running already.
-    pub backlog: Option<u32>,
-    /// What it came to after `somaxconn`: what the kernel says of the listener. `null` where it can't be asked.
-    pub effective_backlog: Option<u32>,
-    /// How many storms it has had.
-    pub storms: usize,
-    /// Connects of all its storms.
-    pub connects: u64,
-    /// Those that failed or had no echo.
-    pub failed: u64,
-    /// The same by kind.
-    pub errors: BTreeMap<String, u64>,
-    /// From before connect(2) until the connection was there.
-    pub connect_ns: Summary,
-    /// From before connect(2) until the echo was there.
-    pub first_echo_ns: Summary,
-    /// How many connections needed 1, 2, 3... SYNs to be sent again.
-    pub syn_retransmits: BTreeMap<u32, u64>,
-    /// The kernel's counter, over its storms; `null` where it can't be read.
-    pub listen_overflows: Option<u64>,
-    /// The kernel's counter, over its storms.
-    pub listen_drops: Option<u64>,
-    /// All of the kernel's counters that were read.
-    pub counters: Option<Losses>,
-    /// The longest accept queue that was seen; it was sampled, so that a longer one may have been missed.
-    pub queue_max: Option<u32>,
-    /// How often the queue was looked at.
-    pub queue_samples: u64,
-    /// Whether no storm lost anything: no connect failed or needed a second SYN, no first echo came as late as a lost
-    /// last ACK makes it, no queue overflowed. `null` before the first storm.
-    pub lost_none: Option<bool>,
-}
 
 /// A storm under way.
 #[derive(Debug)]
@@ -136,6 +43,8 @@ pub struct Record {
     started: Vec<Option<Started>>,
     names: Vec<String>,
     folder: ResultFolder,
+    /// Its report, as it was saved last.
+    pub text: String,
 }
 
 impl Record {
@@ -220,6 +129,7 @@ impl Record {
                 .map(|level| level.server.name.clone())
                 .collect(),
             folder,
+            text: String::new(),
         }
     }
 
@@ -266,7 +176,7 @@ impl Record {
         entry.effective_backlog = queue.map(|queue| queue.limit).or(entry.effective_backlog);
         entry.queue_max = queue.map(|queue| queue.waiting_max);
         entry.queue_samples = queue.map_or(0, |queue| queue.samples);
-        entry.lost_none = Some(text::lost_none(entry));
+        entry.lost_none = Some(lost_none(entry));
         Ok(())
     }
 
@@ -276,12 +186,12 @@ impl Record {
     }
 
     /// How a level's server was started.
-    pub fn started(&mut self, level: usize, started: Option<Started>) {
+    pub fn note_server(&mut self, level: usize, started: Option<Started>) {
         self.started[level] = started;
         let servers = self.names.iter().zip(&self.started);
         CommandEntry::list_servers(
             &mut self.file.commands,
-            servers.filter_map(|(name, started)| Some((name, started.as_ref()?))),
+            servers.filter_map(|(name, started)| Some((name, started.as_ref()?.command.as_ref()?))),
         );
     }
 
@@ -291,8 +201,8 @@ impl Record {
     /// The files can't be written.
     pub fn save(&mut self) -> anyhow::Result<()> {
         self.file.sentence = text::sentence(&self.file);
-        self.folder
-            .save(&text::text(&self.file), FILE_NAME, &self.file)
+        self.text = text::text(&self.file);
+        self.folder.save(&self.text, FILE_NAME, &self.file)
     }
 }
 

@@ -5,18 +5,21 @@ use std::{cell::RefCell, rc::Rc};
 use echometer_host::{
     cpus::CpuList,
     fitness::{Finding, Grade},
+    machine::Facts,
 };
+use echometer_loadgen::Plan;
 
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
-    serve::arm::parse_arms,
-    storm::{
-        kernel::Sysctls,
-        watch::{Losses, QueueSeen, Watch},
+    report::{
+        file::{storm::Losses, sysctls::Sysctls},
+        folder::ResultFolder,
     },
+    serve::arm::parse_arms,
+    storm::watch::{QueueSeen, Watch},
 };
 
 /// Who is stormed just now: the level whose server was started last.
@@ -129,7 +132,8 @@ fn stormed(
         server: list("0"),
         client: list("1"),
     };
-    let result = ResultFolder::named(folder.path(), record::FILE_NAME).expect("it is free");
+    let result = ResultFolder::named(folder.path(), crate::report::file::storm::FILE_NAME)
+        .expect("it is free");
     let mut record = Record::new(
         &settings,
         &placement,
@@ -156,8 +160,8 @@ fn stormed(
     )
     .expect("nothing fails");
     assert!(world.is_tidy(), "a server runs on");
-    let saved =
-        std::fs::read_to_string(folder.path().join(record::FILE_NAME)).expect("it is there");
+    let saved = std::fs::read_to_string(folder.path().join(crate::report::file::storm::FILE_NAME))
+        .expect("it is there");
     let saved: StormFile = serde_json::from_str(&saved).expect("it is JSON");
     assert_eq!(saved, record.file);
     let text = crate::report::text::storm::text(&saved);
@@ -251,7 +255,7 @@ fn a_full_queue_of_half_open_connections_is_cured_by_the_kernels_rule() {
     let mut file = stormed(&[16, 1_024], false, &world(2), &|| false);
     let said = |file: &StormFile| crate::report::text::storm::sentence(file);
     let level = file.levels[1].clone();
-    let with = |drops, full, cookies| record::LevelEntry {
+    let with = |drops, full, cookies| crate::report::file::storm::LevelEntry {
         listen_drops: Some(drops),
         counters: Some(Losses {
             syn_queue_full_drops: Some(full),
@@ -319,27 +323,24 @@ fn a_server_that_does_not_start_again_is_a_fault_and_not_the_end() {
 
 #[test]
 fn a_level_without_figures_or_an_unfit_machine_is_exit_3() {
-    let mut finished = Finished {
-        file: stormed(&[1_024], false, &world(1), &|| false),
-        report: PathBuf::new(),
-    };
-    assert_eq!(finished.exit_code(), 0, "{:?}", finished.file.doctor);
-    finished.file.doctor.push(Finding {
+    let mut file = stormed(&[1_024], false, &world(1), &|| false);
+    assert_eq!(exit_code(&file), 0, "{:?}", file.doctor);
+    file.doctor.push(Finding {
         check: "descriptors".into(),
         grade: Grade::Fail,
         value: "64".into(),
         why: "each connection is one".into(),
         cure: Some("raise it".into()),
     });
-    assert_eq!(finished.exit_code(), 3);
-    let text = crate::report::text::storm::text(&finished.file);
+    assert_eq!(exit_code(&file), 3);
+    let text = crate::report::text::storm::text(&file);
     assert!(
         text.contains("- not valid: the machine is not fit (descriptors: 64)"),
         "{text}"
     );
-    finished.file.doctor.pop();
-    finished.file.faults.push("block 3: it died".into());
-    assert_eq!(finished.exit_code(), 3);
+    file.doctor.pop();
+    file.faults.push("block 3: it died".into());
+    assert_eq!(exit_code(&file), 3);
 }
 
 #[test]

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-
 use echometer_host::{
     counters::{NetCounters, netstat},
     sockets::listen_queues,
 };
+
+use crate::report::file::storm::Losses;
 
 /// Short against the tens of milliseconds that a storm takes, long against the tens of microseconds of a look.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -29,20 +29,15 @@ pub trait Watch {
     fn end(&mut self) -> (Option<Losses>, Option<QueueSeen>);
 }
 
-/// What the kernel counted during a storm. The counters belong to the whole network namespace: what others lose
-/// meanwhile is in them. A counter that this kernel lacks is `None`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Losses {
-    /// `ListenOverflows`: no place in an accept queue.
-    pub listen_overflows: Option<u64>,
-    /// `ListenDrops`: SYNs and last ACKs that a listener dropped, for that reason or another.
-    pub listen_drops: Option<u64>,
-    /// `TCPTimeouts`: retransmission timers that ran out.
-    pub tcp_timeouts: Option<u64>,
-    /// `TCPReqQFullDrop`: SYNs dropped because as many connections as the backlog were half open, and cookies are off.
-    pub syn_queue_full_drops: Option<u64>,
-    /// `TCPReqQFullDoCookies`: SYNs that were answered with a cookie for the same reason, or all with `tcp_syncookies` 2.
-    pub syn_cookies: Option<u64>,
+fn between(before: &NetCounters, after: &NetCounters) -> Losses {
+    let grown = after.since(before);
+    Losses {
+        listen_overflows: grown.listen_overflows(),
+        listen_drops: grown.listen_drops(),
+        tcp_timeouts: grown.tcp_timeouts(),
+        syn_queue_full_drops: grown.value("TcpExt", "TCPReqQFullDrop"),
+        syn_cookies: grown.value("TcpExt", "TCPReqQFullDoCookies"),
+    }
 }
 
 /// What was seen of the accept queues of a port.
@@ -54,32 +49,6 @@ pub struct QueueSeen {
     pub limit: u32,
     /// How often it was looked at.
     pub samples: u64,
-}
-
-impl Losses {
-    /// The sum of both; what one lacks, the sum lacks.
-    #[must_use]
-    pub fn plus(self, other: Losses) -> Losses {
-        let plus = |one: Option<u64>, other: Option<u64>| Some(one? + other?);
-        Losses {
-            listen_overflows: plus(self.listen_overflows, other.listen_overflows),
-            listen_drops: plus(self.listen_drops, other.listen_drops),
-            tcp_timeouts: plus(self.tcp_timeouts, other.tcp_timeouts),
-            syn_queue_full_drops: plus(self.syn_queue_full_drops, other.syn_queue_full_drops),
-            syn_cookies: plus(self.syn_cookies, other.syn_cookies),
-        }
-    }
-
-    fn between(before: &NetCounters, after: &NetCounters) -> Losses {
-        let grown = after.since(before);
-        Losses {
-            listen_overflows: grown.listen_overflows(),
-            listen_drops: grown.listen_drops(),
-            tcp_timeouts: grown.tcp_timeouts(),
-            syn_queue_full_drops: grown.value("TcpExt", "TCPReqQFullDrop"),
-            syn_cookies: grown.value("TcpExt", "TCPReqQFullDoCookies"),
-        }
-    }
 }
 
 impl QueueSeen {
@@ -129,7 +98,7 @@ impl Watch for KernelWatch {
             .before
             .take()
             .zip(after)
-            .map(|(before, after)| Losses::between(&before, &after));
+            .map(|(before, after)| between(&before, &after));
         (losses, queue)
     }
 }

@@ -8,7 +8,7 @@ use rand::{Rng, seq::SliceRandom};
 use echometer_loadgen::{plan::Load, verdict};
 
 use crate::{
-    judge::figures::{ArmFigures, BlockFigures},
+    judge::figures::{arm_figures, block_figures},
     measure::{
         open_run::{OpenLoad, ServerSide},
         slices::{
@@ -16,10 +16,13 @@ use crate::{
             run_block,
         },
     },
-    report::folder::hlog_name,
+    report::{
+        file::{figures::ArmFigures, sweep::Movement},
+        folder::hlog_name,
+    },
     sweep::{
         grid::{Grid, Group},
-        stage::{Movement, Moves, Stage},
+        stage::{Moves, Stage},
     },
 };
 
@@ -165,7 +168,7 @@ fn of_slices(
         .map(|&cell| grid.cells[cell].server.name.clone())
         .collect();
     let hlogs: Vec<String> = names.iter().map(|name| hlog_name(index, name)).collect();
-    let mut figures = BlockFigures::of(index, &block, &names, &hlogs, spec.server_width);
+    let mut figures = block_figures(index, &block, &names, &hlogs, spec.server_width);
     let cells = names
         .iter()
         .enumerate()
@@ -274,7 +277,7 @@ fn cell_named(cell: CellBlock, index: usize, grid: &Grid, group: usize) -> CellB
     let spec = &grid.groups[group];
     let name = &grid.cells[spec.cells[0]].server.name;
     let figures = cell.raw.as_ref().map(|raw| {
-        let mut figures = ArmFigures::of(raw, hlog_name(index, name), spec.server_width);
+        let mut figures = arm_figures(raw, hlog_name(index, name), spec.server_width);
         figures.latency_ns.censored_from = cell.censored_from_ns;
         figures
     });

@@ -1,16 +1,18 @@
 //! From the blocks of a sweep to its answers: each metric of each cell with its interval, against the first arm at the
 //! same point and against the first point with the same arm; and which of several ways to run a server is best. Pure.
 
-use serde::{Deserialize, Serialize};
-
 use echometer_loadgen::plan::Load;
 
 use crate::{
-    compare::analysis::{Status, Trust},
-    judge::figures::{ArmFigures, ratio},
+    judge::figures::ratio,
     levels::Key,
     report::{
-        file::metric::{METRICS, Metric},
+        file::{
+            figures::ArmFigures,
+            metric::{METRICS, Metric},
+            sweep::{CellMetric, Conclusion, Contrast, Ranking},
+            trust::{Status, Trust},
+        },
         text::counted::counted,
     },
     statistics::{
@@ -51,88 +53,6 @@ pub struct Findings {
     pub verdict: Trust,
 }
 
-/// One metric of one arm at one point, as it stands in `sweep.json`. What can't be had is `null`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CellMetric {
-    /// The arm's name.
-    pub arm: String,
-    /// Which metric.
-    pub name: Metric,
-    /// Its unit.
-    pub unit: String,
-    /// Whether this is the metric that was named before the run.
-    pub primary: bool,
-    /// Hodges-Lehmann estimate over the blocks' values, on the scale of logarithms.
-    pub value: Option<f64>,
-    /// Lower end of its interval: how far the value would move from run to run on this machine.
-    pub value_low: Option<f64>,
-    /// Upper end.
-    pub value_high: Option<f64>,
-    /// How sure the interval really is.
-    pub confidence: Option<f64>,
-    /// How many blocks it stands on.
-    pub blocks_used: usize,
-    /// Against the first arm at the same point; `null` for that arm itself.
-    pub against_arm: Option<Contrast>,
-    /// Against the same arm at the first point; `null` for that point itself.
-    pub against_point: Option<Contrast>,
-}
-
-/// How one cell stands to another in a metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Contrast {
-    /// What is compared: an arm's name, or a point's label.
-    pub of: String,
-    /// With what.
-    pub baseline: String,
-    /// of / baseline, Hodges-Lehmann over the blocks.
-    pub ratio: Option<f64>,
-    /// Lower end of its interval.
-    pub ci_low: Option<f64>,
-    /// Upper end.
-    pub ci_high: Option<f64>,
-    /// Two-sided, exact.
-    pub p: Option<f64>,
-    /// Corrected for the number of questions.
-    pub p_holm: Option<f64>,
-    /// How many blocks it stands on.
-    pub blocks_used: usize,
-    /// The word.
-    pub verdict: Verdict,
-    /// Why the verdict is `invalid` or `undecided`.
-    pub reason: Option<String>,
-}
-
-/// Which point is best for an arm, in the primary metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Ranking {
-    /// The arm's name.
-    pub arm: String,
-    /// Labels of the points, the best estimate first.
-    pub order: Vec<String>,
-    /// What can be said.
-    pub conclusion: Conclusion,
-    /// Points that are not surely worse than the best, the best first.
-    pub best: Vec<String>,
-    /// Each of the others against the best, in that order. Corrected for all pairs of points, because the best was
-    /// chosen after the fact.
-    pub against_best: Vec<Contrast>,
-}
-
-/// What a ranking says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Conclusion {
-    /// One point is better than each other one.
-    Best,
-    /// Several are ahead of the rest and can't be told apart.
-    Several,
-    /// No two differ by more than the margin.
-    Same,
-    /// There are too few blocks, or nothing can be told apart.
-    Undecided,
-}
-
 /// Draws the conclusions from what there is.
 #[must_use]
 pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
@@ -164,17 +84,6 @@ pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
         cells,
         rankings: rankings(terms, grid, blocks),
         verdict,
-    }
-}
-
-impl CellMetric {
-    /// What the cell is judged by in a sweep of so many arms: against the first arm; of a lone arm against the first point.
-    #[must_use]
-    pub fn judged(&self, arms: usize) -> Option<&Contrast> {
-        match arms {
-            1 => self.against_point.as_ref(),
-            _ => self.against_arm.as_ref(),
-        }
     }
 }
 
@@ -590,6 +499,7 @@ fn no_verdict_anywhere(grid: &Grid, cells: &[Vec<CellMetric>]) -> Option<String>
 mod tests {
     use super::*;
     use crate::{
+        judge::figures::arm_figures,
         levels::parse_axes,
         measure::slices::{ArmBlock, CpuTimes, Slice},
         place::{
@@ -656,7 +566,7 @@ mod tests {
             resting_span_ns: 0,
             usage: None,
         };
-        let figures = ArmFigures::of(&raw, String::new(), 1);
+        let figures = arm_figures(&raw, String::new(), 1);
         assert!(number < grid.cells.len());
         CellBlock {
             raw: Some(raw),

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::parser::ValueSource;
 use toml::{Table, Value};
 
-use crate::cli::Cli;
+use crate::invocation::Invocation;
 
 /// The subcommand that takes job files.
 const SWEEP: &str = "sweep";
@@ -51,17 +51,16 @@ pub fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     Ok(expanded)
 }
 
-/// The job that repeats a command line, with `seed`, which may have come from the clock. `words` is the whole command
-/// line, expanded already.
+/// The job that repeats a command line, with `seed`, which may have come from the clock.
 ///
 /// # Errors
 /// The words are no command line.
-pub fn write(words: &[OsString], seed: u64) -> anyhow::Result<String> {
-    let matches = Cli::parser().try_get_matches_from(words)?;
+pub fn write(how: &Invocation, seed: u64) -> anyhow::Result<String> {
+    let matches = how.parser.clone().try_get_matches_from(&how.words)?;
     let Some((SWEEP, matches)) = matches.subcommand() else {
         bail!("a job is a sweep's");
     };
-    let command = Cli::parser();
+    let command = how.parser.clone();
     let sweep = command
         .find_subcommand(SWEEP)
         .context("there is no sweep command")?;
@@ -148,11 +147,19 @@ mod tests {
             .collect()
     }
 
+    fn how(words: Vec<OsString>) -> Invocation {
+        Invocation {
+            command_line: String::new(),
+            words,
+            parser: crate::cli::Cli::parser(),
+        }
+    }
+
     #[test]
     fn what_is_written_is_read_back() {
         let line = "echometer sweep --over 'uring=+bundle;-direct' --over connections=1,50 -s 4KiB -d 1s --verify \
                     --blocks 7 --out here --quiet --client-cpus 1 uring 'mine=./srv {port}'";
-        let text = write(&words(line), 99).expect("a command line");
+        let text = write(&how(words(line)), 99).expect("a command line");
         for expected in [
             "seed = 99",
             "size = \"4KiB\"",
@@ -171,7 +178,7 @@ mod tests {
         )))
         .expect("it is a job");
         assert!(again.contains(&OsString::from("--dry-run")));
-        let text_again = write(&again, 99).expect("a command line");
+        let text_again = write(&how(again), 99).expect("a command line");
         assert_eq!(text_again, text, "a job repeats itself");
     }
 

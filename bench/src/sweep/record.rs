@@ -4,163 +4,34 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
 
-use echometer_host::{
-    clock,
-    fitness::{self, Finding},
-    machine::Facts,
-};
-use echometer_loadgen::{Plan, plan::Load};
+use echometer_host::{clock, fitness, machine::Facts};
 
 use crate::{
-    compare::analysis::Trust,
     doctor,
-    judge::figures::ArmFigures,
     measure::{block_files, slices::Started},
     place::placement::Placement,
     report::{
         file::{
-            compare::{ArmEntry, CommandEntry},
-            metric::Metric,
+            entries::CommandEntry,
+            sweep::{
+                BlockEntry, CellEntry, FILE_NAME, KeyEntry, Movement, MovementEntry, PointEntry,
+                SCHEMA, SweepDesign, SweepFile,
+            },
+            trust::Trust,
         },
         folder::ResultFolder,
         text::sweep as text,
     },
+    serve::arm::Arm,
     statistics::median,
     sweep::{
         block::GroupBlock,
-        findings::{CellMetric, Findings, Ranking, SweepBlock, Terms, figures_of, find},
+        findings::{Findings, SweepBlock, Terms, figures_of, find},
         flags::SweepSettings,
         grid::Grid,
-        stage::Movement,
     },
 };
-
-/// What the file says of its form.
-pub const SCHEMA: &str = "echometer.sweep/1";
-/// The name of the file in its folder.
-pub const FILE_NAME: &str = "sweep.json";
-/// The job that repeats the sweep, beside it.
-pub const JOB_NAME: &str = "job.toml";
-
-/// A sweep, finished or under way.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SweepFile {
-    /// [`SCHEMA`].
-    pub schema: String,
-    /// RFC 3339, UTC.
-    pub started_at: String,
-    /// How long it took so far.
-    pub elapsed_ns: u64,
-    /// Whether it was stopped before its last block.
-    pub cut_short: bool,
-    /// The answer for people.
-    pub sentence: String,
-    /// Whether the whole can be trusted.
-    pub verdict: Trust,
-    /// What was varied, one or two, each with its levels in the order of the command line.
-    pub keys: Vec<KeyEntry>,
-    /// In the order of the command line, the baseline first.
-    pub arms: Vec<ArmEntry>,
-    /// What else was asked.
-    pub design: SweepDesign,
-    /// Repeats the orders, the payload and, in open loop, the arrivals.
-    pub seed: u64,
-    /// Where it was measured.
-    pub machine: Facts,
-    /// Whether that machine was fit for it, the gravest finding first; empty in files of older versions.
-    #[serde(default)]
-    pub doctor: Vec<Finding>,
-    /// What was run: the bench itself, then each cell's server as it was started last.
-    pub commands: Vec<CommandEntry>,
-    /// Every combination of levels, the last key changing fastest.
-    pub points: Vec<PointEntry>,
-    /// Which level is best for each arm, where the levels are ways to run a server.
-    pub rankings: Vec<Ranking>,
-    /// Every block with every cell, invalid ones too.
-    pub blocks: Vec<BlockEntry>,
-}
-
-/// One key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyEntry {
-    /// Its name, as in `--over`.
-    pub name: String,
-    /// Its levels, as typed.
-    pub levels: Vec<String>,
-}
-
-/// What was asked, as far as it is neither key nor arm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SweepDesign {
-    /// How many blocks were to be run: each measures every cell once.
-    pub blocks: usize,
-    /// The shortest slice of a closed loop.
-    pub slice_min_ns: u64,
-    /// The metric that was named before the run.
-    pub primary: Metric,
-    /// Smaller differences are of no practical use; a share.
-    pub margin: f64,
-    /// The load, where no level says otherwise; its duration is the time that each cell is measured in a block.
-    pub load: Plan,
-    /// Where both sides run, where no level says otherwise: server, client.
-    pub cpus: [String; 2],
-}
-
-/// One combination of levels.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PointEntry {
-    /// By key.
-    pub levels: BTreeMap<String, String>,
-    /// All of them in a few words.
-    pub label: String,
-    /// Where both sides stood, in words, where that was varied.
-    pub layout: Option<String>,
-    /// One entry an arm and metric.
-    pub metrics: Vec<CellMetric>,
-    /// By the arm's name: how both sides were moved about, medians over the blocks.
-    pub movement: BTreeMap<String, MovementEntry>,
-}
-
-/// How both sides were moved about and kept waiting. What can't be read is `null`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct MovementEntry {
-    /// Moves of the server's threads to another cpu, a second.
-    pub server_migrations_per_s: Option<f64>,
-    /// Moves of the client's threads, a second.
-    pub client_migrations_per_s: Option<f64>,
-    /// The share of the time in which the server's threads were ready and had no cpu.
-    pub server_run_delay: Option<f64>,
-    /// The same of the client's busiest thread.
-    pub client_run_delay: Option<f64>,
-}
-
-/// One block.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct BlockEntry {
-    /// Counted from 1, as its files are.
-    pub index: usize,
-    /// Cells in the order in which their groups were measured.
-    pub order: Vec<String>,
-    /// By the cell's name, `POINT-ARM`, points counted from 1.
-    pub cells: BTreeMap<String, CellEntry>,
-}
-
-/// One cell in one block.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct CellEntry {
-    /// Whether it counts.
-    pub valid: bool,
-    /// Why not.
-    pub reasons: Vec<String>,
-    /// What to know of it all the same: `overloaded`, `noisy`, `unsteady`.
-    pub remarks: Vec<String>,
-    /// Its figures; `null` where it never had any.
-    pub figures: Option<ArmFigures>,
-    /// How it was moved about.
-    pub movement: Option<Movement>,
-}
 
 /// A sweep under way.
 #[derive(Debug)]
@@ -173,6 +44,8 @@ pub struct Record {
     started: Vec<Option<Started>>,
     notes: Vec<String>,
     folder: ResultFolder,
+    /// Its report, as it was saved last.
+    pub text: String,
     begun: Instant,
 }
 
@@ -195,7 +68,7 @@ impl Record {
             name: axis.key.name().to_owned(),
             levels: axis.levels.iter().map(|level| level.text.clone()).collect(),
         });
-        let arms = settings.arms.iter().map(ArmEntry::of);
+        let arms = settings.arms.iter().map(Arm::entry);
         let points = grid.points.iter().map(|point| PointEntry {
             levels: grid
                 .axes
@@ -244,6 +117,7 @@ impl Record {
             started: vec![None; grid.cells.len()],
             notes: settings.notes.clone(),
             folder,
+            text: String::new(),
             begun: Instant::now(),
         }
     }
@@ -384,8 +258,8 @@ impl Record {
         self.write_commands();
         self.file.elapsed_ns = self.begun.elapsed().as_nanos() as u64;
         self.file.sentence = text::sentence(&self.file);
-        self.folder
-            .save(&text::text(&self.file), FILE_NAME, &self.file)
+        self.text = text::text(&self.file);
+        self.folder.save(&self.text, FILE_NAME, &self.file)
     }
 
     fn entry(&self, block: &SweepBlock) -> BlockEntry {
@@ -421,7 +295,8 @@ impl Record {
         };
         CommandEntry::list_servers(
             &mut self.file.commands,
-            started().map(|(cell, started)| (&cell.server.name, started)),
+            started()
+                .filter_map(|(cell, started)| Some((&cell.server.name, started.command.as_ref()?))),
         );
         for (cell, started) in started() {
             if cell.point == 0 {
@@ -430,14 +305,6 @@ impl Record {
                     .clone_from(&started.ready_line);
             }
         }
-    }
-}
-
-impl SweepFile {
-    /// Whether the loop was open at every point.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.design.load.load != Load::Closed || self.keys.iter().any(|key| key.name == "rate")
     }
 }
 

@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::{Deserialize, Serialize};
-
 use echometer_host::{
     process::{migrations, process_run_delay_ns},
     signals::Stop,
@@ -22,7 +20,7 @@ use crate::{
         slices::{Arms, Client, CpuTimes, Started, Usage},
     },
     place::placement::Placement,
-    report::folder::ResultFolder,
+    report::{file::sweep::Movement, folder::ResultFolder},
     serve::{arm::Arm, launcher::Launcher, servers::Servers},
     sweep::grid::Group,
 };
@@ -57,19 +55,6 @@ pub trait Moves {
     /// Between the first and the last look at the usage of the `arm`-th server since it was started; `None` where it
     /// can't be read.
     fn movement(&self, arm: usize) -> Option<Movement>;
-}
-
-/// How both sides were moved and kept waiting over the measured part of a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Movement {
-    /// How long that was, ns.
-    pub span_ns: u64,
-    /// Times that a thread of the server was moved to another cpu. `null` where the kernel does not count them.
-    pub server_migrations: Option<u64>,
-    /// Times that a thread of the client was. `null` too where its threads did not live as long.
-    pub client_migrations: Option<u64>,
-    /// Time that threads of the server were ready to run and had no cpu, ns.
-    pub server_run_delay_ns: Option<u64>,
 }
 
 /// Processes of this machine.

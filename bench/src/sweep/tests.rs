@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
+use hdrhistogram::Histogram;
+
 use echometer_host::{cpus::CpuList, machine::Facts};
 use echometer_loadgen::{
     plan::Load,
     verdict::{self, Verdict},
 };
-use hdrhistogram::Histogram;
 
 use super::*;
 use crate::{
@@ -16,14 +17,15 @@ use crate::{
         open_run::{OpenLoad, OpenRun},
         slices::world::{GOOD, Server, World},
     },
-    report::file::metric::Metric,
-    serve::arm::parse_arms,
-    sweep::{
-        findings::Conclusion,
-        flags::SweepSettings,
-        grid::Group,
-        stage::{Movement, Moves},
+    report::{
+        file::{
+            metric::Metric,
+            sweep::{Conclusion, Movement},
+        },
+        folder::ResultFolder,
     },
+    serve::arm::parse_arms,
+    sweep::{flags::SweepSettings, grid::Group, stage::Moves},
 };
 
 /// Servers whose cost a message depends on the backlog that they were given, and on nothing else; two of a hundred
@@ -196,7 +198,7 @@ fn swept(
     };
     let grid = Grid::plan(&settings.axes, &base).map_err(|text| anyhow!(text))?;
     let out = settings.output.out.clone().expect("tests have a folder");
-    let folder = ResultFolder::named(&out, record::FILE_NAME)?;
+    let folder = ResultFolder::named(&out, crate::report::file::sweep::FILE_NAME)?;
     let mut record = Record::new(
         settings,
         &grid,
@@ -319,11 +321,10 @@ fn a_primary_metric_without_any_verdict_is_exit_3_as_in_a_comparison() {
         };
         let file = swept(&settings, &mut made_up(), &|| false).expect("nothing fails");
         fits(&file);
-        let finished = Finished {
-            report: PathBuf::new(),
-            file,
-        };
-        (finished.exit_code(false), finished.exit_code(true))
+        (
+            super::exit_code(&file, false),
+            super::exit_code(&file, true),
+        )
     };
     assert_eq!(exit_code(Metric::LatencyP50), (0, 0));
     assert_eq!(

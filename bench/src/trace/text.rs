@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use echometer_host::units::show_ns;
 
 use crate::{
-    report::text::compare::paragraph,
+    report::text::columns::paragraph,
     trace::steps::{Step, Trace},
 };
 

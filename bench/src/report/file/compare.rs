@@ -7,15 +7,15 @@ use echometer_host::{cpus::CpuList, fitness::Finding, machine::Facts};
 use echometer_loadgen::Plan;
 
 use crate::{
-    compare::{
-        analysis::{MetricResult, Trust},
-        flags::Design,
+    report::file::{
+        design::Design,
+        entries::{ArmEntry, CommandEntry},
+        figures::BlockFigures,
+        floor::FloorEntry,
+        metric::Metric,
+        trust::Trust,
     },
-    floor::multiples::FloorEntry,
-    judge::figures::BlockFigures,
-    measure::slices::Started,
-    report::file::metric::Metric,
-    serve::arm::Arm,
+    statistics::Verdict,
 };
 
 /// What the file says of its form.
@@ -60,17 +60,6 @@ pub struct Comparison {
     pub floor: Option<FloorEntry>,
 }
 
-/// One arm.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ArmEntry {
-    /// Unique among the arms.
-    pub name: String,
-    /// What it is, as it can be typed again.
-    pub spec: String,
-    /// What our own server said when it was ready: engine, threads, cpus, backlog, features.
-    pub ready_line: Option<String>,
-}
-
 /// What was asked, as far as it isn't an arm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DesignEntry {
@@ -92,56 +81,46 @@ pub struct DesignEntry {
     pub load: Plan,
 }
 
-/// One command line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandEntry {
-    /// `echometer`, or the arm's name.
-    pub of: String,
-    /// As a shell would take it.
-    pub command: String,
-}
-
-impl ArmEntry {
-    /// An arm whose server was not started yet.
-    #[must_use]
-    pub fn of(arm: &Arm) -> Self {
-        Self {
-            name: arm.name.clone(),
-            spec: arm.spec.to_string(),
-            ready_line: None,
-        }
-    }
-}
-
-impl CommandEntry {
-    /// The bench's own command line, which is the first of a result's.
-    #[must_use]
-    pub fn bench(command_line: &str) -> Self {
-        Self {
-            of: "echometer".to_owned(),
-            command: command_line.to_owned(),
-        }
-    }
-
-    /// Writes down behind the bench's own line how the servers were started last, each under its name. One that was
-    /// running already has no line.
-    pub fn list_servers<'a>(
-        commands: &mut Vec<Self>,
-        servers: impl IntoIterator<Item = (&'a String, &'a Started)>,
-    ) {
-        commands.truncate(1);
-        commands.extend(servers.into_iter().filter_map(|(name, started)| {
-            Some(Self {
-                of: name.clone(),
-                command: started.command.clone()?,
-            })
-        }));
-    }
-}
-
 impl Comparison {
     /// Blocks that are part of the comparison.
     pub fn valid_blocks(&self) -> impl Iterator<Item = &BlockFigures> {
         self.blocks.iter().filter(|block| block.valid)
     }
+}
+
+/// One metric of one arm against the baseline, as it stands in `compare.json`. What can't be had is `null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricResult {
+    /// The arm's name.
+    pub arm: String,
+    /// The baseline's name.
+    pub baseline: String,
+    /// Which metric.
+    pub name: Metric,
+    /// Its unit.
+    pub unit: String,
+    /// Whether this is the metric that was named before the run.
+    pub primary: bool,
+    /// Median over the valid blocks.
+    pub arm_value: Option<f64>,
+    /// Median over the valid blocks.
+    pub baseline_value: Option<f64>,
+    /// arm / baseline: the Hodges-Lehmann estimate over the blocks' ratios (not the ratio of the two values).
+    pub ratio: Option<f64>,
+    /// Lower end of its interval.
+    pub ci_low: Option<f64>,
+    /// Upper end of its interval.
+    pub ci_high: Option<f64>,
+    /// How sure the interval really is: 0.961 for eight blocks.
+    pub confidence: Option<f64>,
+    /// Two-sided, exact.
+    pub p: Option<f64>,
+    /// Corrected for the number of questions.
+    pub p_holm: Option<f64>,
+    /// How many blocks it stands on.
+    pub blocks_used: usize,
+    /// The word.
+    pub verdict: Verdict,
+    /// Why the verdict is `invalid` or `undecided`.
+    pub reason: Option<String>,
 }

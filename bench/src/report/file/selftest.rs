@@ -1,11 +1,10 @@
 //! `selftest.json`: what a selftest asked, saw and concludes, as plain data. The table is a rendering of it.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use echometer_host::{cpus::CpuList, fitness, machine::Facts};
 use echometer_loadgen::plan::Engine;
-
-use crate::selftest::truths::Truth;
 
 /// What the file says of its form.
 pub const SCHEMA: &str = "echometer.selftest/1";
@@ -156,5 +155,54 @@ impl Outcome {
     #[must_use]
     pub fn passed(&self) -> bool {
         self.checks.iter().all(|check| check.passed)
+    }
+}
+
+/// Something known about a server, which the instrument must show.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Truth {
+    /// It echoes 1 ms late: the median says so
+    Fixed,
+    /// It freezes for 200 ms every 2 s: an open loop shows the tail that users would see
+    Freeze,
+    /// The same in closed loop, which hides the tail: it must warn of coordinated omission
+    Omission,
+    /// It echoes after times drawn from the exponential distribution: every quantile is known
+    Exponential,
+    /// It echoes 1.1 ms late, another one 1 ms: the comparison's interval holds the ratio
+    Ratio,
+    /// It is the same server twice: the comparison finds no difference that matters
+    Same,
+    /// It burns 20 us a message: the comparison calls its CPU and its rate worse
+    Busy,
+}
+
+/// All truths, the quick ones first.
+pub const TRUTHS: [Truth; 7] = [
+    Truth::Fixed,
+    Truth::Freeze,
+    Truth::Omission,
+    Truth::Exponential,
+    Truth::Ratio,
+    Truth::Same,
+    Truth::Busy,
+];
+
+impl Truth {
+    /// In words, as a heading.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Fixed => "each echo 1 ms late",
+            Self::Freeze => "frozen 200 ms every 2 s",
+            Self::Omission => "frozen 200 ms every 2 s, closed loop",
+            Self::Exponential => "exponential delay, mean 1 ms",
+            Self::Ratio => "1.1 ms late against 1 ms late",
+            Self::Same => "the same server twice",
+            Self::Busy => "busy 20 us a message against not",
+        }
     }
 }

@@ -7,9 +7,12 @@ use hdrhistogram::Histogram;
 use echometer_loadgen::file::Summary;
 
 use crate::{
-    compare::analysis::{MetricResult, Status},
     report::{
-        file::{compare::Comparison, metric::Metric},
+        file::{
+            compare::{Comparison, MetricResult},
+            metric::Metric,
+            trust::Status,
+        },
         page::{
             Page, TrustShown,
             chart::{

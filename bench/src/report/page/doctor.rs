@@ -1,8 +1,8 @@
 //! The doctor's findings to look at.
 
-use crate::{
-    doctor::Examination,
-    report::page::{
+use crate::report::{
+    file::doctor::Examination,
+    page::{
         Page, TrustShown, machine_rows,
         table::{Cell, Table},
     },
@@ -25,7 +25,7 @@ pub(super) fn page(examination: &Examination) -> Page {
         kind: "doctor".into(),
         title: "Is this machine fit to measure?".into(),
         subtitle: examination.machine.summary(),
-        sentence: examination.sentence(),
+        sentence: crate::report::text::doctor::sentence(examination),
         trust: TrustShown {
             word: if good { "fit" } else { "not fit" }.into(),
             good,

@@ -1,16 +1,14 @@
 //! A search for the highest rate to look at: the rates that were tried, what they did to the objective, the answer.
 
-use crate::{
-    find_rate::record::FindRateFile,
-    report::{
-        page::{
-            Page, as_value,
-            chart::{Axis, Chart, Mark, Point, Scale, Series, Unit},
-            table::{Cell, Table},
-            value,
-        },
-        text::find_rate as text,
+use crate::report::{
+    file::find_rate::FindRateFile,
+    page::{
+        Page, as_value,
+        chart::{Axis, Chart, Mark, Point, Scale, Series, Unit},
+        table::{Cell, Table},
+        value,
     },
+    text::find_rate as text,
 };
 
 /// The page of a search.

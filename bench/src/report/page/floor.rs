@@ -2,9 +2,9 @@
 
 use echometer_host::units::show_ns;
 
-use crate::{
-    floor::command::FloorFile,
-    report::page::{
+use crate::report::{
+    file::floor::FloorFile,
+    page::{
         Page, as_value,
         chart::{Axis, Chart, Point, Scale, Series, Unit},
         table::{Cell, Table},

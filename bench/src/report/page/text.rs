@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::report::{
     page::{Page, table::Table},
-    text::compare::{COLUMNS, paragraph},
+    text::columns::{COLUMNS, paragraph},
 };
 
 /// Blanks between columns.

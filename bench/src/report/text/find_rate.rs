@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 use echometer_host::units::{show_count, show_ns};
 
-use crate::{
-    find_rate::record::{CurvePoint, FindRateFile},
-    report::text::{
+use crate::report::{
+    file::find_rate::{CurvePoint, FindRateFile},
+    text::{
         bars::{Bar, bars},
-        compare::{align_right, cpus, paragraph, plain_table, render},
+        columns::{align_right, cpus, paragraph, plain_table, render},
         counted::{counted, counted_are},
         load_words::LoadWords,
     },
@@ -143,7 +143,7 @@ fn slo_name(file: &FindRateFile) -> &str {
 
 fn limit_ns(file: &FindRateFile) -> f64 {
     file.slo
-        .parse::<crate::find_rate::slo::Slo>()
+        .parse::<crate::report::file::slo::Slo>()
         .map_or(0.0, |slo| slo.limit_ns() as f64)
 }
 

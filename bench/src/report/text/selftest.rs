@@ -10,7 +10,7 @@ use crate::report::{
         metric::METRICS,
         selftest::{Check, Finding, Outcome, Rule, Selftest},
     },
-    text::compare::paragraph,
+    text::columns::paragraph,
 };
 
 /// The whole report, without colours; ends with the sentence.
@@ -227,9 +227,9 @@ mod tests {
     use echometer_host::machine::Facts;
 
     use super::*;
-    use crate::{
-        report::{file::selftest::SCHEMA, text::compare::COLUMNS},
-        selftest::truths::Truth,
+    use crate::report::{
+        file::selftest::{SCHEMA, Truth},
+        text::columns::COLUMNS,
     };
 
     fn latency(quantity: &str, truth_ns: u64, shown_ns: Option<u64>, bound_ns: u64) -> Check {

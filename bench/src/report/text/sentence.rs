@@ -2,12 +2,13 @@
 //! machine; or that it can't be said, and what would be needed.
 
 use crate::{
-    compare::{
-        analysis::{MetricResult, Status},
-        flags::Design,
-    },
     report::{
-        file::{compare::Comparison, metric::Metric},
+        file::{
+            compare::{Comparison, MetricResult},
+            design::Design,
+            metric::Metric,
+            trust::Status,
+        },
         text::load_words::LoadWords,
     },
     statistics::{ALPHA, Good, Verdict, blocks_needed},

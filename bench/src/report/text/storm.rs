@@ -7,18 +7,16 @@ use echometer_host::{
     units::{show_count, show_ns, show_size},
 };
 
-use crate::{
-    report::text::{
-        compare::{align_right, cpus, paragraph, plain_table, render, short},
+use crate::report::{
+    file::{
+        entries::ENGINES,
+        storm::{LevelEntry, StormFile, late_echoes},
+    },
+    text::{
+        columns::{align_right, cpus, paragraph, plain_table, render, short},
         counted::counted,
     },
-    serve::arm::ENGINES,
-    storm::record::{LevelEntry, StormFile},
 };
-
-/// A first echo later than this after the connect's start, where nothing is busy for so long, has met a retransmission
-/// of a last ACK or of the first message: the kernel's least retransmission time (`TCP_RTO_MIN`) is 200 ms.
-const RETRANSMITTED_ECHO_NS: u64 = 200_000_000;
 
 /// The whole report; ends with the sentence.
 #[must_use]
@@ -32,25 +30,6 @@ pub fn text(file: &StormFile) -> String {
     let _ = writeln!(text, "\n{}\n\n{}\n", losses_table(file), times_table(file));
     paragraph(&mut text, "", &file.sentence);
     text
-}
-
-/// Whether a level lost nothing in any of its storms.
-#[must_use]
-pub fn lost_none(level: &LevelEntry) -> bool {
-    let counted = |counter: Option<u64>| counter.unwrap_or(0) != 0;
-    level.failed == 0
-        && level.syn_retransmits.is_empty()
-        && !counted(level.listen_overflows)
-        && !counted(level.listen_drops)
-        && !late_echoes(level)
-}
-
-/// Whether a first echo came so much later than the slowest connect that something was sent again in between.
-fn late_echoes(level: &LevelEntry) -> bool {
-    match (level.connect_ns.max, level.first_echo_ns.max) {
-        (Some(connect), Some(echo)) => RETRANSMITTED_ECHO_NS <= echo.saturating_sub(connect),
-        _ => false,
-    }
 }
 
 /// The answer: by arm, the smallest backlog that lost none, and what to set.

@@ -3,21 +3,20 @@
 use std::{collections::HashSet, fmt::Write as _};
 
 use crate::{
-    compare::analysis::Status,
     report::{
-        file::metric::Metric,
+        file::{
+            metric::Metric,
+            sweep::{CellEntry, CellMetric, Conclusion, Contrast, PointEntry, Ranking, SweepFile},
+            trust::Status,
+        },
         text::{
             bars::{Bar, bars},
-            compare::{align_right, five_chars, paragraph, plain_table, render, short, show_value},
+            columns::{align_right, five_chars, paragraph, plain_table, render, short, show_value},
             counted::counted,
             load_words::LoadWords,
         },
     },
     statistics::{Verdict, median},
-    sweep::{
-        findings::{CellMetric, Conclusion, Contrast, Ranking},
-        record::{CellEntry, PointEntry, SweepFile},
-    },
 };
 
 /// Longer levels are shortened in tables.
@@ -581,7 +580,7 @@ mod tests {
     use echometer_loadgen::plan::{Arrivals, Load};
 
     use super::*;
-    use crate::sweep::record::KeyEntry;
+    use crate::report::file::sweep::KeyEntry;
 
     #[test]
     fn what_is_varied_is_left_out_of_the_load() {

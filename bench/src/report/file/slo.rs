@@ -5,12 +5,9 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use echometer_loadgen::{
-    expression::{Comparison, Expression, ExpressionError, Figure, Of, Statistic},
-    verdict::Status,
+use echometer_loadgen::expression::{
+    Comparison, Expression, ExpressionError, Figure, Of, Statistic,
 };
-
-use crate::measure::open_run::OpenRun;
 
 /// A quantile is judged only where so many samples lie above it.
 const SAMPLES_ABOVE_MIN: f64 = 100.0;
@@ -30,24 +27,6 @@ pub struct Slo {
     limit: Duration,
     /// Or may reach it.
     or_equal: bool,
-}
-
-/// What a run says of a rate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trial {
-    /// The objective was held.
-    Holds,
-    /// It was not, or the server did not keep up at all.
-    Fails,
-    /// The run can't be believed: which way it would have gone, and why not.
-    Invalid {
-        /// What its figures say all the same.
-        holds: bool,
-        /// The client could not make the load: nothing can be said of the server.
-        client_bound: bool,
-        /// The gravest reason, in a word.
-        status: Status,
-    },
 }
 
 impl Slo {
@@ -78,6 +57,15 @@ impl Slo {
         }
     }
 
+    /// Whether a latency, ns, is within the limit.
+    #[must_use]
+    pub fn holds(&self, value_ns: u64) -> bool {
+        match self.or_equal {
+            true => value_ns <= self.limit_ns(),
+            false => value_ns < self.limit_ns(),
+        }
+    }
+
     /// The limit, ns.
     #[must_use]
     pub fn limit_ns(&self) -> u64 {
@@ -88,31 +76,6 @@ impl Slo {
     #[must_use]
     pub fn quantile_name(&self) -> &str {
         self.text.split(['<', '=']).next().unwrap_or_default()
-    }
-
-    /// What a run says.
-    #[must_use]
-    pub fn judge(&self, run: &OpenRun) -> Trial {
-        let value = self.value_ns(&run.latency);
-        let within = match self.or_equal {
-            true => value <= self.limit_ns(),
-            false => value < self.limit_ns(),
-        };
-        // Unanswered messages are in the histogram, at the time that they had waited.
-        let enough = self.messages_min() <= run.latency.len();
-        match run.verdict.status {
-            Status::Valid if enough => match within {
-                true => Trial::Holds,
-                false => Trial::Fails,
-            },
-            // Whatever the quantile says, a server that loses messages or falls behind does not hold the rate.
-            Status::Errors | Status::Overloaded => Trial::Fails,
-            status => Trial::Invalid {
-                holds: within,
-                client_bound: status == Status::ClientBound,
-                status,
-            },
-        }
     }
 }
 
@@ -166,35 +129,10 @@ impl fmt::Display for Slo {
 
 #[cfg(test)]
 mod tests {
-    use echometer_loadgen::verdict::Verdict;
-
     use super::*;
 
     fn slo(text: &str) -> Slo {
         text.parse().expect("a test's objective")
-    }
-
-    fn run(status: Status, latency_ns: u64, count: u64) -> OpenRun {
-        let mut latency = Histogram::new(3).expect("digits");
-        latency.record_n(latency_ns, count).expect("it grows");
-        OpenRun {
-            verdict: Verdict {
-                status,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
-            },
-            latency,
-            censored_from_ns: None,
-            offered_per_s: 1.0,
-            rate_per_s: 1.0,
-            answered: count,
-            window_ns: 1,
-            messages: count,
-            client_cpu_ns_per_message: None,
-            client_busiest: 0.5,
-            client_run_delay: 0.0,
-            cut_short: false,
-        }
     }
 
     #[test]
@@ -253,48 +191,5 @@ mod tests {
             slo("p99<1ms").run_length(1_000.0, least),
             Duration::from_millis(10_500)
         );
-    }
-
-    #[test]
-    fn valid_runs_are_judged_by_their_quantile() {
-        let objective = slo("p99<200us");
-        assert_eq!(
-            objective.judge(&run(Status::Valid, 100_000, 10_000)),
-            Trial::Holds
-        );
-        assert_eq!(
-            objective.judge(&run(Status::Valid, 300_000, 10_000)),
-            Trial::Fails
-        );
-        assert!(matches!(
-            objective.judge(&run(Status::Valid, 100_000, 9_999)),
-            Trial::Invalid {
-                holds: true,
-                client_bound: false,
-                ..
-            }
-        ));
-    }
-
-    #[test]
-    fn a_server_that_falls_behind_fails_and_a_run_that_is_spoilt_says_nothing() {
-        let objective = slo("p99<200us");
-        for status in [Status::Overloaded, Status::Errors] {
-            assert_eq!(objective.judge(&run(status, 1_000, 10_000)), Trial::Fails);
-        }
-        for (status, by_client) in [
-            (Status::Noisy, false),
-            (Status::Unsteady, false),
-            (Status::ClientBound, true),
-        ] {
-            assert_eq!(
-                objective.judge(&run(status, 300_000, 10_000)),
-                Trial::Invalid {
-                    holds: false,
-                    client_bound: by_client,
-                    status
-                }
-            );
-        }
     }
 }

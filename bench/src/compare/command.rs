@@ -1,0 +1,20 @@
+//! `echometer compare` at the edge: carries it out, prints it, and turns it into an exit code.
+
+use std::process::ExitCode;
+
+use crate::{
+    compare::{compare, exit_code, flags::CompareSettings},
+    invocation::Invocation,
+    report::file::compare::FILE_NAME,
+    screen::stdout::show,
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// It can't be done; see [`compare()`].
+pub fn run(settings: &CompareSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+    let finished = compare(settings, &how.command_line, &how.stop()?)?;
+    show(&finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&finished.file, settings.decide)))
+}

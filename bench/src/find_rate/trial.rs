@@ -1,0 +1,124 @@
+//! What a run says of a rate: whether the objective was held, and whether the run can be believed.
+
+use echometer_loadgen::verdict::Status;
+
+use crate::{measure::open_run::OpenRun, report::file::slo::Slo};
+
+/// What a run says of a rate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trial {
+    /// The objective was held.
+    Holds,
+    /// It was not, or the server did not keep up at all.
+    Fails,
+    /// The run can't be believed: which way it would have gone, and why not.
+    Invalid {
+        /// What its figures say all the same.
+        holds: bool,
+        /// The client could not make the load: nothing can be said of the server.
+        client_bound: bool,
+        /// The gravest reason, in a word.
+        status: Status,
+    },
+}
+
+/// What a run says.
+#[must_use]
+pub fn judge(slo: &Slo, run: &OpenRun) -> Trial {
+    let value = slo.value_ns(&run.latency);
+    let within = slo.holds(value);
+    // Unanswered messages are in the histogram, at the time that they had waited.
+    let enough = slo.messages_min() <= run.latency.len();
+    match run.verdict.status {
+        Status::Valid if enough => match within {
+            true => Trial::Holds,
+            false => Trial::Fails,
+        },
+        // Whatever the quantile says, a server that loses messages or falls behind does not hold the rate.
+        Status::Errors | Status::Overloaded => Trial::Fails,
+        status => Trial::Invalid {
+            holds: within,
+            client_bound: status == Status::ClientBound,
+            status,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hdrhistogram::Histogram;
+
+    use echometer_loadgen::verdict::Verdict;
+
+    use super::*;
+
+    fn slo(text: &str) -> Slo {
+        text.parse().expect("a test's objective")
+    }
+
+    fn run(status: Status, latency_ns: u64, count: u64) -> OpenRun {
+        let mut latency = Histogram::new(3).expect("digits");
+        latency.record_n(latency_ns, count).expect("it grows");
+        OpenRun {
+            verdict: Verdict {
+                status,
+                reasons: Vec::new(),
+                warnings: Vec::new(),
+            },
+            latency,
+            censored_from_ns: None,
+            offered_per_s: 1.0,
+            rate_per_s: 1.0,
+            answered: count,
+            window_ns: 1,
+            messages: count,
+            client_cpu_ns_per_message: None,
+            client_busiest: 0.5,
+            client_run_delay: 0.0,
+            cut_short: false,
+        }
+    }
+
+    #[test]
+    fn valid_runs_are_judged_by_their_quantile() {
+        let objective = slo("p99<200us");
+        assert_eq!(
+            judge(&objective, &run(Status::Valid, 100_000, 10_000)),
+            Trial::Holds
+        );
+        assert_eq!(
+            judge(&objective, &run(Status::Valid, 300_000, 10_000)),
+            Trial::Fails
+        );
+        assert!(matches!(
+            judge(&objective, &run(Status::Valid, 100_000, 9_999)),
+            Trial::Invalid {
+                holds: true,
+                client_bound: false,
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_server_that_falls_behind_fails_and_a_run_that_is_spoilt_says_nothing() {
+        let objective = slo("p99<200us");
+        for status in [Status::Overloaded, Status::Errors] {
+            assert_eq!(judge(&objective, &run(status, 1_000, 10_000)), Trial::Fails);
+        }
+        for (status, by_client) in [
+            (Status::Noisy, false),
+            (Status::Unsteady, false),
+            (Status::ClientBound, true),
+        ] {
+            assert_eq!(
+                judge(&objective, &run(status, 300_000, 10_000)),
+                Trial::Invalid {
+                    holds: false,
+                    client_bound: by_client,
+                    status
+                }
+            );
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `echometer selftest` at the edge: prints each truth as soon as it is known, and says in the exit code whether all were
+//! shown.
+
+use std::process::ExitCode;
+
+use crate::{
+    invocation::Invocation,
+    selftest::{flags::SelftestSettings, screen::Screen, selftest},
+};
+
+/// Runs the command.
+///
+/// # Errors
+/// As [`selftest()`]; stdout can't be written to.
+pub fn run(settings: &SelftestSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+    let stop = how.stop()?;
+    let mut screen = Screen::new(&settings.output);
+    let (selftest, folder) = selftest(settings, &how.command_line, &stop, &mut |step| {
+        screen.show(&step);
+    })?;
+    screen.finish(&selftest, &folder)?;
+    Ok(match selftest.passed {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}

@@ -1,0 +1,114 @@
+//! What does every measurement set up first, and what does it leave where it came to nothing?
+
+use echometer_host::{limits, machine::Facts};
+use echometer_loadgen::Plan;
+
+use crate::{
+    flags::{MachineSettings, OutputSettings},
+    place::placement::{Placement, place},
+    report::folder::ResultFolder,
+    serve::{arm::Arm, launcher::Launcher},
+};
+
+/// Descriptors of a process besides those of its connections.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// Where a measurement takes place.
+#[derive(Debug)]
+pub struct Site {
+    /// Which cpus both sides have.
+    pub placement: Placement,
+    /// Starts the servers.
+    pub launcher: Launcher,
+    /// What the machine is.
+    pub machine: Facts,
+}
+
+impl Site {
+    /// Places both sides, and finds what starts `servers`.
+    ///
+    /// # Errors
+    /// A cpu can't be had, or a server's program isn't there.
+    pub fn prepare(machine: &MachineSettings, servers: &[Arm]) -> anyhow::Result<Self> {
+        let placement = place(
+            machine.server_cpus.as_ref(),
+            machine.client_cpus.as_ref(),
+            servers.iter().any(|arm| arm.spec.is_local()),
+        )?;
+        Self::at(placement, servers)
+    }
+
+    /// The same where it is known already which cpus both sides have.
+    ///
+    /// # Errors
+    /// A server's program isn't there.
+    pub fn at(placement: Placement, servers: &[Arm]) -> anyhow::Result<Self> {
+        Ok(Self {
+            launcher: Launcher::beside_this_program(servers, &placement.server)?,
+            placement,
+            machine: Facts::read(),
+        })
+    }
+
+    /// The load as it will be made here: a thread a client's cpu.
+    ///
+    /// # Errors
+    /// It can't be made, or not with so many descriptors: servers inherit the limit, and each needs one a connection as
+    /// the client does. `at_once` is how many connections there are at a time, over all servers.
+    pub fn load(&self, load: &Plan, at_once: u64) -> anyhow::Result<Plan> {
+        let load = Plan {
+            workers: self.placement.client.iter().map(Some).collect(),
+            ..load.clone()
+        };
+        load.validate()?;
+        raise_descriptors(at_once)?;
+        Ok(load)
+    }
+
+    /// The folder of the result: as asked for, else the next one of this `command`. No `main_file` is overwritten.
+    ///
+    /// # Errors
+    /// It can't be made, or there is such a result in it.
+    pub fn folder(
+        &self,
+        output: &OutputSettings,
+        machine: &MachineSettings,
+        command: &str,
+        main_file: &str,
+    ) -> anyhow::Result<ResultFolder> {
+        ResultFolder::create(
+            output.out.as_deref(),
+            machine.name.as_deref(),
+            &self.machine,
+            command,
+            main_file,
+        )
+    }
+}
+
+/// Lets this process and its servers have so many connections at once.
+///
+/// # Errors
+/// The limit can't be raised so far.
+pub fn raise_descriptors(connections: u64) -> anyhow::Result<()> {
+    limits::raise_nofile(connections + OTHER_DESCRIPTORS)?;
+    Ok(())
+}
+
+/// Hands on how a measurement ended. One that failed before it had anything to keep (`is_empty`) leaves no trace; `also`
+/// takes away what else it wrote.
+///
+/// # Errors
+/// `outcome`'s.
+pub fn finish(
+    outcome: anyhow::Result<()>,
+    is_empty: bool,
+    folder: &ResultFolder,
+    also: impl FnOnce(),
+) -> anyhow::Result<()> {
+    if outcome.is_err() && is_empty {
+        also();
+        folder.discard_if_empty();
+    }
+    outcome
+}

@@ -1,0 +1,26 @@
+//! `echometer trace` at the edge: traces, prints, and turns it into an exit code.
+
+use std::process::ExitCode;
+
+use crate::{
+    invocation::Invocation,
+    report::folder::json,
+    screen::stdout::show_text,
+    trace::{flags::TraceSettings, text::text, trace},
+};
+
+/// Runs the command. The exit code is 1 where a step failed that should not have.
+///
+/// # Errors
+/// The server can't be started or found, the engine is not to be had; stdout can't be written to.
+pub fn run(settings: &TraceSettings, _: &Invocation) -> anyhow::Result<ExitCode> {
+    let trace = trace(settings)?;
+    show_text(&match settings.json {
+        true => json(&trace),
+        false => text(&trace, settings.explain),
+    })?;
+    Ok(match trace.complete {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
