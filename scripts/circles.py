@@ -11,6 +11,7 @@ another file only re-exports belongs to the file that has it. A module's face (`
 Rust allows circles among the modules of a crate, and no tool of ours that is always installed finds them.
 """
 
+import collections
 import pathlib
 import re
 import sys
@@ -97,16 +98,23 @@ class Crate:
                     self.bound[module][name] = path
 
     def needs_of(self, module):
-        paths = [path for tree in USE.findall(self.texts[module]) for path, _ in flat(tree)]
-        code = USE.sub(";", self.texts[module])
-        paths += [re.split(r"\s*::\s*", path) for path in PATH.findall(code)]
-        found = {self.target(module, path) for path in paths}
-        return found - {None, module}
+        found = set()
+        for tree in USE.findall(self.texts[module]):
+            for path, _ in flat(tree):
+                target = self.target(module, path)
+                # To bring a module's name into scope is to need nothing yet; the paths that begin with it say what.
+                if target is not None and not target.is_module:
+                    found.add(target.module)
+        for path in PATH.findall(USE.sub(";", self.texts[module])):
+            target = self.target(module, re.split(r"\s*::\s*", path))
+            if target is not None:
+                found.add(target.module)
+        return found - {module}
 
     def target(self, module, path, seen=frozenset()):
-        """The module whose file holds what `path` names when it stands in `module`; None outside of the crate."""
-        if (module, tuple(path)) in seen or not path:
-            return module if not path else None
+        """What `path` names when it stands in `module`; None outside of the crate."""
+        if (module, tuple(path)) in seen:
+            return None
         seen = seen | {(module, tuple(path))}
         first, rest = path[0], path[1:]
         if first == "crate":
@@ -117,22 +125,24 @@ class Crate:
             return self.target(module[:-1], ["self", *rest], seen) if module else None
         if (*module, first) in self.files:
             return self.within((*module, first), rest, seen)
-        if first in self.bound[module] and self.bound[module][first] != path[:1]:
-            start = self.target(module, self.bound[module][first], seen)
-            named = self.bound[module][first]
-            return self.target(module, [*named, *rest], seen) if start is not None else None
+        named = self.bound[module].get(first)
+        if named is not None and named != path[:1] and self.target(module, named, seen) is not None:
+            return self.target(module, [*named, *rest], seen)
         return None
 
     def within(self, module, path, seen):
         if not path:
-            return module
+            return Target(module, True)
         name, rest = path[0], path[1:]
         if (*module, name) in self.files:
             return self.within((*module, name), rest, seen)
         if name in self.bound[module]:
             found = self.target(module, [*self.bound[module][name], *rest], seen)
-            return module if found is None else found
-        return module
+            return Target(module, False) if found is None else found
+        return Target(module, False)
+
+
+Target = collections.namedtuple("Target", "module is_module")
 
 
 def flat(tree, before=()):
@@ -219,7 +229,7 @@ def self_test():
             ["a.rs <-> b.rs"],
         ),
         "through a third": (
-            {"lib.rs": "mod a; mod b; mod c;", "a.rs": "use super::{b};", "b.rs": "use super::c as d;", "c.rs": "use crate::{a::A};"},
+            {"lib.rs": "mod a; mod b; mod c;", "a.rs": "use super::{b}; fn f() { b::g(); }", "b.rs": "use super::c as d; fn g() { d::h(); }", "c.rs": "use crate::{a::A};"},
             ["a.rs <-> b.rs <-> c.rs"],
         ),
         "a name that a face only hands on": (
@@ -234,8 +244,12 @@ def self_test():
             {"lib.rs": "mod x; pub struct L;", "x.rs": "mod a; mod b; use a::A;", "x/a.rs": "use super::X; use crate::L;", "x/b.rs": "use super::{X, a::A};"},
             [],
         ),
+        "a module's name that is only the beginning of another's": (
+            {"lib.rs": "mod x; mod y;", "x.rs": "mod a; mod b; use crate::y::Y;", "x/a.rs": "use crate::x::{self}; fn f() { x::b::g(); }", "x/b.rs": "", "y.rs": "use crate::x::a::A;"},
+            [],
+        ),
         "comments, strings and tests": (
-            {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b;", "b.rs": '// crate::a::A\nconst C: &str = "crate::a";\n#[cfg(test)]\nmod tests { use crate::a::A; }'},
+            {"lib.rs": "mod a; mod b;", "a.rs": "use crate::b::B;", "b.rs": '// crate::a::A\nconst C: &str = "crate::a";\n#[cfg(test)]\nmod tests { use crate::a::A; }'},
             [],
         ),
     }

@@ -5,6 +5,7 @@ pub mod file;
 pub mod folder;
 #[cfg(test)]
 pub(crate) mod golden;
+pub mod kinds;
 pub mod names;
 pub mod page;
 pub mod render;

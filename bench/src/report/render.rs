@@ -8,15 +8,11 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
-use serde_json::{Map, json};
-
-use echometer_loadgen::{file::Summary, report as run_report};
 
 use crate::report::{
     names::{file_name, free_name},
-    page::{Page, csv, html, markdown, svg, text},
-    saved::{Kind, Saved},
-    text::compare as report,
+    page::{self, csv, html, markdown, svg},
+    saved::Saved,
 };
 
 /// A form.
@@ -55,11 +51,11 @@ impl Format {
 /// The page can't be made, which is a fault of this program.
 pub fn render(saved: &Saved, format: Format) -> anyhow::Result<String> {
     Ok(match format {
-        Format::Html => html::html(&Page::of(saved))?,
-        Format::Text => plain(saved),
-        Format::Json => data(saved),
-        Format::Csv => csv::csv(&Page::of(saved)),
-        Format::Markdown => markdown::markdown(&Page::of(saved)),
+        Format::Html => html::html(&page::of(saved))?,
+        Format::Text => saved.kind.text(),
+        Format::Json => saved.json.clone(),
+        Format::Csv => csv::csv(&page::of(saved)),
+        Format::Markdown => markdown::markdown(&page::of(saved)),
     })
 }
 
@@ -69,7 +65,7 @@ pub fn render(saved: &Saved, format: Format) -> anyhow::Result<String> {
 /// The folder or a file can't be written.
 pub fn figures(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let page = Page::of(saved);
+    let page = page::of(saved);
     let mut drawn = Vec::new();
     for forest in &page.forests {
         drawn.push((forest.id.clone(), svg::forest(forest)?));
@@ -88,37 +84,4 @@ pub fn figures(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             Ok(path)
         })
         .collect()
-}
-
-/// As the command that made it printed it; a log, which none of ours printed, as its page's words and main table.
-fn plain(saved: &Saved) -> String {
-    match &saved.kind {
-        Kind::Run(run, _) => run_report::text(run),
-        Kind::Compare(comparison, _) => report::text(comparison),
-        Kind::Sweep(sweep) => crate::report::text::sweep::text(sweep),
-        Kind::FindRate(search) => crate::report::text::find_rate::text(search),
-        Kind::Storm(storm, _) => crate::report::text::storm::text(storm),
-        Kind::Floor(floor) => crate::report::text::floor::text(floor),
-        Kind::Selftest(selftest) => crate::report::text::selftest::text(selftest),
-        Kind::Doctor(examination) => crate::report::text::doctor::text(examination),
-        Kind::Log(_) => text::text(&Page::of(saved)),
-    }
-}
-
-/// The file as it is; of a log its figures, since it has no JSON of its own.
-fn data(saved: &Saved) -> String {
-    let Kind::Log(log) = &saved.kind else {
-        return saved.json.clone();
-    };
-    let tags: Map<String, serde_json::Value> = log
-        .tags()
-        .into_iter()
-        .filter_map(|tag| {
-            let summary = Summary::of(&log.whole(tag)?, None);
-            Some((tag.to_owned(), serde_json::to_value(summary).ok()?))
-        })
-        .collect();
-    let value =
-        json!({"schema": "echometer.log/1", "intervals": log.intervals.len(), "tags": tags});
-    format!("{value:#}\n")
 }

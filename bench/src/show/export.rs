@@ -16,8 +16,8 @@ use echometer_loadgen::histogram_log;
 
 use crate::report::{
     names::{file_name, free_name},
-    page::{Page, csv},
-    saved::{Kind, Saved},
+    page::{self, csv},
+    saved::Saved,
 };
 
 /// Writes the files into `folder` and says which.
@@ -27,12 +27,12 @@ use crate::report::{
 pub fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<(String, String)> = Vec::new();
     let mut taken = HashSet::new();
-    for (name, histogram) in histograms(saved) {
+    for (name, histogram) in saved.kind.histograms() {
         let name = free_name(name, &mut taken);
         files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
         files.push((format!("{name}.csv"), counts(&histogram)));
     }
-    for table in &Page::of(saved).tables {
+    for table in &page::of(saved).tables {
         let name = free_name(format!("table-{}", file_name(&table.title)), &mut taken);
         files.push((format!("{name}.csv"), csv::table(table)));
     }
@@ -53,42 +53,6 @@ pub fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>>
             Ok(path)
         })
         .collect()
-}
-
-/// The result's histograms, each with a name that is fit for a file.
-fn histograms(saved: &Saved) -> Vec<(String, Histogram<u64>)> {
-    match &saved.kind {
-        Kind::Run(_, Some(log)) | Kind::Log(log) => log
-            .tags()
-            .into_iter()
-            .filter_map(|tag| Some((file_name(tag), log.whole(tag)?)))
-            .collect(),
-        Kind::Compare(_, latencies) => latencies
-            .iter()
-            .map(|(arm, whole)| (format!("latency-{}", file_name(arm)), whole.clone()))
-            .collect(),
-        Kind::Storm(_, logs) => logs
-            .iter()
-            .flat_map(|(level, log)| {
-                let of_tag = |tag: &str| {
-                    Some((
-                        format!("{}-{}", file_name(tag), file_name(level)),
-                        log.whole(tag)?,
-                    ))
-                };
-                log.tags()
-                    .into_iter()
-                    .filter_map(of_tag)
-                    .collect::<Vec<_>>()
-            })
-            .collect(),
-        Kind::Run(_, None)
-        | Kind::Sweep(_)
-        | Kind::FindRate(_)
-        | Kind::Floor(_)
-        | Kind::Selftest(_)
-        | Kind::Doctor(_) => Vec::new(),
-    }
 }
 
 /// Every bucket that holds anything: its greatest value in ns, how many are in it, and how many up to it.

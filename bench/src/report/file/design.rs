@@ -12,3 +12,14 @@ pub enum Design {
     /// Whole runs in random order, two of each arm in a block, each on a server started afresh.
     Runs,
 }
+
+impl Design {
+    /// The word, as it stands in files.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Slices => "slices",
+            Self::Runs => "runs",
+        }
+    }
+}

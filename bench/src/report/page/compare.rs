@@ -14,11 +14,10 @@ use crate::{
             trust::Status,
         },
         page::{
-            Page, TrustShown,
             chart::{
                 Axis, Chart, Forest, ForestRow, Point, Scale, Series, Unit, percent, spectrum,
             },
-            machine_rows,
+            model::{Page, TrustShown, machine_rows},
             table::{Cell, Table},
         },
         text::{compare as report, counted::counted, load_words::LoadWords},
@@ -27,7 +26,7 @@ use crate::{
 };
 
 /// The page of a comparison. `latencies` are the arms' over all valid blocks, as far as they are there.
-pub(super) fn page(comparison: &Comparison, latencies: &BTreeMap<String, Histogram<u64>>) -> Page {
+pub(crate) fn page(comparison: &Comparison, latencies: &BTreeMap<String, Histogram<u64>>) -> Page {
     let names: Vec<&str> = comparison
         .arms
         .iter()
@@ -371,11 +370,10 @@ fn throughput(comparison: &Comparison) -> Chart {
 
 fn asked(comparison: &Comparison) -> Vec<(String, String)> {
     let design = &comparison.design;
-    let kind = serde_json::to_value(design.kind).unwrap_or_default();
     let cpus = |cpus: Option<String>| cpus.unwrap_or_else(|| "elsewhere".into());
     [
         ("load", LoadWords::of(&design.load).to_string()),
-        ("design", crate::report::page::value::shown(&kind)),
+        ("design", design.kind.word().to_owned()),
         ("blocks", blocks(comparison)),
         (
             "measured in a block",

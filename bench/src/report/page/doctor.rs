@@ -3,13 +3,13 @@
 use crate::report::{
     file::doctor::Examination,
     page::{
-        Page, TrustShown, machine_rows,
+        model::{Page, TrustShown, machine_rows},
         table::{Cell, Table},
     },
 };
 
 /// The page of an examination. The findings have a part of their own on every page; the table is for other formats.
-pub(super) fn page(examination: &Examination) -> Page {
+pub(crate) fn page(examination: &Examination) -> Page {
     let mut table = Table::new("Findings", ["grade", "check", "value", "why", "cure"]);
     for finding in &examination.findings {
         table.push(vec![

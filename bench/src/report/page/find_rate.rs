@@ -3,21 +3,32 @@
 use crate::report::{
     file::find_rate::FindRateFile,
     page::{
-        Page, as_value,
         chart::{Axis, Chart, Mark, Point, Scale, Series, Unit},
+        frame::Frame,
+        model::Page,
         table::{Cell, Table},
-        value,
     },
     text::find_rate as text,
 };
 
 /// The page of a search.
-pub(super) fn page(search: &FindRateFile) -> Page {
+pub(crate) fn page(search: &FindRateFile) -> Page {
     let title = format!(
         "Highest rate of {} that holds {}",
         search.arm.name, search.slo
     );
-    let mut page = value::page("find-rate", title, &as_value(search));
+    let mut page = Frame {
+        kind: "find-rate",
+        title,
+        started_at: &search.started_at,
+        cut_short: search.cut_short,
+        sentence: &search.sentence,
+        verdict: Some(&search.verdict),
+        machine: &search.machine,
+        doctor: &search.doctor,
+        commands: &search.commands,
+    }
+    .page();
     page.charts.push(curve(search));
     page.charts.retain(|chart| !chart.is_empty());
     page.tables = vec![table(search), blocks(search), runs(search)];

@@ -5,17 +5,28 @@ use echometer_host::units::show_ns;
 use crate::report::{
     file::floor::FloorFile,
     page::{
-        Page, as_value,
         chart::{Axis, Chart, Point, Scale, Series, Unit},
+        frame::Frame,
+        model::Page,
         table::{Cell, Table},
-        value,
     },
 };
 
 /// The page of a floor.
-pub(super) fn page(floor: &FloorFile) -> Page {
+pub(crate) fn page(floor: &FloorFile) -> Page {
     let title = format!("What an echo of {} B costs the kernel", floor.message_size);
-    let mut page = value::page("floor", title, &as_value(floor));
+    let mut page = Frame {
+        kind: "floor",
+        title,
+        started_at: &floor.started_at,
+        cut_short: floor.cut_short,
+        sentence: &floor.sentence,
+        verdict: None,
+        machine: &floor.machine,
+        doctor: &floor.doctor,
+        commands: &[],
+    }
+    .page();
     page.trust.warnings.extend(floor.caveats.iter().cloned());
     page.commands = vec![(String::new(), floor.command.clone())];
     page.charts = vec![chart(floor)];

@@ -6,7 +6,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use minijinja::{Environment, context};
 use serde::Serialize;
 
-use crate::report::page::{Page, RawFile, chart::Forest};
+use crate::report::page::{RawFile, chart::Forest, model::Page};
 
 /// The name ends in `.html`, so that everything put into it is escaped.
 const TEMPLATE: (&str, &str) = ("report.html", include_str!("../../../assets/report.html"));
@@ -148,7 +148,8 @@ fn short(ratio: f64) -> String {
 mod tests {
     use super::*;
     use crate::report::page::{
-        TrustShown, chart,
+        chart,
+        model::TrustShown,
         table::{Cell, Table},
     };
 

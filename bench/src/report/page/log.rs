@@ -8,15 +8,15 @@ use echometer_host::units::show_count;
 
 use crate::report::{
     page::{
-        Page,
         chart::{Axis, Chart, Point, Scale, Series, Unit, connect_times, spectrum},
+        model::Page,
         table::{Cell, Table},
     },
     saved::hlog::Log,
 };
 
 /// The page of a log. Values are taken for ns, as HdrHistogram's own tools record.
-pub(super) fn page(log: &Log, file: &Path) -> Page {
+pub(crate) fn page(log: &Log, file: &Path) -> Page {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let of_tags: Vec<(String, Histogram<u64>)> = log
         .tags()

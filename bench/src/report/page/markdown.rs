@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::report::page::{Page, table::Table};
+use crate::report::page::{model::Page, table::Table};
 
 /// The whole page but for its charts and raw data.
 #[must_use]

@@ -3,15 +3,14 @@
 use echometer_host::units::{show_count, show_duration};
 use echometer_loadgen::{
     file::{RunFile, Summary},
-    plan::Load,
+    plan::{Engine, Load, Wait},
     verdict::Status,
 };
 
 use crate::report::{
     page::{
-        Page, TrustShown,
         chart::{Axis, Chart, Point, Scale, Series, Unit, connect_times, spectrum},
-        machine_rows,
+        model::{Page, TrustShown, machine_rows},
         table::{Cell, Table},
     },
     saved::hlog::Log,
@@ -19,7 +18,7 @@ use crate::report::{
 };
 
 /// The page of a run; without its log it has no spectrum.
-pub(super) fn page(run: &RunFile, log: Option<&Log>) -> Page {
+pub(crate) fn page(run: &RunFile, log: Option<&Log>) -> Page {
     let whole = |tag: &str| log.and_then(|log| log.whole(tag));
     let latencies: Vec<_> = ["latency", "service"]
         .into_iter()
@@ -101,8 +100,15 @@ fn load(run: &RunFile) -> String {
 
 fn asked(run: &RunFile) -> Vec<(String, String)> {
     let plan = &run.plan;
-    let engine = serde_json::to_value(run.end.client.engine).unwrap_or_default();
-    let wait = serde_json::to_value(plan.wait).unwrap_or_default();
+    let engine = match run.end.client.engine {
+        Engine::Auto => "auto",
+        Engine::Uring => "uring",
+        Engine::Epoll => "epoll",
+    };
+    let wait = match plan.wait {
+        Wait::Spin => "spin",
+        Wait::Block => "block",
+    };
     [
         ("load", load(run)),
         ("in flight on each", show_count(u64::from(plan.pipeline))),
@@ -111,8 +117,8 @@ fn asked(run: &RunFile) -> Vec<(String, String)> {
             "client",
             format!(
                 "{}, {}, {}",
-                crate::report::page::value::shown(&engine),
-                crate::report::page::value::shown(&wait),
+                engine,
+                wait,
                 counted(plan.workers.len() as u64, "thread")
             ),
         ),

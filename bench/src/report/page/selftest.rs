@@ -6,18 +6,29 @@ use echometer_loadgen::plan::Engine;
 use crate::report::{
     file::selftest::{Finding, Outcome, Rule, Selftest},
     page::{
-        Page, as_value,
         chart::{Axis, Chart, Forest, ForestRow, Point, Scale, Series, Unit},
+        frame::Frame,
+        model::Page,
         table::{Cell, Table},
-        value,
     },
     text::selftest::quantity_label,
 };
 
 /// The page of a selftest.
-pub(super) fn page(selftest: &Selftest) -> Page {
+pub(crate) fn page(selftest: &Selftest) -> Page {
     let title = "Does the instrument tell the truth here?".to_owned();
-    let mut page = value::page("selftest", title, &as_value(selftest));
+    let mut page = Frame {
+        kind: "selftest",
+        title,
+        started_at: &selftest.started_at,
+        cut_short: selftest.cut_short,
+        sentence: &selftest.sentence,
+        verdict: None,
+        machine: &selftest.machine,
+        doctor: &selftest.doctor,
+        commands: &[],
+    }
+    .page();
     page.trust.good = selftest.passed;
     page.trust.word = if selftest.passed { "passed" } else { "failed" }.to_owned();
     let missed = selftest.checks().filter(|check| !check.passed).count();

@@ -3,35 +3,41 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use serde_json::Value;
 
-use echometer_host::fitness;
+use echometer_host::{fitness, units::show_size};
 
 use crate::report::{
+    file::storm::{LevelEntry, StormFile},
     page::{
-        Page,
         chart::{Axis, Chart, Mark, Point, Scale, Series, Unit, connect_times},
+        frame::Frame,
+        model::Page,
         table::{Cell, Table},
-        value::{self, number, shown, texts},
     },
     saved::hlog::Log,
+    text::counted::counted,
 };
 
 /// The page of a storm. `logs` are the histograms of its levels, by the level's name, as far as they are there.
-pub(super) fn page(storm: &Value, logs: &BTreeMap<String, Log>) -> Page {
-    let levels: Vec<&Value> = storm["levels"].as_array().into_iter().flatten().collect();
-    let connects = number(storm, &["connects"]).or_else(|| {
-        let of_level = levels.first().map(|level| number(level, &["connects"]));
-        of_level.flatten()
-    });
-    let title = match connects {
-        Some(connects) => format!("Connection storm: {connects} connects"),
-        None => "Connection storm".to_owned(),
-    };
-    let mut page = value::page("storm", title, storm);
+pub(crate) fn page(storm: &StormFile, logs: &BTreeMap<String, Log>) -> Page {
+    let mut page = Frame {
+        kind: "storm",
+        title: format!(
+            "Connection storm: {}",
+            counted(storm.connects.into(), "connect")
+        ),
+        started_at: &storm.started_at,
+        cut_short: storm.cut_short,
+        sentence: &storm.sentence,
+        verdict: None,
+        machine: &storm.machine,
+        doctor: &storm.doctor,
+        commands: &storm.commands,
+    }
+    .page();
     page.trust.reasons = fitness::objections(&page.findings);
-    page.trust.warnings.extend(texts(&storm["faults"]));
-    let linear = number(storm, &["machine", "tcp_syn_linear_timeouts"]).map(|count| count as u64);
+    page.trust.warnings.extend(storm.faults.iter().cloned());
+    let linear = storm.machine.tcp_syn_linear_timeouts;
     let whole = |tag: &str| -> Vec<(String, Histogram<u64>)> {
         let whole = |log: &Log| log.whole(tag);
         logs.iter()
@@ -53,37 +59,60 @@ pub(super) fn page(storm: &Value, logs: &BTreeMap<String, Log>) -> Page {
         chart.x.label = title.to_lowercase();
         page.charts.push(chart);
     }
-    page.charts.push(by_backlog(storm, &levels));
+    page.charts.push(by_backlog(storm));
     page.charts.retain(|chart| !chart.is_empty());
-    page.tables = vec![losses(&levels)];
-    let sysctls = storm["sysctls"].as_object().into_iter().flatten();
-    page.facts = sysctls
-        .map(|(name, value)| (name.clone(), shown(value)))
-        .collect();
-    for key in [
-        "connect_rate_per_s",
-        "message_size",
-        "blocks",
-        "seed",
-        "server_cpus",
-        "client_cpus",
-    ] {
-        if !storm[key].is_null() {
-            page.facts.push((key.replace('_', " "), shown(&storm[key])));
-        }
-    }
+    page.tables = vec![losses(&storm.levels)];
+    page.facts = asked(storm);
     page
 }
 
-fn name(level: &Value) -> String {
-    format!(
-        "{}, backlog {}",
-        shown(&level["arm"]),
-        shown(&level["backlog"])
-    )
+/// The kernel's settings, unknown ones too; then what was asked, without what was not.
+fn asked(storm: &StormFile) -> Vec<(String, String)> {
+    let sysctls = &storm.sysctls;
+    let known = |value: Option<u32>| Some(value.map_or("-".to_owned(), |value| value.to_string()));
+    [
+        ("somaxconn", known(sysctls.somaxconn)),
+        (
+            "tcp_abort_on_overflow",
+            known(sysctls.tcp_abort_on_overflow),
+        ),
+        ("tcp_max_syn_backlog", known(sysctls.tcp_max_syn_backlog)),
+        (
+            "tcp_syn_linear_timeouts",
+            known(sysctls.tcp_syn_linear_timeouts),
+        ),
+        ("tcp_syn_retries", known(sysctls.tcp_syn_retries)),
+        ("tcp_syncookies", known(sysctls.tcp_syncookies)),
+        (
+            "connects a second",
+            storm.connect_rate_per_s.map(|rate| rate.to_string()),
+        ),
+        ("message size", Some(show_size(storm.message_size.into()))),
+        ("blocks", Some(storm.blocks.to_string())),
+        ("seed", Some(storm.seed.to_string())),
+        (
+            "server on cpu",
+            storm.server_cpus.as_ref().map(ToString::to_string),
+        ),
+        ("client on cpu", Some(storm.client_cpus.to_string())),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+    .collect()
 }
 
-fn losses(levels: &[&Value]) -> Table {
+fn name(level: &LevelEntry) -> String {
+    let backlog = level
+        .backlog
+        .map_or("-".to_owned(), |backlog| backlog.to_string());
+    format!("{}, backlog {backlog}", level.arm)
+}
+
+fn ns(value: Option<u64>) -> Cell {
+    Cell::ns(value.map(|ns| ns as f64))
+}
+
+fn losses(levels: &[LevelEntry]) -> Table {
     let mut table = Table::new(
         "Levels",
         [
@@ -104,56 +133,54 @@ fn losses(levels: &[&Value]) -> Table {
             "echo max",
         ],
     );
+    let count = |count: Option<u64>| Cell::count(count.map(|count| count as f64));
     for level in levels {
-        let count = |key: &str| Cell::count(number(level, &[key]));
-        let ns = |of: &str, quantile: &str| Cell::ns(number(level, &[of, quantile]));
-        let again = match &level["syn_retransmits"] {
-            Value::Object(by_count) => Some(by_count.values().filter_map(Value::as_f64).sum()),
-            other => other.as_f64(),
-        };
+        let (connect, echo) = (&level.connect_ns, &level.first_echo_ns);
         table.push(vec![
-            Cell::text(shown(&level["arm"])),
-            count("backlog"),
-            count("effective_backlog"),
-            count("connects"),
-            count("failed"),
-            Cell::count(again),
-            count("listen_overflows"),
-            count("listen_drops"),
-            count("queue_max"),
-            ns("connect_ns", "p50"),
-            ns("connect_ns", "p99"),
-            ns("connect_ns", "max"),
-            ns("first_echo_ns", "p50"),
-            ns("first_echo_ns", "p99"),
-            ns("first_echo_ns", "max"),
+            Cell::text(level.arm.clone()),
+            count(level.backlog.map(u64::from)),
+            count(level.effective_backlog.map(u64::from)),
+            count(Some(level.connects)),
+            count(Some(level.failed)),
+            count(Some(level.syn_retransmits.values().sum())),
+            count(level.listen_overflows),
+            count(level.listen_drops),
+            count(level.queue_max.map(u64::from)),
+            ns(connect.p50),
+            ns(connect.p99),
+            ns(connect.max),
+            ns(echo.p50),
+            ns(echo.p99),
+            ns(echo.max),
         ]);
     }
     table
 }
 
 /// The slowest connects and first echoes over the backlog: a queue that is too short shows as a second and more.
-fn by_backlog(storm: &Value, levels: &[&Value]) -> Chart {
-    let mut arms: Vec<String> = Vec::new();
+fn by_backlog(storm: &StormFile) -> Chart {
+    type Figure = fn(&LevelEntry) -> Option<u64>;
+    let lines: [(&str, Figure); 3] = [
+        ("connect p50", |level| level.connect_ns.p50),
+        ("connect max", |level| level.connect_ns.max),
+        ("first echo max", |level| level.first_echo_ns.max),
+    ];
+    let levels = &storm.levels;
+    let mut arms: Vec<&str> = Vec::new();
     for level in levels {
-        let arm = shown(&level["arm"]);
-        if !arms.contains(&arm) {
-            arms.push(arm);
+        if !arms.contains(&level.arm.as_str()) {
+            arms.push(&level.arm);
         }
     }
     let mut series = Vec::new();
-    for arm in &arms {
-        for (of, quantile, label) in [
-            ("connect_ns", "p50", "connect p50"),
-            ("connect_ns", "max", "connect max"),
-            ("first_echo_ns", "max", "first echo max"),
-        ] {
+    for arm in arms {
+        for (label, of) in lines {
             let mut points: Vec<Point> = levels
                 .iter()
-                .filter(|level| shown(&level["arm"]) == *arm)
+                .filter(|level| level.arm == arm)
                 .filter_map(|level| {
-                    let y = number(level, &[of, quantile]).filter(|ns| 0.0 < *ns)?;
-                    Some(Point::at(number(level, &["backlog"])?, y))
+                    let y = of(level).filter(|ns| 0 < *ns)? as f64;
+                    Some(Point::at(f64::from(level.backlog?), y))
                 })
                 .collect();
             points.sort_by(|one, other| one.x.total_cmp(&other.x));
@@ -164,13 +191,9 @@ fn by_backlog(storm: &Value, levels: &[&Value]) -> Chart {
             });
         }
     }
-    let steps = storm["syn_steps_ns"].as_array().into_iter().flatten();
-    let first = steps.filter_map(Value::as_f64).next();
-    let again = first.map_or_else(String::new, |ns| {
-        format!(
-            " A lost SYN is sent again after {}.",
-            Cell::ns(Some(ns)).text
-        )
+    let first = storm.syn_steps_ns.first();
+    let again = first.map_or_else(String::new, |&first| {
+        format!(" A lost SYN is sent again after {}.", ns(Some(first)).text)
     });
     Chart {
         id: "backlog".into(),
@@ -196,12 +219,11 @@ fn by_backlog(storm: &Value, levels: &[&Value]) -> Chart {
                 ["level", "connect p50", "connect max", "first echo max"],
             );
             for level in levels {
-                let ns = |of: &str, quantile: &str| Cell::ns(number(level, &[of, quantile]));
                 table.push(vec![
                     Cell::text(name(level)),
-                    ns("connect_ns", "p50"),
-                    ns("connect_ns", "max"),
-                    ns("first_echo_ns", "max"),
+                    ns(level.connect_ns.p50),
+                    ns(level.connect_ns.max),
+                    ns(level.first_echo_ns.max),
                 ]);
             }
             table

@@ -1,91 +1,102 @@
 //! A sweep to look at: each metric over the levels, with its interval, and the curve of latency over throughput.
 
-use serde_json::Value;
+use echometer_host::units::{self, show_ns};
 
-use crate::report::page::{
-    Page,
-    chart::{Axis, Chart, Forest, ForestRow, Point, Scale, Series, Unit, percent},
-    table::{Cell, Table},
-    value::{self, number, shown},
+use crate::{
+    report::{
+        file::{
+            metric::Metric,
+            sweep::{CellMetric, Contrast, PointEntry, SweepFile},
+        },
+        page::{
+            chart::{Axis, Chart, Forest, ForestRow, Mark, Point, Scale, Series, Unit, percent},
+            frame::Frame,
+            model::Page,
+            table::{Cell, Table},
+        },
+        text::load_words::LoadWords,
+    },
+    statistics::Good,
 };
 
 /// The metrics of which there is a chart, with their titles.
-const CHARTED: [(&str, &str); 4] = [
-    ("server_cpu_per_message", "Server CPU a message"),
-    ("rate", "Throughput"),
-    ("latency_p50", "Median latency"),
-    ("latency_p99", "99th percentile of the latency"),
+const CHARTED: [(Metric, &str); 4] = [
+    (Metric::ServerCpuPerMessage, "Server CPU a message"),
+    (Metric::Rate, "Throughput"),
+    (Metric::LatencyP50, "Median latency"),
+    (Metric::LatencyP99, "99th percentile of the latency"),
 ];
 
 /// The page of a sweep.
-pub(super) fn page(sweep: &Value) -> Page {
-    let points: Vec<&Value> = sweep["points"].as_array().into_iter().flatten().collect();
-    let keys: Vec<String> = sweep["keys"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|key| {
-            key["name"]
-                .as_str()
-                .map_or_else(|| shown(key), str::to_owned)
-        })
-        .collect();
-    let mut page = value::page("sweep", format!("Sweep over {}", keys.join(" and ")), sweep);
-    for (metric, title) in CHARTED {
-        page.charts.push(over_levels(&keys, &points, metric, title));
+pub(crate) fn page(sweep: &SweepFile) -> Page {
+    let keys: Vec<&str> = sweep.keys.iter().map(|key| key.name.as_str()).collect();
+    let points = sweep.points.as_slice();
+    let mut page = Frame {
+        kind: "sweep",
+        title: format!("Sweep over {}", keys.join(" and ")),
+        started_at: &sweep.started_at,
+        cut_short: sweep.cut_short,
+        sentence: &sweep.sentence,
+        verdict: Some(&sweep.verdict),
+        machine: &sweep.machine,
+        doctor: &sweep.doctor,
+        commands: &sweep.commands,
     }
-    page.charts.push(throughput(&keys, &points));
+    .page();
+    for (metric, title) in CHARTED {
+        page.charts.push(over_levels(&keys, points, metric, title));
+    }
+    page.charts.push(throughput(points));
     page.charts.retain(|chart| !chart.is_empty());
-    page.forests = forests(
-        &keys,
-        &points,
-        number(sweep, &["design", "margin"]).unwrap_or(0.02),
-    );
-    page.tables = vec![table(&keys, &points)];
-    page.tables.extend(movements(&keys, &points));
-    let design = sweep["design"].as_object().into_iter().flatten();
-    let plain = design.filter(|(_, value)| !value.is_object());
-    page.facts = plain
-        .map(|(name, value)| (name.replace('_', " "), shown(value)))
-        .collect();
+    page.forests = forests(points, sweep.design.margin);
+    page.tables = vec![table(&keys, points)];
+    page.tables.extend(movements(points));
+    let design = &sweep.design;
+    let [server, client] = &design.cpus;
+    page.facts = [
+        (
+            "load, where no level says otherwise",
+            LoadWords::of(&design.load).to_string(),
+        ),
+        ("blocks", design.blocks.to_string()),
+        ("shortest slice", show_ns(design.slice_min_ns)),
+        ("decides", design.primary.label().to_owned()),
+        ("margin", percent(design.margin)),
+        ("server on cpu", server.clone()),
+        ("client on cpu", client.clone()),
+        ("seed", sweep.seed.to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .filter(|(_, value)| !value.is_empty())
+    .collect();
     page
 }
 
-fn label(keys: &[String], point: &Value) -> String {
-    if let Some(label) = point["label"].as_str() {
-        return label.to_owned();
-    }
-    let levels: Vec<String> = keys
+/// What a metric is at a point, an entry an arm.
+fn metrics(point: &PointEntry, metric: Metric) -> impl Iterator<Item = &CellMetric> {
+    point
+        .metrics
         .iter()
-        .map(|key| shown(&point["levels"][key]))
-        .collect();
-    levels.join(", ")
+        .filter(move |entry| entry.name == metric)
 }
 
-fn metrics<'a>(point: &'a Value, name: &str) -> Vec<(String, &'a Value)> {
-    let all = point["metrics"].as_array().into_iter().flatten();
-    all.filter(|metric| metric["name"] == name)
-        .map(|metric| (shown(&metric["arm"]), metric))
-        .collect()
+/// A level as it was typed.
+fn level<'a>(point: &'a PointEntry, key: &str) -> &'a str {
+    point.levels.get(key).map_or("-", String::as_str)
 }
 
-/// A metric's value at a point, however the file calls it.
-fn value_of(metric: &Value) -> Option<f64> {
-    number(metric, &["value"]).or_else(|| number(metric, &["arm_value"]))
-}
-
-fn cell(name: &str, value: Option<f64>) -> Cell {
-    match name {
-        "rate" => Cell::count(value),
+fn cell(metric: Metric, value: Option<f64>) -> Cell {
+    match metric {
+        Metric::Rate => Cell::count(value),
         _ => Cell::ns(value),
     }
 }
 
-fn unit(metric: &str) -> Unit {
-    if metric == "rate" {
-        Unit::Number
-    } else {
-        Unit::Ns
+fn unit(metric: Metric) -> Unit {
+    match metric {
+        Metric::Rate => Unit::Number,
+        _ => Unit::Ns,
     }
 }
 
@@ -96,10 +107,10 @@ struct Places {
 }
 
 impl Places {
-    fn of(key: Option<&String>, points: &[&Value]) -> Self {
+    fn of(key: &str, points: &[PointEntry]) -> Self {
         let levels: Vec<Option<f64>> = points
             .iter()
-            .map(|point| level_number(&point["levels"][key.map_or("", String::as_str)]))
+            .map(|point| level_number(level(point, key)))
             .collect();
         let known: Vec<f64> = levels.iter().flatten().copied().collect();
         let numbers = !known.is_empty() && known.len() == levels.len();
@@ -113,57 +124,41 @@ impl Places {
 }
 
 /// `1000`, `50k`, `4KiB`; none for words and lists.
-fn level_number(level: &Value) -> Option<f64> {
-    let text = match level {
-        Value::String(text) => text.as_str(),
-        other => return other.as_f64(),
-    };
+fn level_number(text: &str) -> Option<f64> {
     let plain = text.parse::<f64>().ok().filter(|number| number.is_finite());
     plain
-        .or_else(|| {
-            echometer_host::units::count(text)
-                .ok()
-                .map(|count| count as f64)
-        })
-        .or_else(|| {
-            echometer_host::units::size(text)
-                .ok()
-                .map(|bytes| bytes as f64)
-        })
+        .or_else(|| units::count(text).ok().map(|count| count as f64))
+        .or_else(|| units::size(text).ok().map(|bytes| bytes as f64))
 }
 
 /// One line an arm, and for two keys one an arm and level of the second.
-fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) -> Chart {
-    let first = keys.first();
-    let places = Places::of(first, points);
-    let key = first.map_or("", String::as_str);
+fn over_levels(keys: &[&str], points: &[PointEntry], metric: Metric, title: &str) -> Chart {
+    let key = keys.first().copied().unwrap_or_default();
+    let places = Places::of(key, points);
     let mut names: Vec<String> = Vec::new();
     let mut series: Vec<Series> = Vec::new();
     let mut figures = Table::new(title, ["level", "arm", "value", "from", "to"]);
     for point in points {
-        let level = shown(&point["levels"][key]);
+        let first = level(point, key);
         let index = names
             .iter()
-            .position(|name| *name == level)
+            .position(|name| name == first)
             .unwrap_or_else(|| {
-                names.push(level.clone());
+                names.push(first.to_owned());
                 names.len() - 1
             });
-        let x = match level_number(&point["levels"][key]).filter(|_| places.numbers) {
+        let x = match level_number(first).filter(|_| places.numbers) {
             Some(number) => number,
             None => (index + 1) as f64,
         };
         let others: Vec<String> = keys
             .iter()
             .skip(1)
-            .map(|key| format!("{key} {}", shown(&point["levels"][key])))
+            .map(|key| format!("{key} {}", level(point, key)))
             .collect();
-        for (arm, entry) in metrics(point, metric) {
-            let Some(y) = value_of(entry) else { continue };
-            let (low, high) = (
-                number(entry, &["value_low"]),
-                number(entry, &["value_high"]),
-            );
+        for entry in metrics(point, metric) {
+            let Some(y) = entry.value else { continue };
+            let (arm, low, high) = (&entry.arm, entry.value_low, entry.value_high);
             let name = match others.is_empty() {
                 true => arm.clone(),
                 false => format!("{arm}, {}", others.join(", ")),
@@ -178,8 +173,8 @@ fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) ->
                 }),
             }
             figures.push(vec![
-                Cell::text(label(keys, point)),
-                Cell::text(arm),
+                Cell::text(point.label.clone()),
+                Cell::text(arm.clone()),
                 cell(metric, Some(y)),
                 cell(metric, low),
                 cell(metric, high),
@@ -198,14 +193,14 @@ fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) ->
         false => names
             .into_iter()
             .zip(1_u32..)
-            .map(|(label, index)| crate::report::page::chart::Mark {
+            .map(|(label, index)| Mark {
                 x: f64::from(index),
                 label,
             })
             .collect(),
     };
     Chart {
-        id: format!("over-{metric}").replace('_', "-"),
+        id: format!("over-{}", metric.name()).replace('_', "-"),
         title: title.to_owned(),
         caption: format!(
             "{title} over {key}, with the interval over the blocks where there is one."
@@ -239,8 +234,8 @@ fn over_levels(keys: &[String], points: &[&Value], metric: &str, title: &str) ->
 }
 
 /// A metric's name for people.
-fn words(name: &str) -> String {
-    name.replace("p99_9", "p99.9").replace('_', " ")
+fn words(metric: Metric) -> String {
+    metric.name().replace("p99_9", "p99.9").replace('_', " ")
 }
 
 /// Whether values are so far apart that on an even scale the small ones could not be told from nothing.
@@ -259,19 +254,19 @@ fn is_wide(series: &[Series]) -> bool {
 }
 
 /// Latency over throughput, one line an arm through its points in the order of their rates.
-fn throughput(keys: &[String], points: &[&Value]) -> Chart {
+fn throughput(points: &[PointEntry]) -> Chart {
     let mut series: Vec<Series> = Vec::new();
     let mut figures = Table::new("Throughput and latency", ["level", "arm", "rate", "p99"]);
     for point in points {
-        for (arm, rate) in metrics(point, "rate") {
-            let tail = metrics(point, "latency_p99").into_iter();
-            let tail = tail
-                .filter(|(name, _)| *name == arm)
-                .find_map(|(_, entry)| value_of(entry));
-            let (Some(x), Some(y)) = (value_of(rate), tail) else {
+        for rate in metrics(point, Metric::Rate) {
+            let arm = &rate.arm;
+            let tail = metrics(point, Metric::LatencyP99)
+                .filter(|entry| entry.arm == *arm)
+                .find_map(|entry| entry.value);
+            let (Some(x), Some(y)) = (rate.value, tail) else {
                 continue;
             };
-            match series.iter_mut().find(|series| series.name == arm) {
+            match series.iter_mut().find(|series| series.name == *arm) {
                 Some(series) => series.points.push(Point::at(x, y)),
                 None => series.push(Series {
                     name: arm.clone(),
@@ -280,8 +275,8 @@ fn throughput(keys: &[String], points: &[&Value]) -> Chart {
                 }),
             }
             figures.push(vec![
-                Cell::text(label(keys, point)),
-                Cell::text(arm),
+                Cell::text(point.label.clone()),
+                Cell::text(arm.clone()),
                 Cell::count(Some(x)),
                 Cell::ns(Some(y)),
             ]);
@@ -314,33 +309,30 @@ fn throughput(keys: &[String], points: &[&Value]) -> Chart {
 }
 
 /// The primary metric against the first arm, or with one arm against the first level.
-fn forests(keys: &[String], points: &[&Value], margin: f64) -> Vec<Forest> {
-    let rows = |against: &str| -> Vec<ForestRow> {
-        let mut rows = Vec::new();
-        for point in points {
-            let all = point["metrics"].as_array().into_iter().flatten();
-            for metric in all.filter(|metric| metric["primary"] == true) {
-                let contrast = &metric[against];
-                if contrast.is_null() {
-                    continue;
-                }
-                rows.push(ForestRow {
-                    label: format!("{}: {}", label(keys, point), shown(&metric["arm"])),
-                    ratio: number(contrast, &["ratio"]),
-                    low: number(contrast, &["ci_low"]),
-                    high: number(contrast, &["ci_high"]),
-                    verdict: contrast["verdict"].as_str().unwrap_or_default().to_owned(),
-                    lower_is_better: metric["name"] != "rate",
-                });
-            }
-        }
-        rows
+fn forests(points: &[PointEntry], margin: f64) -> Vec<Forest> {
+    let primaries = || {
+        points
+            .iter()
+            .flat_map(|point| point.metrics.iter().map(move |metric| (point, metric)))
+            .filter(|(_, metric)| metric.primary)
     };
-    let primary = points
-        .iter()
-        .flat_map(|point| point["metrics"].as_array().into_iter().flatten())
-        .find(|metric| metric["primary"] == true);
-    let primary = primary.map_or_else(String::new, |metric| words(&shown(&metric["name"])));
+    let rows = |against: fn(&CellMetric) -> Option<&Contrast>| -> Vec<ForestRow> {
+        primaries()
+            .filter_map(|(point, metric)| {
+                let contrast = against(metric)?;
+                Some(ForestRow {
+                    label: format!("{}: {}", point.label, metric.arm),
+                    ratio: contrast.ratio,
+                    low: contrast.ci_low,
+                    high: contrast.ci_high,
+                    verdict: contrast.verdict.word().to_owned(),
+                    lower_is_better: metric.name.good() == Good::Lower,
+                })
+            })
+            .collect()
+    };
+    let primary = primaries().next();
+    let primary = primary.map_or_else(String::new, |(_, metric)| words(metric.name));
     let forest = |id: &str, title: String, rows| Forest {
         id: id.into(),
         title,
@@ -355,12 +347,12 @@ fn forests(keys: &[String], points: &[&Value], margin: f64) -> Vec<Forest> {
         forest(
             "arms",
             format!("{primary}, against the first arm at the same level"),
-            rows("against_arm"),
+            rows(|metric| metric.against_arm.as_ref()),
         ),
         forest(
             "levels",
             format!("{primary}, against the first level"),
-            rows("against_point"),
+            rows(|metric| metric.against_point.as_ref()),
         ),
     ]
     .into_iter()
@@ -369,52 +361,47 @@ fn forests(keys: &[String], points: &[&Value], margin: f64) -> Vec<Forest> {
 }
 
 /// Every point, arm and metric.
-fn table(keys: &[String], points: &[&Value]) -> Table {
-    let columns = keys.iter().cloned().chain(
-        [
-            "arm",
-            "metric",
-            "value",
-            "from",
-            "to",
-            "against first arm",
-            "verdict",
-        ]
-        .map(str::to_owned),
-    );
+fn table(keys: &[&str], points: &[PointEntry]) -> Table {
+    let columns = keys.iter().copied().chain([
+        "arm",
+        "metric",
+        "value",
+        "from",
+        "to",
+        "against first arm",
+        "verdict",
+    ]);
     let mut table = Table::new("Points", columns);
     for point in points {
-        for metric in point["metrics"].as_array().into_iter().flatten() {
-            let name = metric["name"].as_str().unwrap_or_default();
+        for metric in &point.metrics {
             let levels = keys.iter().map(|key| {
-                let level = &point["levels"][key];
+                let level = level(point, key);
                 Cell {
-                    text: shown(level),
+                    text: level.to_owned(),
                     number: level_number(level),
                 }
             });
-            let star = if metric["primary"] == true { " *" } else { "" };
-            let against = &metric["against_arm"];
-            let ratio = number(against, &["ratio"]).or_else(|| number(metric, &["ratio"]));
-            let verdict = against["verdict"].as_str().or(metric["verdict"].as_str());
+            let star = if metric.primary { " *" } else { "" };
+            let against = metric.against_arm.as_ref();
             let mut row: Vec<Cell> = levels.collect();
             row.extend([
-                Cell::text(shown(&metric["arm"])),
-                Cell::text(format!("{}{star}", words(name))),
-                cell(name, value_of(metric)),
-                cell(name, number(metric, &["value_low"])),
-                cell(name, number(metric, &["value_high"])),
-                Cell::ratio(ratio),
-                Cell::text(verdict.unwrap_or("-")),
+                Cell::text(metric.arm.clone()),
+                Cell::text(format!("{}{star}", words(metric.name))),
+                cell(metric.name, metric.value),
+                cell(metric.name, metric.value_low),
+                cell(metric.name, metric.value_high),
+                Cell::ratio(against.and_then(|contrast| contrast.ratio)),
+                Cell::text(against.map_or("-", |contrast| contrast.verdict.word())),
             ]);
-            table.push_judged(row, against["reason"].as_str());
+            let reason = against.and_then(|contrast| contrast.reason.as_deref());
+            table.push_judged(row, reason);
         }
     }
     table
 }
 
 /// How both sides were moved about, where that was watched.
-fn movements(keys: &[String], points: &[&Value]) -> Option<Table> {
+fn movements(points: &[PointEntry]) -> Option<Table> {
     let mut table = Table::new(
         "Moved about",
         [
@@ -427,23 +414,18 @@ fn movements(keys: &[String], points: &[&Value]) -> Option<Table> {
             "client waited",
         ],
     );
+    let share = |share| Cell::shown(share, |share| format!("{:.1} %", share * 100.0));
+    let moves = |moves| Cell::shown(moves, |moves| format!("{moves:.1}"));
     for point in points {
-        for (arm, movement) in point["movement"].as_object().into_iter().flatten() {
-            let share = |key: &str| {
-                Cell::shown(number(movement, &[key]), |share| {
-                    format!("{:.1} %", share * 100.0)
-                })
-            };
-            let moves =
-                |key: &str| Cell::shown(number(movement, &[key]), |moves| format!("{moves:.1}"));
+        for (arm, movement) in &point.movement {
             table.push(vec![
-                Cell::text(label(keys, point)),
-                Cell::text(shown(&point["layout"])),
+                Cell::text(point.label.clone()),
+                Cell::text(point.layout.as_deref().unwrap_or("-")),
                 Cell::text(arm.clone()),
-                moves("server_migrations_per_s"),
-                moves("client_migrations_per_s"),
-                share("server_run_delay"),
-                share("client_run_delay"),
+                moves(movement.server_migrations_per_s),
+                moves(movement.client_migrations_per_s),
+                share(movement.server_run_delay),
+                share(movement.client_run_delay),
             ]);
         }
     }

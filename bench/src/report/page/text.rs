@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::report::{
-    page::{Page, table::Table},
+    page::{model::Page, table::Table},
     text::columns::{COLUMNS, paragraph},
 };
 

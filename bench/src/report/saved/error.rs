@@ -25,11 +25,8 @@ pub enum Reason {
     #[error("cannot be written: {0}")]
     Write(io::Error),
     /// A folder without a result.
-    #[error(
-        "holds no result: none of {} is in it",
-        crate::report::saved::RESULT_FILES.join(", ")
-    )]
-    NoResult,
+    #[error("holds no result: none of {0} is in it")]
+    NoResult(String),
     /// It ends too early.
     #[error("is truncated: {0}")]
     Truncated(String),
