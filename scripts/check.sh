@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does what CI does, in its order, and stops at the first fault.
 #
-#     scripts/check.sh                 everything: fmt clippy doc licences shell test kernels bench figures
+#     scripts/check.sh                 everything: fmt circles clippy doc licences shell test kernels bench figures
 #     scripts/check.sh clippy test     these only
 #
 # Needs Rust with rustfmt and clippy; shellcheck is used where it is installed, and so is what scripts/kernels.sh
@@ -15,6 +15,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 step_fmt() {
   cargo fmt --all --check
+}
+
+# No two files of a crate need each other. The check is seen to fail first, on circles that it plants.
+step_circles() {
+  scripts/circles.py --self-test
+  scripts/circles.py
 }
 
 step_clippy() {
@@ -123,7 +129,7 @@ fail() {
 }
 
 if (($# == 0)); then
-  set -- fmt clippy doc licences shell test kernels bench figures
+  set -- fmt circles clippy doc licences shell test kernels bench figures
 fi
 for step in "$@"; do
   declare -F "step_$step" > /dev/null || fail "there is no step '$step': see the head of $0"

@@ -14,6 +14,7 @@ use clap::{
 };
 
 use echometer_loadgen::{flags::with_default_help, run::command_line};
+use echometer_report::saved::harmless::harmless;
 
 use crate::{
     compare::{
@@ -24,7 +25,6 @@ use crate::{
     find_rate::{self, flags::FindRateFlags},
     floor::{self, flags::FloorFlags},
     invocation::Invocation,
-    report::saved::harmless::harmless,
     selftest::{self, flags::SelftestFlags},
     serve::guard,
     show,

@@ -11,6 +11,16 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use echometer_host::{counters::IrqTimeAccounting, machine::Facts, signals::Stop};
 use echometer_loadgen::{Fleet, Plan, plan::Load};
+use echometer_report::{
+    file::{
+        compare::{Comparison, FILE_NAME},
+        design::Design,
+        floor::FloorEntry,
+        trust::Status,
+    },
+    folder::REPORT_NAME,
+};
+use echometer_statistics::Verdict;
 
 use crate::{
     compare::{flags::CompareSettings, record::Record},
@@ -21,19 +31,9 @@ use crate::{
         slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
     },
     place::placement::Placement,
-    report::{
-        file::{
-            compare::{Comparison, FILE_NAME},
-            design::Design,
-            floor::FloorEntry,
-            trust::Status,
-        },
-        folder::REPORT_NAME,
-    },
     screen::{progress::Progress, stdout::Finished},
     serve::servers::Servers,
     site::{self, Site},
-    statistics::Verdict,
 };
 
 /// What a block takes besides load: starting and stopping a server, connecting. For the first guess of the time left.

@@ -10,10 +10,10 @@ use echometer_host::{
     fitness::{self, Activity, Finding, Purpose, Seen, UringTrial, Use, judge},
     machine::Facts,
 };
+use echometer_report::file::doctor::{Examination, SCHEMA};
 
 use crate::{
     place::placement::Placement,
-    report::file::doctor::{Examination, SCHEMA},
     serve::arm::{Arm, Spec},
 };
 
@@ -77,7 +77,7 @@ mod tests {
     use echometer_host::fitness::Grade;
 
     use super::*;
-    use crate::report::folder::json;
+    use echometer_report::folder::json;
 
     #[test]
     fn the_gravest_comes_first() {

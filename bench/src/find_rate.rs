@@ -19,6 +19,14 @@ use echometer_loadgen::{
     plan::{Arrivals, Load},
     verdict,
 };
+use echometer_report::{
+    file::{
+        find_rate::{FILE_NAME, FindRateFile},
+        slo::Slo,
+        trust::Status,
+    },
+    folder::REPORT_NAME,
+};
 
 use crate::{
     find_rate::{
@@ -30,14 +38,6 @@ use crate::{
     measure::{
         open_run::{Loadgen, OpenLoad, OpenRun},
         slices::Arms,
-    },
-    report::{
-        file::{
-            find_rate::{FILE_NAME, FindRateFile},
-            slo::Slo,
-            trust::Status,
-        },
-        folder::REPORT_NAME,
     },
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},

@@ -4,8 +4,8 @@
 //! [`cli`] knows which command was typed; a command is a folder ([`mod@compare`], [`sweep`], [`find_rate`], [`storm`],
 //! [`floor`], [`trace`], [`doctor`], [`selftest`], [`show`]) with files of the same names: its `flags` become settings,
 //! its `command` is what the user sees of it, its `record` is what is under way. [`measure`] is how one block is
-//! measured, [`judge`] what its figures say, [`serve`] what serves and who ends it, [`place`] on which cpus; [`report`]
-//! is what a result says as data, text and page.
+//! measured, [`judge`] what its figures say, [`serve`] what serves and who ends it, [`place`] on which cpus; what a result says as
+//! data, text and page is a crate of its own, `echometer-report`.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -19,13 +19,11 @@ pub mod judge;
 pub mod levels;
 pub mod measure;
 pub mod place;
-pub mod report;
 pub mod screen;
 pub mod selftest;
 pub mod serve;
 pub mod show;
 pub mod site;
-pub mod statistics;
 pub mod storm;
 pub mod sweep;
 pub mod trace;

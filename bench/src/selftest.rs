@@ -31,16 +31,16 @@ use echometer_loadgen::{
     run::{Run, run},
     verdict::Status,
 };
+use echometer_report::{
+    file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest, Truth},
+    folder::ResultFolder,
+    text::{counted::counted, load_words::LoadWords},
+};
 
 use crate::{
     compare::{self, compare},
     doctor,
     place::placement::Placement,
-    report::{
-        file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest, Truth},
-        folder::ResultFolder,
-        text::{counted::counted, load_words::LoadWords},
-    },
     selftest::{
         flags::SelftestSettings,
         step::{Item, Step},
@@ -137,9 +137,9 @@ pub fn selftest(
         selftest.elapsed_ns = begun.elapsed().as_nanos() as u64;
         selftest.passed =
             !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
-        selftest.sentence = crate::report::text::selftest::sentence(&selftest);
+        selftest.sentence = echometer_report::text::selftest::sentence(&selftest);
         folder.save(
-            &crate::report::text::selftest::text(&selftest),
+            &echometer_report::text::selftest::text(&selftest),
             FILE_NAME,
             &selftest,
         )?;
@@ -357,7 +357,7 @@ impl Bench<'_> {
         let command_line = shell_words::join(&line[..line.len() - 6]);
         let comparison = compare(&settings, &command_line, self.stop)?.file;
         let mut remarks = Vec::new();
-        if comparison.verdict.status == crate::report::file::trust::Status::Invalid {
+        if comparison.verdict.status == echometer_report::file::trust::Status::Invalid {
             remarks.extend(comparison.verdict.reasons.iter().cloned());
         }
         Ok(Outcome {
@@ -404,7 +404,7 @@ fn discard_if_empty(log: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::file::selftest::TRUTHS;
+    use echometer_report::file::selftest::TRUTHS;
 
     #[test]
     fn comparisons_are_made_once_and_runs_with_every_client() {

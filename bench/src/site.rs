@@ -2,11 +2,11 @@
 
 use echometer_host::{limits, machine::Facts};
 use echometer_loadgen::Plan;
+use echometer_report::folder::ResultFolder;
 
 use crate::{
     flags::{MachineSettings, OutputSettings},
     place::placement::{Placement, place},
-    report::folder::ResultFolder,
     serve::{arm::Arm, launcher::Launcher},
 };
 

@@ -18,13 +18,13 @@ use hdrhistogram::Histogram;
 use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 
 use echometer_host::{fitness, signals::Stop};
+use echometer_report::{
+    file::storm::{FILE_NAME, Losses, StormFile},
+    folder::REPORT_NAME,
+};
 
 use crate::{
     measure::slices::Arms,
-    report::{
-        file::storm::{FILE_NAME, Losses, StormFile},
-        folder::REPORT_NAME,
-    },
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},
     site::{self, Site},

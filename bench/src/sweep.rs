@@ -27,6 +27,15 @@ use echometer_loadgen::{
     Plan,
     plan::{Load, Wait},
 };
+use echometer_report::{
+    file::{
+        sweep::{FILE_NAME, JOB_NAME, SweepFile},
+        trust::Status,
+    },
+    folder::REPORT_NAME,
+    text::counted::counted,
+};
+use echometer_statistics::Verdict;
 
 use crate::{
     invocation::Invocation,
@@ -35,21 +44,12 @@ use crate::{
         layouts::{Layout, layouts},
         placement::{Placement, place},
     },
-    report::{
-        file::{
-            sweep::{FILE_NAME, JOB_NAME, SweepFile},
-            trust::Status,
-        },
-        folder::REPORT_NAME,
-        text::counted::counted,
-    },
     screen::{progress::Progress, stdout::Finished},
     serve::{
         arm::{Arm, Spec},
         launcher::Launcher,
     },
     site::{self, Site},
-    statistics::Verdict,
     sweep::{
         block::Terms,
         flags::SweepSettings,

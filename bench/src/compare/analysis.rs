@@ -4,22 +4,19 @@
 use std::ops::RangeInclusive;
 
 use echometer_loadgen::verdict::Status as Judged;
-
-use crate::{
-    report::{
-        file::{
-            compare::MetricResult,
-            design::Design,
-            figures::{ArmFigures, BlockFigures, RunFigures},
-            metric::{METRICS, Metric},
-            trust::{Status, Trust},
-        },
-        text::counted::counted_are,
+use echometer_report::{
+    file::{
+        compare::MetricResult,
+        design::Design,
+        figures::{ArmFigures, BlockFigures, RunFigures},
+        metric::{METRICS, Metric},
+        trust::{Status, Trust},
     },
-    statistics::{
-        ALPHA, Answer, Question, RunBlock, Samples, Verdict, answer_all, blocks_min, blocks_needed,
-        median,
-    },
+    text::counted::counted_are,
+};
+use echometer_statistics::{
+    ALPHA, Answer, Question, RunBlock, Samples, Verdict, answer_all, blocks_min, blocks_needed,
+    median,
 };
 
 /// Steal and run delay above this share are warned of.
@@ -390,7 +387,7 @@ mod tests {
     }
     use echometer_loadgen::file::Summary;
 
-    use crate::report::file::figures::CpuShares;
+    use echometer_report::file::figures::CpuShares;
 
     fn terms(arms: &[&str]) -> Terms {
         Terms {

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use echometer_report::file::compare::FILE_NAME;
+
 use crate::{
     compare::{compare, exit_code, flags::CompareSettings},
     invocation::Invocation,
-    report::file::compare::FILE_NAME,
     screen::stdout::show,
 };
 

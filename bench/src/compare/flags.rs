@@ -10,13 +10,13 @@ use echometer_loadgen::{
     flags::LoadFlags,
     plan::{Load, PlanError},
 };
+use echometer_report::file::{
+    design::Design,
+    metric::{COMPARED_ABOVE_MIN, Metric},
+};
 
 use crate::{
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    report::file::{
-        design::Design,
-        metric::{COMPARED_ABOVE_MIN, Metric},
-    },
     serve::arm::{Arm, parse_arms},
 };
 

@@ -7,6 +7,18 @@ use anyhow::Context;
 
 use echometer_host::{clock, counters::IrqTimeAccounting, fitness, machine::Facts};
 use echometer_loadgen::plan::{Load, Plan};
+use echometer_report::{
+    file::{
+        compare::{Comparison, DesignEntry, FILE_NAME, SCHEMA},
+        design::Design,
+        entries::CommandEntry,
+        floor::FloorEntry,
+        trust::Trust,
+    },
+    folder::{ResultFolder, hlog_name},
+    text::{compare as report, sentence::sentence},
+};
+use echometer_statistics::{ALPHA, blocks_min};
 
 use crate::{
     compare::{
@@ -21,19 +33,7 @@ use crate::{
         slices::{Block, Started},
     },
     place::placement::Placement,
-    report::{
-        file::{
-            compare::{Comparison, DesignEntry, FILE_NAME, SCHEMA},
-            design::Design,
-            entries::CommandEntry,
-            floor::FloorEntry,
-            trust::Trust,
-        },
-        folder::{ResultFolder, hlog_name},
-        text::{compare as report, sentence::sentence},
-    },
     serve::arm::Arm,
-    statistics::{ALPHA, blocks_min},
 };
 
 /// What is known so far.

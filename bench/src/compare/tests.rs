@@ -5,16 +5,16 @@ use std::{fs, rc::Rc};
 use clap::Parser;
 
 use echometer_loadgen::verdict::Status as Judged;
+use echometer_report::{
+    file::metric::Metric,
+    folder::{ResultFolder, json},
+};
 
 use super::*;
 use crate::{
     cli::{Cli, Command},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
-    report::{
-        file::metric::Metric,
-        folder::{ResultFolder, json},
-    },
 };
 
 /// A comparison in the made-up world, with its files in a folder that goes away.
@@ -231,7 +231,7 @@ fn a_withheld_floor_takes_no_turn_and_says_why() {
     assert_eq!(trial.world.state.borrow().floor_slices, 0);
     let comparison = trial.finish().file;
     assert!(
-        crate::report::text::compare::text(&comparison).contains("- no floor: it was a test\n")
+        echometer_report::text::compare::text(&comparison).contains("- no floor: it was a test\n")
     );
     assert_eq!(comparison.floor.expect("it is said").multiples, []);
 }
@@ -422,7 +422,7 @@ fn undecided_is_a_failure_only_where_a_decision_was_asked_for() {
     );
 }
 
-fn primary_of(finished: &Finished<Comparison>) -> &crate::report::file::compare::MetricResult {
+fn primary_of(finished: &Finished<Comparison>) -> &echometer_report::file::compare::MetricResult {
     let mut metrics = finished.file.metrics.iter();
     metrics.find(|metric| metric.primary).expect("there is one")
 }
@@ -472,14 +472,14 @@ fn whole_runs_end_in_an_answer_and_its_files() {
             .contains("lower latency at p99 than epoll")
     );
     assert_eq!(exit_code(&finished.file, true), 0);
-    let text = crate::report::text::compare::text(&finished.file);
+    let text = echometer_report::text::compare::text(&finished.file);
     assert!(
         text.contains("6 of 6 blocks valid, runs of 2.00 s"),
         "{text}"
     );
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::text::columns::COLUMNS),
+            .all(|line| line.chars().count() <= echometer_report::text::columns::COLUMNS),
         "{text}"
     );
 }
@@ -566,10 +566,10 @@ fn the_report_of_a_whole_comparison() {
         &[uneven(1.0), dying, restless],
     ));
     trial.run().expect("it goes on");
-    let text = crate::report::text::compare::text(&trial.finish().file);
+    let text = echometer_report::text::compare::text(&trial.finish().file);
     assert!(
         text.lines()
-            .all(|line| line.chars().count() <= crate::report::text::columns::COLUMNS)
+            .all(|line| line.chars().count() <= echometer_report::text::columns::COLUMNS)
     );
     assert_eq!(
         text,

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use echometer_report::{
+    folder::json,
+    text::{columns::coloured, doctor::text},
+};
+
 use crate::{
     doctor::{examine, flags::DoctorFlags},
     invocation::Invocation,
-    report::{
-        folder::json,
-        text::{columns::coloured, doctor::text},
-    },
     screen::stdout::show_text,
 };
 

@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use echometer_report::file::find_rate::FILE_NAME;
+
 use crate::{
     find_rate::{exit_code, find_rate, flags::FindRateSettings},
     invocation::Invocation,
-    report::file::find_rate::FILE_NAME,
     screen::stdout::show,
 };
 

@@ -6,10 +6,10 @@ use clap::Args;
 
 use echometer_host::units;
 use echometer_loadgen::{Plan, flags::LoadFlags, plan::PlanError};
+use echometer_report::file::slo::Slo;
 
 use crate::{
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    report::file::slo::Slo,
     serve::arm::{Arm, parse_arms},
 };
 

@@ -15,6 +15,23 @@ use echometer_loadgen::{
     file::Summary,
     histogram_log::{self, Line},
 };
+use echometer_report::{
+    file::{
+        entries::CommandEntry,
+        find_rate::{
+            BlockEntry, CURVE_NAME, CurvePoint, FILE_NAME, FindRateDesign, FindRateFile, RunEntry,
+            SCHEMA,
+        },
+        slo::Slo,
+        trust::{Status, Trust},
+    },
+    folder::{BLOCKS, ResultFolder},
+    text::{
+        counted::{counted, counted_are, counted_were},
+        find_rate as text,
+    },
+};
+use echometer_statistics::{ALPHA, blocks_min};
 
 use crate::{
     doctor,
@@ -26,23 +43,6 @@ use crate::{
     },
     measure::slices::Started,
     place::placement::Placement,
-    report::{
-        file::{
-            entries::CommandEntry,
-            find_rate::{
-                BlockEntry, CURVE_NAME, CurvePoint, FILE_NAME, FindRateDesign, FindRateFile,
-                RunEntry, SCHEMA,
-            },
-            slo::Slo,
-            trust::{Status, Trust},
-        },
-        folder::{BLOCKS, ResultFolder},
-        text::{
-            counted::{counted, counted_are, counted_were},
-            find_rate as text,
-        },
-    },
-    statistics::{ALPHA, blocks_min},
 };
 
 /// A search under way.

@@ -6,13 +6,13 @@ use hdrhistogram::Histogram;
 
 use echometer_host::{cpus::CpuList, machine::Facts};
 use echometer_loadgen::verdict::{Status, Verdict};
+use echometer_report::folder::ResultFolder;
 
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
-    report::folder::ResultFolder,
     serve::arm::parse_arms,
 };
 
@@ -121,7 +121,7 @@ fn searched(
     let outcome = run_blocks(&settings, &mut record, &mut world.clone(), load, stop);
     assert!(world.is_tidy(), "a server runs on");
     outcome?;
-    let text = crate::report::text::find_rate::text(&record.file);
+    let text = echometer_report::text::find_rate::text(&record.file);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -152,7 +152,7 @@ fn the_edge_is_found_to_two_percent() {
     assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
     assert_eq!(
         file.verdict.status,
-        crate::report::file::trust::Status::Valid
+        echometer_report::file::trust::Status::Valid
     );
     assert_eq!(file.confidence, Some(1.0 - 2.0 / 64.0));
     assert_eq!((file.ci_low, file.ci_high), (Some(rate), Some(rate)));
@@ -180,7 +180,7 @@ fn a_server_that_fails_at_the_lowest_rate_has_none() {
     assert_eq!((file.rate_per_s, file.ci_low), (None, None));
     assert_eq!(
         file.verdict.status,
-        crate::report::file::trust::Status::Valid,
+        echometer_report::file::trust::Status::Valid,
         "that is an answer"
     );
     assert!(
@@ -225,7 +225,7 @@ fn what_the_client_can_t_make_is_not_held_against_the_server() {
     assert!((19_600.0..=20_000.0).contains(&rate), "{rate}");
     assert_eq!(
         file.verdict.status,
-        crate::report::file::trust::Status::Invalid
+        echometer_report::file::trust::Status::Invalid
     );
     assert!(
         file.sentence.contains("up to at least") && file.sentence.contains("client-bound"),
@@ -244,7 +244,7 @@ fn a_server_that_fails_costs_its_block_and_one_that_never_starts_is_told_at_once
     assert_eq!(file.blocks.iter().filter(|block| !block.valid).count(), 1);
     assert_eq!(
         file.verdict.status,
-        crate::report::file::trust::Status::Invalid,
+        echometer_report::file::trust::Status::Invalid,
         "five are too few"
     );
     let never = World::of(&[Server {

@@ -1,8 +1,9 @@
 //! What a run says of a rate: whether the objective was held, and whether the run can be believed.
 
 use echometer_loadgen::verdict::Status;
+use echometer_report::file::slo::Slo;
 
-use crate::{measure::open_run::OpenRun, report::file::slo::Slo};
+use crate::measure::open_run::OpenRun;
 
 /// What a run says of a rate.
 #[derive(Debug, Clone, PartialEq, Eq)]

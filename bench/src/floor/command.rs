@@ -8,19 +8,19 @@ use rand::{SeedableRng, rngs::StdRng, seq::SliceRandom};
 use echometer_host::{
     clock, counters::IrqTimeAccounting, cpus::CpuList, machine::Facts, signals::Stop,
 };
+use echometer_report::{
+    file::floor::{FILE_NAME, FloorFile, FloorRow, SCHEMA},
+    folder::{REPORT_NAME, ResultFolder},
+    text::floor::{sentence, text},
+};
+use echometer_statistics::{ALPHA, median, signed_rank};
 
 use crate::{
     doctor,
     floor::{Floor, FloorSlice, flags::FloorSettings, pairs::PairsPlan},
     invocation::Invocation,
     place::placement::{self, Placement},
-    report::{
-        file::floor::{FILE_NAME, FloorFile, FloorRow, SCHEMA},
-        folder::{REPORT_NAME, ResultFolder},
-        text::floor::{sentence, text},
-    },
     screen::stdout::{Finished, show},
-    statistics::{ALPHA, median, signed_rank},
 };
 
 const METHOD: &str = "One thread on one cpu holds both ends of the connections, non-blocking, over loopback: it sends on \

@@ -1,14 +1,13 @@
 //! What the floor says of the servers: each one's CPU a message as a multiple of the kernel's own, block by block,
 //! and over the blocks with its interval. Pure: it can be repeated on a saved file.
 
-use crate::{
-    floor::pairs::PairsPlan,
-    report::file::{
-        figures::BlockFigures,
-        floor::{FloorEntry, FloorFigures, FloorMultiple},
-    },
-    statistics::{ALPHA, median, signed_rank},
+use echometer_report::file::{
+    figures::BlockFigures,
+    floor::{FloorEntry, FloorFigures, FloorMultiple},
 };
+use echometer_statistics::{ALPHA, median, signed_rank};
+
+use crate::floor::pairs::PairsPlan;
 
 /// A floor that is to be measured.
 #[must_use]

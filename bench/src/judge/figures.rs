@@ -6,16 +6,16 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 
 use echometer_loadgen::file::Summary;
+use echometer_report::file::{
+    figures::{ArmFigures, BlockFigures, CpuShares, RunFigures},
+    floor::{FloorFigures, LABEL},
+    metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
+};
+use echometer_statistics::median;
 
 use crate::{
     floor::FloorSlice,
     measure::slices::{ArmBlock, Block, Judged, Slice, WholeRun},
-    report::file::{
-        figures::{ArmFigures, BlockFigures, CpuShares, RunFigures},
-        floor::{FloorFigures, LABEL},
-        metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
-    },
-    statistics::median,
 };
 
 /// The figures of `block`, the `index`-th (from 1). `names` are the arms' in their order, the first the baseline;

@@ -7,14 +7,14 @@ use std::{
 };
 
 use echometer_loadgen::histogram_log::{self, Line};
+use echometer_report::{
+    file::floor::LABEL,
+    folder::{BLOCKS, ResultFolder, hlog_name},
+};
 
 use crate::{
     floor::FloorSlice,
     measure::slices::{ArmBlock, Block},
-    report::{
-        file::floor::LABEL,
-        folder::{BLOCKS, ResultFolder, hlog_name},
-    },
 };
 
 /// Writes a block (counted from 1) into the result's folder: `blocks/003-ARM.hlog` for each arm that had a slice, and

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::report::{folder::json, text::columns::coloured};
+use echometer_report::{folder::json, text::columns::coloured};
 
 /// A result that was made, and saved.
 #[derive(Debug)]

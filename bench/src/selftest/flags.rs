@@ -3,11 +3,9 @@
 use clap::{Args, ValueEnum};
 
 use echometer_loadgen::plan::Engine;
+use echometer_report::file::selftest::{TRUTHS, Truth};
 
-use crate::{
-    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
-    report::file::selftest::{TRUTHS, Truth},
-};
+use crate::flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings};
 
 /// The flags of `echometer selftest`.
 #[derive(Debug, Args)]

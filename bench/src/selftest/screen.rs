@@ -2,16 +2,13 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use crate::{
-    flags::OutputSettings,
-    report::{
-        file::selftest::Selftest,
-        folder::{REPORT_NAME, ResultFolder, json},
-        text::{columns::coloured, selftest as report},
-    },
-    screen::stdout::unless_closed,
-    selftest::step::Step,
+use echometer_report::{
+    file::selftest::Selftest,
+    folder::{REPORT_NAME, ResultFolder, json},
+    text::{columns::coloured, selftest as report},
 };
+
+use crate::{flags::OutputSettings, screen::stdout::unless_closed, selftest::step::Step};
 
 /// Where a selftest is shown.
 pub(super) struct Screen {

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use echometer_loadgen::plan::Engine;
-
-use crate::report::file::selftest::{Selftest, Truth};
+use echometer_report::file::selftest::{Selftest, Truth};
 
 /// One look at one truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

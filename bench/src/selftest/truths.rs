@@ -11,8 +11,7 @@ use echometer_loadgen::{
     plan::{Arrivals, Engine, Load, OPEN_LOOP_PIPELINE, Plan, Wait},
     verdict::Verdict,
 };
-
-use crate::report::file::{
+use echometer_report::file::{
     compare::{Comparison, MetricResult},
     metric::Metric,
     selftest::{Check, Finding, Rule, Truth},
@@ -291,8 +290,7 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
-    use crate::report::file::selftest::TRUTHS;
-    use crate::statistics;
+    use echometer_report::file::selftest::TRUTHS;
 
     fn valid(warnings: &[&str]) -> Verdict {
         Verdict {
@@ -411,7 +409,7 @@ mod tests {
             p: None,
             p_holm: None,
             blocks_used: 8,
-            verdict: statistics::Verdict::Undecided,
+            verdict: echometer_statistics::Verdict::Undecided,
             reason: None,
         };
         let truth = Some((1.09, 1.095));

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, fmt};
 
-use crate::report::file::entries::{ArmEntry, ENGINES};
+use echometer_report::file::entries::{ArmEntry, ENGINES};
 
 /// Flags of `echometer-server` that the bench sets itself.
 const RESERVED_FLAGS: [&str; 3] = ["--listen", "--engine", "--stats"];

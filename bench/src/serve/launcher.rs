@@ -18,14 +18,12 @@ use std::{
 use anyhow::{Context, ensure};
 
 use echometer_host::cpus::CpuList;
+use echometer_report::file::entries::ENGINES;
 
-use crate::{
-    report::file::entries::ENGINES,
-    serve::{
-        arm::{Arm, Spec},
-        guard::Guard,
-        process_group::{Output, ProcessGroup, readable},
-    },
+use crate::serve::{
+    arm::{Arm, Spec},
+    guard::Guard,
+    process_group::{Output, ProcessGroup, readable},
 };
 
 /// How long a server may take until it echoes its first byte.

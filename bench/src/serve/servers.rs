@@ -13,10 +13,10 @@ use echometer_host::{
     counters::cpu_times,
     process::{TreeClock, usage},
 };
+use echometer_report::folder::{ResultFolder, log_name};
 
 use crate::{
     measure::slices::{Arms, CpuTimes, Started, Usage},
-    report::folder::{ResultFolder, log_name},
     serve::{
         arm::Arm,
         launcher::{Launcher, ServerProcess},

@@ -4,13 +4,14 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 
+use echometer_report::{
+    render::{self, Format},
+    saved::Saved,
+    text::columns::coloured,
+};
+
 use crate::{
     invocation::Invocation,
-    report::{
-        render::{self, Format},
-        saved::Saved,
-        text::columns::coloured,
-    },
     screen::stdout::printed,
     show::{
         export::write_files,

@@ -13,8 +13,7 @@ use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 
 use echometer_loadgen::histogram_log;
-
-use crate::report::{
+use echometer_report::{
     names::{file_name, free_name},
     page::{self, csv},
     saved::Saved,

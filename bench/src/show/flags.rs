@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use crate::report::render::Format;
+use echometer_report::render::Format;
 
 /// The flags of `echometer report`.
 #[derive(Debug, Args)]

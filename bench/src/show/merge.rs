@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use anyhow::bail;
 use hdrhistogram::Histogram;
 
-use crate::report::saved::hlog::{Interval, Log, sum};
+use echometer_report::saved::hlog::{Interval, Log, sum};
 
 /// Merges the logs at `inputs` into a new one at `output`, and says what it did.
 ///

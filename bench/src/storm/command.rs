@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use echometer_report::file::storm::FILE_NAME;
+
 use crate::{
     invocation::Invocation,
-    report::file::storm::FILE_NAME,
     screen::stdout::show,
     storm::{exit_code, flags::StormSettings, storm},
 };

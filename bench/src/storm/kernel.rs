@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::report::file::sysctls::Sysctls;
+use echometer_report::file::sysctls::Sysctls;
 
 /// Reads them.
 #[must_use]

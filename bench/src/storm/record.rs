@@ -14,20 +14,20 @@ use echometer_loadgen::{
     file::Summary,
     histogram_log::{self, Line},
 };
+use echometer_report::{
+    file::{
+        entries::CommandEntry,
+        storm::{FILE_NAME, LevelEntry, Losses, SCHEMA, StormFile, lost_none},
+        sysctls::Sysctls,
+    },
+    folder::{ResultFolder, hlog_name},
+    text::storm as text,
+};
 
 use crate::{
     doctor,
     measure::slices::Started,
     place::placement::Placement,
-    report::{
-        file::{
-            entries::CommandEntry,
-            storm::{FILE_NAME, LevelEntry, Losses, SCHEMA, StormFile, lost_none},
-            sysctls::Sysctls,
-        },
-        folder::{ResultFolder, hlog_name},
-        text::storm as text,
-    },
     serve::arm::Spec,
     storm::{Round, StormTally, flags::StormSettings, watch::QueueSeen},
 };

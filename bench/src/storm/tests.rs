@@ -8,16 +8,16 @@ use echometer_host::{
     machine::Facts,
 };
 use echometer_loadgen::Plan;
+use echometer_report::{
+    file::{storm::Losses, sysctls::Sysctls},
+    folder::ResultFolder,
+};
 
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
     measure::slices::world::{GOOD, Server, World},
     place::placement::Placement,
-    report::{
-        file::{storm::Losses, sysctls::Sysctls},
-        folder::ResultFolder,
-    },
     serve::arm::parse_arms,
     storm::watch::{QueueSeen, Watch},
 };
@@ -132,7 +132,7 @@ fn stormed(
         server: list("0"),
         client: list("1"),
     };
-    let result = ResultFolder::named(folder.path(), crate::report::file::storm::FILE_NAME)
+    let result = ResultFolder::named(folder.path(), echometer_report::file::storm::FILE_NAME)
         .expect("it is free");
     let mut record = Record::new(
         &settings,
@@ -160,11 +160,12 @@ fn stormed(
     )
     .expect("nothing fails");
     assert!(world.is_tidy(), "a server runs on");
-    let saved = std::fs::read_to_string(folder.path().join(crate::report::file::storm::FILE_NAME))
-        .expect("it is there");
+    let saved =
+        std::fs::read_to_string(folder.path().join(echometer_report::file::storm::FILE_NAME))
+            .expect("it is there");
     let saved: StormFile = serde_json::from_str(&saved).expect("it is JSON");
     assert_eq!(saved, record.file);
-    let text = crate::report::text::storm::text(&saved);
+    let text = echometer_report::text::storm::text(&saved);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -191,7 +192,7 @@ fn the_smallest_backlog_that_lost_none_is_named() {
     ] {
         assert!(file.sentence.contains(words), "{words}: {}", file.sentence);
     }
-    let text = crate::report::text::storm::text(&file);
+    let text = echometer_report::text::storm::text(&file);
     for words in [
         "1, 2, 3, 4, 5, 7 s",
         "tcp_abort_on_overflow is 0",
@@ -219,7 +220,7 @@ fn a_foreign_server_is_not_told_to_take_our_flag() {
     for level in &mut file.levels {
         level.spec = "./serve --port={port}".to_owned();
     }
-    let said = crate::report::text::storm::sentence(&file);
+    let said = echometer_report::text::storm::sentence(&file);
     assert!(
         said.contains("set a backlog of 1024") && !said.contains("--backlog"),
         "{said}"
@@ -253,9 +254,9 @@ fn a_backlog_that_somaxconn_cuts_is_said() {
 #[test]
 fn a_full_queue_of_half_open_connections_is_cured_by_the_kernels_rule() {
     let mut file = stormed(&[16, 1_024], false, &world(2), &|| false);
-    let said = |file: &StormFile| crate::report::text::storm::sentence(file);
+    let said = |file: &StormFile| echometer_report::text::storm::sentence(file);
     let level = file.levels[1].clone();
-    let with = |drops, full, cookies| crate::report::file::storm::LevelEntry {
+    let with = |drops, full, cookies| echometer_report::file::storm::LevelEntry {
         listen_drops: Some(drops),
         counters: Some(Losses {
             syn_queue_full_drops: Some(full),
@@ -333,7 +334,7 @@ fn a_level_without_figures_or_an_unfit_machine_is_exit_3() {
         cure: Some("raise it".into()),
     });
     assert_eq!(exit_code(&file), 3);
-    let text = crate::report::text::storm::text(&file);
+    let text = echometer_report::text::storm::text(&file);
     assert!(
         text.contains("- not valid: the machine is not fit (descriptors: 64)"),
         "{text}"

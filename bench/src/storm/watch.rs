@@ -14,8 +14,7 @@ use echometer_host::{
     counters::{NetCounters, netstat},
     sockets::listen_queues,
 };
-
-use crate::report::file::storm::Losses;
+use echometer_report::file::storm::Losses;
 
 /// Short against the tens of milliseconds that a storm takes, long against the tens of microseconds of a look.
 const PAUSE: Duration = Duration::from_millis(1);

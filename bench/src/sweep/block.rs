@@ -6,6 +6,10 @@ use std::time::Duration;
 use rand::{Rng, seq::SliceRandom};
 
 use echometer_loadgen::{plan::Load, verdict};
+use echometer_report::{
+    file::{figures::ArmFigures, sweep::Movement},
+    folder::hlog_name,
+};
 
 use crate::{
     judge::figures::{arm_figures, block_figures},
@@ -15,10 +19,6 @@ use crate::{
             Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage,
             run_block,
         },
-    },
-    report::{
-        file::{figures::ArmFigures, sweep::Movement},
-        folder::hlog_name,
     },
     sweep::{
         grid::{Grid, Group},

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use echometer_report::file::sweep::FILE_NAME;
+
 use crate::{
     invocation::Invocation,
-    report::file::sweep::FILE_NAME,
     screen::stdout::{printed, show},
     sweep::{Outcome, exit_code, flags::SweepSettings, sweep},
 };

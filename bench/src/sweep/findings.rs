@@ -2,23 +2,23 @@
 //! same point and against the first point with the same arm; and which of several ways to run a server is best. Pure.
 
 use echometer_loadgen::plan::Load;
+use echometer_report::{
+    file::{
+        figures::ArmFigures,
+        metric::{METRICS, Metric},
+        sweep::{CellMetric, Conclusion, Contrast, Ranking},
+        trust::{Status, Trust},
+    },
+    text::counted::counted,
+};
+use echometer_statistics::{
+    ALPHA, Answer, Good, Interval, Question, Samples, Verdict, answer_all, blocks_min,
+    blocks_needed, median, signed_rank,
+};
 
 use crate::{
     judge::figures::ratio,
     levels::Key,
-    report::{
-        file::{
-            figures::ArmFigures,
-            metric::{METRICS, Metric},
-            sweep::{CellMetric, Conclusion, Contrast, Ranking},
-            trust::{Status, Trust},
-        },
-        text::counted::counted,
-    },
-    statistics::{
-        ALPHA, Answer, Good, Interval, Question, Samples, Verdict, answer_all, blocks_min,
-        blocks_needed, median, signed_rank,
-    },
     sweep::{block::CellBlock, grid::Grid},
 };
 

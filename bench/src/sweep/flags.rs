@@ -10,12 +10,12 @@ use echometer_loadgen::{
     flags::LoadFlags,
     plan::{Load, PlanError},
 };
+use echometer_report::file::metric::Metric;
 
 use crate::{
     compare::flags::margin,
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
     levels::{Axis, Key, parse_axes},
-    report::file::metric::Metric,
     serve::arm::{Arm, parse_arms},
 };
 

@@ -6,25 +6,25 @@ use std::{collections::BTreeMap, time::Instant};
 use anyhow::Context;
 
 use echometer_host::{clock, fitness, machine::Facts};
+use echometer_report::{
+    file::{
+        entries::CommandEntry,
+        sweep::{
+            BlockEntry, CellEntry, FILE_NAME, KeyEntry, Movement, MovementEntry, PointEntry,
+            SCHEMA, SweepDesign, SweepFile,
+        },
+        trust::Trust,
+    },
+    folder::ResultFolder,
+    text::sweep as text,
+};
+use echometer_statistics::median;
 
 use crate::{
     doctor,
     measure::{block_files, slices::Started},
     place::placement::Placement,
-    report::{
-        file::{
-            entries::CommandEntry,
-            sweep::{
-                BlockEntry, CellEntry, FILE_NAME, KeyEntry, Movement, MovementEntry, PointEntry,
-                SCHEMA, SweepDesign, SweepFile,
-            },
-            trust::Trust,
-        },
-        folder::ResultFolder,
-        text::sweep as text,
-    },
     serve::arm::Arm,
-    statistics::median,
     sweep::{
         block::GroupBlock,
         findings::{Findings, SweepBlock, Terms, figures_of, find},

@@ -12,6 +12,7 @@ use echometer_host::{
     signals::Stop,
 };
 use echometer_loadgen::Fleet;
+use echometer_report::{file::sweep::Movement, folder::ResultFolder};
 
 use crate::{
     measure::{
@@ -20,7 +21,6 @@ use crate::{
         slices::{Arms, Client, CpuTimes, Started, Usage},
     },
     place::placement::Placement,
-    report::{file::sweep::Movement, folder::ResultFolder},
     serve::{arm::Arm, launcher::Launcher, servers::Servers},
     sweep::grid::Group,
 };

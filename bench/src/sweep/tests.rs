@@ -9,6 +9,13 @@ use echometer_loadgen::{
     plan::Load,
     verdict::{self, Verdict},
 };
+use echometer_report::{
+    file::{
+        metric::Metric,
+        sweep::{Conclusion, Movement},
+    },
+    folder::ResultFolder,
+};
 
 use super::*;
 use crate::{
@@ -16,13 +23,6 @@ use crate::{
     measure::{
         open_run::{OpenLoad, OpenRun},
         slices::world::{GOOD, Server, World},
-    },
-    report::{
-        file::{
-            metric::Metric,
-            sweep::{Conclusion, Movement},
-        },
-        folder::ResultFolder,
     },
     serve::arm::parse_arms,
     sweep::{flags::SweepSettings, grid::Group, stage::Moves},
@@ -198,7 +198,7 @@ fn swept(
     };
     let grid = Grid::plan(&settings.axes, &base).map_err(|text| anyhow!(text))?;
     let out = settings.output.out.clone().expect("tests have a folder");
-    let folder = ResultFolder::named(&out, crate::report::file::sweep::FILE_NAME)?;
+    let folder = ResultFolder::named(&out, echometer_report::file::sweep::FILE_NAME)?;
     let mut record = Record::new(
         settings,
         &grid,
@@ -217,7 +217,7 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn fits(file: &SweepFile) {
-    let text = crate::report::text::sweep::text(file);
+    let text = echometer_report::text::sweep::text(file);
     assert!(
         text.lines().all(|line| line.chars().count() <= 80),
         "{text}"
@@ -278,7 +278,7 @@ fn levels_of_the_load_are_groups_in_random_order() {
         .against_arm
         .as_ref()
         .expect("a baseline");
-    assert_eq!(contrast.verdict, crate::statistics::Verdict::Same);
+    assert_eq!(contrast.verdict, echometer_statistics::Verdict::Same);
     assert!(
         file.sentence
             .contains("mine within about 2 % at connections=1"),

@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
+use echometer_report::folder::json;
+
 use crate::{
     invocation::Invocation,
-    report::folder::json,
     screen::stdout::show_text,
     trace::{flags::TraceSettings, text::text, trace},
 };

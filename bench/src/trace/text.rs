@@ -4,11 +4,9 @@
 use std::fmt::Write as _;
 
 use echometer_host::units::show_ns;
+use echometer_report::text::columns::paragraph;
 
-use crate::{
-    report::text::columns::paragraph,
-    trace::steps::{Step, Trace},
-};
+use crate::trace::steps::{Step, Trace};
 
 /// Where the words below a step begin.
 const INDENT: usize = 11;

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
-use echometer::report::saved::hlog::Log;
 use echometer_loadgen::Plan;
+use echometer_report::saved::hlog::Log;
 
 use crate::fixtures::{self, report};
 

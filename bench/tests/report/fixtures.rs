@@ -14,9 +14,9 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use echometer::report::saved::hlog::{Interval, Log};
 use echometer_host::signals::Stop;
 use echometer_loadgen::{Plan, Target, plan::Load, recorder, run};
+use echometer_report::saved::hlog::{Interval, Log};
 
 /// A saved result, and what its page must have.
 pub(crate) struct Fixture {
@@ -74,10 +74,10 @@ pub(crate) fn runs() -> PathBuf {
     saved("runs")
 }
 
-/// What lies in `tests/saved`.
+/// What lies in `report/tests/saved`.
 pub(crate) fn saved(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/saved")
+        .join("../report/tests/saved")
         .join(name)
 }
 
@@ -128,7 +128,7 @@ pub(crate) fn run_with(plan: &Plan, folder: &Path) -> PathBuf {
     out
 }
 
-/// A result file from `tests/saved` in a folder of its own.
+/// A result file from `report/tests/saved` in a folder of its own.
 pub(crate) fn made_up(folder: &Path, file: &str) -> PathBuf {
     let from = saved(file);
     let into = folder.join(file.trim_end_matches(".json"));

@@ -1,0 +1,144 @@
+//! What an arm did in a block: the figures that comparisons and sweeps keep.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use echometer_loadgen::{file::Summary, verdict::Status};
+
+use crate::file::{
+    floor::FloorFigures,
+    metric::{COMPARED_ABOVE_MIN, Metric},
+};
+
+/// One block, as it stands in `compare.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BlockFigures {
+    /// Counted from 1, as its files are.
+    pub index: usize,
+    /// Arms in the order of their slices; `(floor)` where it had its turn.
+    pub order: Vec<String>,
+    /// Whether it is part of the comparison.
+    pub valid: bool,
+    /// Why not.
+    pub reasons: Vec<String>,
+    /// How long a slice (or a run) was, in ns.
+    pub slice_ns: u64,
+    /// By the arm's name. Arms that never had a slice are absent.
+    pub arms: BTreeMap<String, ArmFigures>,
+    /// By the arm's name and the metric: arm / baseline in this block. Absent where it can't be had.
+    pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
+    /// What an echo cost the kernel in this block; `null` where that was not measured.
+    #[serde(default)]
+    pub floor: Option<FloorFigures>,
+}
+
+/// What one arm did in one block.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmFigures {
+    /// Replies between the ramps and the stops, over the time between these.
+    pub rate_per_s: f64,
+    /// CPU time of the server and its descendants over the whole slices, a message. `null` where it can't be read.
+    pub server_cpu_ns_per_message: Option<f64>,
+    /// CPU time of the client's threads over the whole slices, a message. `null` without a message.
+    pub client_cpu_ns_per_message: Option<f64>,
+    /// Of the server, over the measured part.
+    pub context_switches: Option<u64>,
+    /// Of the server, at the end.
+    pub rss_bytes: Option<u64>,
+    /// The file with its histogram, relative to `compare.json`.
+    pub hlog: String,
+    /// All messages answered in its slices.
+    pub messages: u64,
+    /// Replies between the ramps and the stops: those that the histogram holds.
+    pub recorded: u64,
+    /// How many slices it had.
+    pub slices: usize,
+    /// Latency from the write (closed loop) or the due time (open loop) to the reply, in ns.
+    pub latency_ns: Summary,
+    /// The share of its slices in which the server computed, 0..1 a cpu that it may use.
+    pub server_busy: Option<f64>,
+    /// The share of its slices in which the client's busiest thread had work, 0..1.
+    pub client_busy: f64,
+    /// What the servers' cpus did in its slices, as the kernel accounts for it.
+    pub server_cpus: CpuShares,
+    /// The share of the others' slices in which the server computed.
+    pub resting_cpu: Option<f64>,
+    /// The share of its slices in which the client's threads were ready to run and had no cpu.
+    pub client_run_delay: f64,
+    /// Rate in the last third of its slices over that in the first.
+    pub rate_drift: Option<f64>,
+    /// One by one, in the runs design; else empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunFigures>,
+}
+
+/// What one whole run gave: a sample of the statistics in the runs design.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunFigures {
+    /// Replies in the run's window, a second.
+    pub rate_per_s: f64,
+    /// Messages due in the window, a second; `null` in closed loop.
+    pub offered_per_s: Option<f64>,
+    /// As for the block.
+    pub server_cpu_ns_per_message: Option<f64>,
+    /// As for the block.
+    pub client_cpu_ns_per_message: Option<f64>,
+    /// Of the messages that were due or written in the window; those without an answer are in it as lower bounds.
+    pub latency_ns: Summary,
+    /// What the load generator says of the run. Only `errors` makes its block invalid.
+    pub status: Status,
+    /// Why.
+    pub reasons: Vec<String>,
+}
+
+/// Shares of the time of a set of cpus, 0..1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CpuShares {
+    /// Anything but idle.
+    pub busy: f64,
+    /// In soft interrupts, where the kernel receives what loopback sends.
+    pub softirq: f64,
+    /// Taken by the hypervisor.
+    pub steal: f64,
+}
+
+impl ArmFigures {
+    /// The figure in which `metric` is told, in the metric's unit; `None` where it can't be had.
+    #[must_use]
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        match metric {
+            Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
+            Metric::Rate => Some(self.rate_per_s),
+            Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
+            Metric::LatencyP50 => self.latency_ns.p50.map(|ns| ns as f64),
+            Metric::LatencyP90 => self.latency_ns.p90.map(|ns| ns as f64),
+            Metric::LatencyP99 => self.latency_ns.p99.map(|ns| ns as f64),
+            Metric::LatencyP99_9 => self.latency_ns.p99_9.map(|ns| ns as f64),
+        }
+    }
+}
+
+impl RunFigures {
+    /// The figure with which `metric` is compared; `None` where it can't be: too few samples lie above a quantile, or
+    /// messages without an answer make it a lower bound.
+    #[must_use]
+    pub fn value(&self, metric: Metric) -> Option<f64> {
+        let latency = |quantile: Option<u64>| {
+            let above = metric.samples_above(self.latency_ns.count)?;
+            let value = quantile.filter(|&value| !self.latency_ns.is_lower_bound(value))?;
+            (COMPARED_ABOVE_MIN <= above).then_some(value as f64)
+        };
+        let value = match metric {
+            Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
+            Metric::Rate => Some(self.rate_per_s),
+            Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
+            Metric::LatencyP50 => latency(self.latency_ns.p50),
+            Metric::LatencyP90 => latency(self.latency_ns.p90),
+            Metric::LatencyP99 => latency(self.latency_ns.p99),
+            Metric::LatencyP99_9 => latency(self.latency_ns.p99_9),
+        };
+        // A number that has a logarithm: not what comes of dividing by or into nothing.
+        value.filter(|value| 0.0 < *value && value.is_finite())
+    }
+}

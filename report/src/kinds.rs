@@ -1,0 +1,85 @@
+//! Which kinds of result are there? One type a kind, which says its schema, its file, its text, its page and its
+//! histograms, and one line a kind in [`KINDS`].
+
+mod compare;
+mod doctor;
+mod find_rate;
+mod floor;
+pub mod log;
+mod run;
+mod selftest;
+mod storm;
+mod sweep;
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use serde_json::Value;
+
+use crate::{
+    page::model::Page,
+    saved::{error::FileError, place::Place},
+};
+
+/// A kind of result that has a JSON file.
+pub trait ResultKind: Shown + Sized + 'static {
+    /// What the file says of its form.
+    const SCHEMA: &'static str;
+    /// The name of the file in its folder.
+    const FILE_NAME: &'static str;
+
+    /// The result, with what lies beside it.
+    ///
+    /// # Errors
+    /// It is not what it says it is, or raw data are damaged.
+    fn load(file: Value, place: &mut Place<'_>) -> Result<Self, FileError>;
+}
+
+/// A result that can be looked at.
+pub trait Shown: fmt::Debug {
+    /// As the command that made it printed it.
+    fn text(&self) -> String;
+
+    /// As a page, without its raw data.
+    fn page(&self) -> Page;
+
+    /// Its histograms, each with a name that is fit for a file.
+    fn histograms(&self) -> Vec<(String, Histogram<u64>)> {
+        Vec::new()
+    }
+}
+
+/// Reads a file as one kind; see [`ResultKind::load`].
+pub type Load = fn(Value, &mut Place<'_>) -> Result<Box<dyn Shown>, FileError>;
+
+/// A line of the table.
+pub struct Entry {
+    /// See [`ResultKind::SCHEMA`].
+    pub schema: &'static str,
+    /// See [`ResultKind::FILE_NAME`].
+    pub file_name: &'static str,
+    /// See [`ResultKind::load`].
+    pub load: Load,
+}
+
+/// Every kind, in the order in which a folder is searched for them.
+pub const KINDS: [Entry; 8] = [
+    Entry::of::<run::Run>(),
+    Entry::of::<compare::Compared>(),
+    Entry::of::<sweep::SweepFile>(),
+    Entry::of::<find_rate::FindRateFile>(),
+    Entry::of::<storm::Stormed>(),
+    Entry::of::<floor::FloorFile>(),
+    Entry::of::<selftest::Selftest>(),
+    Entry::of::<doctor::Examination>(),
+];
+
+impl Entry {
+    const fn of<K: ResultKind>() -> Self {
+        Self {
+            schema: K::SCHEMA,
+            file_name: K::FILE_NAME,
+            load: |file, place| Ok(Box::new(K::load(file, place)?)),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A comparison, with each arm's latencies over all valid blocks.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde_json::Value;
+
+use crate::{
+    file::compare::{self, Comparison},
+    kinds::{ResultKind, Shown},
+    names::file_name,
+    page::{self, model::Page},
+    saved::{
+        error::FileError,
+        hlog,
+        place::{Place, typed},
+    },
+    text,
+};
+
+/// The file, and by the arm's name its latencies.
+#[derive(Debug)]
+pub(super) struct Compared {
+    file: Comparison,
+    latencies: BTreeMap<String, Histogram<u64>>,
+}
+
+impl ResultKind for Compared {
+    const SCHEMA: &'static str = compare::SCHEMA;
+    const FILE_NAME: &'static str = compare::FILE_NAME;
+
+    fn load(file: Value, place: &mut Place<'_>) -> Result<Self, FileError> {
+        let file: Comparison = typed(file, place.file)?;
+        let mut latencies = BTreeMap::new();
+        for arm in &file.arms {
+            let names = file
+                .valid_blocks()
+                .filter_map(|block| Some(&block.arms.get(&arm.name)?.hlog));
+            let mut parts = Vec::new();
+            for name in names {
+                let log = place.log(name)?;
+                parts.extend(log.and_then(|log| log.whole("latency")));
+            }
+            if let Some(whole) = hlog::sum(parts.iter()) {
+                latencies.insert(arm.name.clone(), whole);
+            }
+        }
+        Ok(Self { file, latencies })
+    }
+}
+
+impl Shown for Compared {
+    fn text(&self) -> String {
+        text::compare::text(&self.file)
+    }
+
+    fn page(&self) -> Page {
+        page::compare::page(&self.file, &self.latencies)
+    }
+
+    fn histograms(&self) -> Vec<(String, Histogram<u64>)> {
+        self.latencies
+            .iter()
+            .map(|(arm, whole)| (format!("latency-{}", file_name(arm)), whole.clone()))
+            .collect()
+    }
+}

@@ -1,0 +1,218 @@
+//! The search as text of at most 80 columns: the curve, the blocks, the sentence.
+
+use std::fmt::Write as _;
+
+use echometer_host::units::{show_count, show_ns};
+
+use crate::{
+    file::find_rate::{CurvePoint, FindRateFile},
+    text::{
+        bars::{Bar, bars},
+        columns::{align_right, cpus, paragraph, plain_table, render},
+        counted::{counted, counted_are},
+        load_words::LoadWords,
+    },
+};
+
+/// Bars end at so many times the limit: an overloaded server's would hide all others.
+const BAR_LIMITS: f64 = 3.0;
+/// Points of the curve that lie closer to the one before are left out of the chart, but for those near the answer.
+const CHART_STEP: f64 = 1.15;
+/// Near the answer all points are drawn.
+const NEAR: f64 = 0.05;
+
+/// The whole report; ends with the sentence.
+#[must_use]
+pub fn text(file: &FindRateFile) -> String {
+    let mut text = String::new();
+    paragraph(&mut text, "", &header(file));
+    let verdict = &file.verdict;
+    let mut remarks: Vec<String> = verdict
+        .reasons
+        .iter()
+        .map(|reason| format!("not valid: {reason}"))
+        .collect();
+    let invalid = file.blocks.iter().filter(|block| !block.valid);
+    remarks.extend(invalid.map(|block| {
+        format!(
+            "block {} does not count: {}",
+            block.index,
+            block.reasons.join("; ")
+        )
+    }));
+    remarks.extend(
+        verdict
+            .warnings
+            .iter()
+            .map(|warning| format!("warning: {warning}")),
+    );
+    if !remarks.is_empty() {
+        text.push('\n');
+    }
+    for remark in &remarks {
+        paragraph(&mut text, "- ", remark);
+    }
+    if !file.curve.is_empty() {
+        let drawn = drawn(file);
+        let _ = writeln!(
+            text,
+            "\n{} by rate (bars end at {BAR_LIMITS} x the limit):",
+            slo_name(file)
+        );
+        text.push_str(&chart(file, &drawn));
+        let _ = writeln!(text, "\n{}", curve_table(&drawn));
+        let _ = writeln!(
+            text,
+            "\n{} in all: curve.csv",
+            counted(file.curve.len() as u64, "point")
+        );
+    }
+    let found: Vec<String> = file
+        .blocks
+        .iter()
+        .filter(|block| block.valid)
+        .map(|block| block.rate_per_s.map_or("none".to_owned(), show_rate))
+        .collect();
+    if !found.is_empty() {
+        paragraph(
+            &mut text,
+            "",
+            &format!("blocks found: {}", found.join(", ")),
+        );
+    }
+    text.push('\n');
+    paragraph(&mut text, "", &file.sentence);
+    text
+}
+
+/// The answer.
+#[must_use]
+pub fn sentence(file: &FindRateFile) -> String {
+    let (arm, slo) = (&file.arm.name, &file.slo);
+    let cut = if file.cut_short { "Cut short. " } else { "" };
+    let place = format!("With {}, on {}: ", load_words(file), file.machine.summary());
+    let valid = file.blocks.iter().filter(|block| block.valid).count();
+    let answer = match (file.rate_per_s, file.ci_low, file.ci_high) {
+        _ if valid == 0 => format!("no block is whole, so nothing can be said of {arm}"),
+        (None, ..) => format!(
+            "{arm} does not hold {slo} even at the lowest rate tried, {}",
+            show_rate(file.design.lowest_per_s)
+        ),
+        (Some(rate), low, Some(high)) => {
+            let low = low.map_or_else(
+                || format!("below {}", show_rate(file.design.lowest_per_s)),
+                show_rate,
+            );
+            let at_least = if file.verdict.reasons.is_empty() {
+                ""
+            } else {
+                "at least "
+            };
+            let sure = file.confidence.map_or_else(String::new, |confidence| {
+                format!("{:.1} % sure, ", confidence * 100.0)
+            });
+            format!(
+                "{arm} holds {slo} up to {at_least}{} ({low} to {}, {sure}{})",
+                show_rate(rate),
+                show_rate(high),
+                counted(valid as u64, "block"),
+            )
+        }
+        (Some(rate), ..) => format!(
+            "{arm} holds {slo} up to about {}; {} too few for an interval",
+            show_rate(rate),
+            counted_are(valid as u64, "block"),
+        ),
+    };
+    let why = match file.verdict.reasons.first() {
+        Some(reason) if 0 < valid => format!("; {reason}"),
+        _ => String::new(),
+    };
+    format!("{cut}{place}{answer}{why}.")
+}
+
+/// `12,345/s`.
+#[must_use]
+pub fn show_rate(rate_per_s: f64) -> String {
+    format!("{}/s", show_count(rate_per_s.round() as u64))
+}
+
+fn slo_name(file: &FindRateFile) -> &str {
+    file.slo.split('<').next().unwrap_or_default()
+}
+
+fn limit_ns(file: &FindRateFile) -> f64 {
+    file.slo
+        .parse::<crate::file::slo::Slo>()
+        .map_or(0.0, |slo| slo.limit_ns() as f64)
+}
+
+/// The load, without the rate: that is what was searched for.
+pub(crate) fn load_words(file: &FindRateFile) -> String {
+    let words = LoadWords::of(&file.design.load);
+    format!("{}, {}, open loop", words.connections, words.size)
+}
+
+fn header(file: &FindRateFile) -> String {
+    let cpus = cpus(file.design.server_cpus.as_ref(), &file.design.client_cpus);
+    format!(
+        "the highest rate at which {} holds {}; {}; {cpus}; {} of {}, steps of 2 %",
+        file.arm.name,
+        file.slo,
+        load_words(file),
+        file.blocks.len(),
+        counted(file.design.blocks as u64, "block"),
+    )
+}
+
+/// The points worth drawing: spread over the whole curve, and all near the answer.
+fn drawn(file: &FindRateFile) -> Vec<&CurvePoint> {
+    let mut last = 0.0;
+    file.curve
+        .iter()
+        .filter(|point| {
+            let near = file
+                .rate_per_s
+                .is_some_and(|rate| (point.rate_per_s / rate - 1.0).abs() < NEAR);
+            let far = last * CHART_STEP <= point.rate_per_s;
+            if near || far {
+                last = point.rate_per_s;
+            }
+            near || far
+        })
+        .collect()
+}
+
+fn chart(file: &FindRateFile, drawn: &[&CurvePoint]) -> String {
+    let most = limit_ns(file) * BAR_LIMITS;
+    let all: Vec<Bar> = drawn
+        .iter()
+        .map(|point| Bar {
+            label: format!("{:>11}", show_rate(point.rate_per_s)),
+            value: Some((point.slo_ns as f64).min(most)),
+            interval: None,
+            shown: show_ns(point.slo_ns),
+        })
+        .collect();
+    bars(&all)
+}
+
+fn curve_table(drawn: &[&CurvePoint]) -> String {
+    let mut table = plain_table();
+    table.set_header(["rate", "achieved", "p50", "p99", "p99.9", "max", "held"]);
+    let show = |value: Option<u64>| value.map_or("-".to_owned(), show_ns);
+    for point in drawn {
+        let latency = &point.latency_ns;
+        table.add_row([
+            show_rate(point.rate_per_s),
+            show_rate(point.achieved_per_s),
+            show(latency.p50),
+            show(latency.p99),
+            show(latency.p99_9),
+            show(latency.max),
+            format!("{} of {}", point.held, point.runs),
+        ]);
+    }
+    align_right(&mut table, 0..=6);
+    render(&mut table)
+}

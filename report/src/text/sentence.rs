@@ -1,0 +1,290 @@
+//! The answer as one sentence: who needs less or is faster, by how much, how sure, under which load and on which
+//! machine; or that it can't be said, and what would be needed.
+
+use echometer_statistics::{ALPHA, Good, Verdict, blocks_needed};
+
+use crate::{
+    file::{
+        compare::{Comparison, MetricResult},
+        design::Design,
+        metric::Metric,
+        trust::Status,
+    },
+    text::load_words::LoadWords,
+};
+
+/// Beyond this many blocks a quieter machine is the better advice.
+const BLOCKS_ADVISED_MAX: f64 = 64.0;
+
+/// Says what the comparison has found about its primary metric.
+#[must_use]
+pub fn sentence(comparison: &Comparison) -> String {
+    let margin = comparison.design.margin;
+    let questions = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.primary)
+        .count();
+    let claims: Vec<String> = comparison
+        .metrics
+        .iter()
+        .filter(|metric| metric.primary)
+        .map(|metric| match comparison.verdict.status {
+            // Without enough blocks the reason is the same for every arm and metric, and the comparison's own.
+            Status::Invalid if metric.ci_low.is_none() => {
+                unsaid(metric, &comparison.verdict.reasons.join("; "))
+            }
+            // Runs have labellings enough for any number of arms.
+            _ if comparison.design.kind == Design::Runs => claim(metric, 1, margin),
+            _ => claim(metric, questions, margin),
+        })
+        .collect();
+    let cut = if comparison.cut_short {
+        "Cut short. "
+    } else {
+        ""
+    };
+    format!(
+        "{cut}With {}, on {}: {}.",
+        LoadWords::of(&comparison.design.load),
+        comparison.machine.summary(),
+        claims.join("; "),
+    )
+}
+
+fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
+    let (Some(ratio), Some(low), Some(high)) = (metric.ratio, metric.ci_low, metric.ci_high) else {
+        return unsaid(
+            metric,
+            metric.reason.as_deref().unwrap_or("there are no figures"),
+        );
+    };
+    let confidence = metric
+        .confidence
+        .map(|confidence| format!(", {:.1} % sure", confidence * 100.0));
+    let sure = format!(
+        "x{low:.3} to x{high:.3}{}",
+        confidence.as_deref().unwrap_or_default()
+    );
+    let (arm, baseline) = (&metric.arm, &metric.baseline);
+    let percent = (ratio - 1.0).abs() * 100.0;
+    let difference = if percent < 99.95 {
+        format!("{percent:.1} %")
+    } else {
+        format!("{percent:.0} %")
+    };
+    let margin_percent = margin * 100.0;
+    match metric.verdict {
+        Verdict::Better | Verdict::Worse => {
+            format!(
+                "{arm} {} than {baseline} ({sure})",
+                comparative(metric.name, ratio, &difference)
+            )
+        }
+        Verdict::Small => format!(
+            "{arm} {} than {baseline} ({sure}), but maybe by less than the {margin_percent} % that matter",
+            comparative(metric.name, ratio, "slightly"),
+        ),
+        Verdict::Same => {
+            format!(
+                "{arm} and {baseline} {}, within {margin_percent} % ({sure})",
+                equality(metric.name)
+            )
+        }
+        Verdict::Undecided => unsaid(
+            metric,
+            &format!(
+                "{sure}; {}",
+                advice(metric, questions, margin, (ratio, low, high))
+            ),
+        ),
+        Verdict::Invalid => unsaid(
+            metric,
+            metric
+                .reason
+                .as_deref()
+                .unwrap_or("the figures carry no verdict"),
+        ),
+    }
+}
+
+fn unsaid(metric: &MetricResult, why: &str) -> String {
+    let wish = match metric.name.good() {
+        Good::Lower => comparative(metric.name, 0.5, ""),
+        Good::Higher => comparative(metric.name, 2.0, ""),
+    };
+    format!(
+        "whether {} {wish} than {} can't be said: {why}",
+        metric.arm, metric.baseline
+    )
+}
+
+/// "needs 12 % less server CPU a message"
+fn comparative(metric: Metric, ratio: f64, amount: &str) -> String {
+    let less = ratio < 1.0;
+    let text = match metric {
+        Metric::ServerCpuPerMessage => {
+            format!(
+                "needs {amount} {} server CPU a message",
+                if less { "less" } else { "more" }
+            )
+        }
+        Metric::ClientCpuPerMessage => {
+            format!(
+                "costs its client {amount} {} CPU a message",
+                if less { "less" } else { "more" }
+            )
+        }
+        Metric::Rate => format!(
+            "answers {amount} {} messages a second",
+            if less { "fewer" } else { "more" }
+        ),
+        _ => format!(
+            "has {amount} {} latency at {}",
+            if less { "lower" } else { "higher" },
+            quantile_name(metric)
+        ),
+    };
+    // Where there is no amount, its place closes up.
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// "need the same server CPU a message"
+fn equality(metric: Metric) -> String {
+    match metric {
+        Metric::ServerCpuPerMessage => "need the same server CPU a message".to_owned(),
+        Metric::ClientCpuPerMessage => "cost their client the same CPU a message".to_owned(),
+        Metric::Rate => "answer the same number of messages a second".to_owned(),
+        _ => format!("have the same latency at {}", quantile_name(metric)),
+    }
+}
+
+/// `p99.9`, of `latency p99.9`.
+fn quantile_name(metric: Metric) -> &'static str {
+    metric.label().trim_start_matches("latency ")
+}
+
+/// What would decide. Where it is the correction for several arms that stands in the way, blocks enough for as many
+/// questions; else a narrower interval: its width falls with the square root of the blocks, and it has to clear the
+/// nearer edge of the margin.
+fn advice(
+    metric: &MetricResult,
+    questions: usize,
+    margin: f64,
+    (ratio, low, high): (f64, f64, f64),
+) -> String {
+    let half_width = (high - low) / 2.0;
+    let distance = (margin - (ratio - 1.0).abs()).abs();
+    let factor = (half_width / distance).powi(2).max(1.0);
+    let blocks = (metric.blocks_used as f64 * factor).ceil() + 1.0;
+    let enough = blocks_needed(questions, ALPHA);
+    if metric.blocks_used < enough {
+        format!("{questions} arms against one baseline need --blocks {enough}")
+    } else if blocks <= BLOCKS_ADVISED_MAX {
+        format!("about --blocks {blocks} or a quieter machine would tell")
+    } else {
+        "it would take a quieter machine or a longer -d to tell".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(name: Metric, ratio: f64, low: f64, high: f64, verdict: Verdict) -> MetricResult {
+        MetricResult {
+            arm: "uring".to_owned(),
+            baseline: "epoll".to_owned(),
+            name,
+            unit: name.unit().to_owned(),
+            primary: true,
+            arm_value: None,
+            baseline_value: None,
+            ratio: Some(ratio),
+            ci_low: Some(low),
+            ci_high: Some(high),
+            confidence: Some(1.0 - 10.0 / 256.0),
+            p: Some(0.01),
+            p_holm: Some(0.01),
+            blocks_used: 8,
+            verdict,
+            reason: None,
+        }
+    }
+
+    #[test]
+    fn each_verdict_reads_as_a_sentence() {
+        let cpu = Metric::ServerCpuPerMessage;
+        let said = |name, ratio, low, high, verdict| {
+            claim(&result(name, ratio, low, high, verdict), 1, 0.02)
+        };
+        assert_eq!(
+            said(cpu, 0.88, 0.87, 0.892, Verdict::Better),
+            "uring needs 12.0 % less server CPU a message than epoll (x0.870 to x0.892, 96.1 % sure)"
+        );
+        assert_eq!(
+            said(Metric::Rate, 0.9, 0.85, 0.95, Verdict::Worse),
+            "uring answers 10.0 % fewer messages a second than epoll (x0.850 to x0.950, 96.1 % sure)"
+        );
+        assert_eq!(
+            said(Metric::LatencyP99, 1.2, 1.1, 1.3, Verdict::Worse),
+            "uring has 20.0 % higher latency at p99 than epoll (x1.100 to x1.300, 96.1 % sure)"
+        );
+        assert_eq!(
+            said(cpu, 1.0, 0.99, 1.01, Verdict::Same),
+            "uring and epoll need the same server CPU a message, within 2 % (x0.990 to x1.010, 96.1 % sure)"
+        );
+        assert_eq!(
+            said(cpu, 0.97, 0.95, 0.99, Verdict::Small),
+            "uring needs slightly less server CPU a message than epoll (x0.950 to x0.990, 96.1 % sure), but maybe by \
+             less than the 2 % that matter"
+        );
+        let undecided = said(cpu, 0.99, 0.95, 1.03, Verdict::Undecided);
+        assert!(undecided.starts_with(
+            "whether uring needs less server CPU a message than epoll can't be said: x0.950"
+        ));
+        assert!(
+            undecided.ends_with("it would take a quieter machine or a longer -d to tell"),
+            "{undecided}"
+        );
+        let close = said(cpu, 0.95, 0.91, 1.001, Verdict::Undecided);
+        assert!(
+            close.ends_with("about --blocks 20 or a quieter machine would tell"),
+            "{close}"
+        );
+    }
+
+    #[test]
+    fn several_arms_are_told_how_many_blocks_they_need() {
+        let metric = result(
+            Metric::ServerCpuPerMessage,
+            0.88,
+            0.87,
+            0.89,
+            Verdict::Undecided,
+        );
+        let said = claim(
+            &MetricResult {
+                blocks_used: 6,
+                ..metric
+            },
+            2,
+            0.02,
+        );
+        assert!(
+            said.ends_with("2 arms against one baseline need --blocks 7"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn what_has_no_interval_gives_its_reason() {
+        let mut metric = result(Metric::Rate, 1.1, 1.0, 1.2, Verdict::Invalid);
+        metric.reason = Some("client-bound".to_owned());
+        let expected =
+            "whether uring answers more messages a second than epoll can't be said: client-bound";
+        assert_eq!(claim(&metric, 1, 0.02), expected);
+        metric.ci_low = None;
+        assert_eq!(claim(&metric, 1, 0.02), expected);
+    }
+}

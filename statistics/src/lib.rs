@@ -1,0 +1,29 @@
+//! The statistics of a comparison: numbers in, numbers out. Nothing here reads a file, a clock or a socket,
+//! so that every rule can be tested against brute force, against another library and by simulation.
+//!
+//! Requests inside one run are not independent samples, so the unit here is the *block*: each test takes one
+//! value a block, the logarithm of arm / baseline, and its answer is a ratio with an interval.
+
+#![forbid(unsafe_code)]
+
+mod aligned_rank;
+mod family;
+mod holm;
+mod median;
+mod signed_rank;
+mod verdict;
+
+#[cfg(test)]
+mod simulation;
+
+pub use crate::{
+    aligned_rank::{AlignedRank, RunBlock, aligned_rank},
+    family::{Answer, Question, Samples, answer_all},
+    holm::{blocks_needed, holm},
+    median::median,
+    signed_rank::{Interval, SignedRank, blocks_min, signed_rank},
+    verdict::{Good, Verdict, verdict},
+};
+
+/// The size of every test and interval: 5 %, two-sided.
+pub const ALPHA: f64 = 0.05;
