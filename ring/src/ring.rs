@@ -45,6 +45,9 @@ const REAP_LIMIT: Duration = Duration::from_secs(2);
 /// and others come with the next acknowledgement.
 const NOTIFICATION_LIMIT: Duration = Duration::from_millis(100);
 
+/// The longest rest after the kernel refused for the moment.
+const REST_MAX: Duration = Duration::from_millis(10);
+
 /// An io_uring instance with its files and its buffers. It belongs to the thread that made it.
 pub struct Ring {
     condition: Condition,
@@ -534,4 +537,13 @@ fn confine(faces: &Faces) -> io::Result<()> {
     allowed.push(Restriction::sqe_flags_allowed(flags));
     allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
     faces.submitter.register_restrictions(&mut allowed)
+}
+
+/// The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of memory for
+/// the moment: all of these are for the next turn.
+fn is_for_the_moment(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN
+    )
 }

@@ -8,8 +8,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use rustix::io::Errno;
 
-use super::operations::REST_MAX;
-use super::{Condition, Ring};
+use super::{Condition, REST_MAX, Ring, is_for_the_moment};
 use crate::buffers::Buffer;
 use crate::event::Event;
 use crate::features::Feature;
@@ -598,13 +597,4 @@ fn outcome(result: i32) -> Result<u32, Errno> {
     } else {
         Err(Errno::from_raw_os_error(-result))
     }
-}
-
-/// The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of memory for
-/// the moment: all of these are for the next turn.
-pub(super) fn is_for_the_moment(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN
-    )
 }

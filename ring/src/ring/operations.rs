@@ -8,8 +8,7 @@ use io_uring::{opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::SocketAddrAny;
 
-use super::completions::is_for_the_moment;
-use super::{Condition, Ring};
+use super::{Condition, REST_MAX, Ring, is_for_the_moment};
 use crate::features::Feature;
 use crate::payload::{Gather, Payload};
 use crate::pools::Group;
@@ -20,9 +19,8 @@ use crate::token::{Op, Token};
 /// How long the kernel may refuse a full submission queue for reasons that pass, before the ring is given up.
 const ROOM_LIMIT: Duration = Duration::from_secs(5);
 
-/// The rest between two attempts at first, and at most: see [`Ring::push_late`].
+/// The first rest between two attempts; each next is twice as long, up to [`REST_MAX`].
 const ROOM_REST: Duration = Duration::from_micros(100);
-pub(super) const REST_MAX: Duration = Duration::from_millis(10);
 
 /// Bytes of which two pieces, the one that is sent and the one that comes, stay in a core's cache beside what else is there.
 const TWO_FIT: u32 = 64 * 1024;
