@@ -10,6 +10,11 @@
 //! operation carries a token of `{operation, slot, generation}`, so that a completion which outlived its connection is
 //! recognised and swallowed here, and never reaches the connection that has the slot by then.
 
+/// The README's example runs as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod buffers;
 mod bulk;
 mod event;

@@ -125,6 +125,19 @@ impl SetupError {
             SetupError::Unavailable { .. } | SetupError::Denied { .. }
         )
     }
+
+    /// The error of a trial, as one of the ring that it was made for: where a small ring lacks memory, that one does too.
+    pub(crate) fn of_ring(self, config: &Config) -> SetupError {
+        match self {
+            SetupError::Memlock { .. } => refused(config, Errno::NOMEM.into()),
+            SetupError::Other { ref source, .. }
+                if Errno::from_io_error(source) == Some(Errno::NOMEM) =>
+            {
+                refused(config, Errno::NOMEM.into())
+            }
+            other => other,
+        }
+    }
 }
 
 /// How long the kernel's polling thread looks for work before it sleeps.
@@ -137,20 +150,11 @@ const MEMORY_TRIES: u32 = 4;
 /// version numbers say nothing about distribution kernels. Returns what is in use with it.
 pub(crate) fn build(config: &Config) -> Result<(IoUring, Features), SetupError> {
     let mut features = config.features;
-    let mut short_of_memory = 0;
     loop {
-        match attempt(config, features) {
+        match when_memory_is_back(|| attempt(config, features)) {
             Ok(ring) => {
                 use_each_call_once(&ring)?;
                 return Ok((ring, features));
-            }
-            // What an ended ring was charged is given back some 30 to 90 ms after its end.
-            Err(error)
-                if Errno::from_io_error(&error) == Some(Errno::NOMEM)
-                    && short_of_memory < MEMORY_TRIES =>
-            {
-                short_of_memory += 1;
-                std::thread::sleep(Duration::from_millis(10 << short_of_memory));
             }
             Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                 // The youngest first: 6.6, then 6.1.
@@ -163,6 +167,25 @@ pub(crate) fn build(config: &Config) -> Result<(IoUring, Features), SetupError> 
                 }
             }
             Err(error) => return Err(refused(config, error)),
+        }
+    }
+}
+
+/// Makes a ring, and asks again for a while where its memory is refused: what an ended ring was charged is given back some
+/// 30 to 90 ms after its end.
+pub(crate) fn when_memory_is_back(
+    mut make: impl FnMut() -> io::Result<IoUring>,
+) -> io::Result<IoUring> {
+    let mut tries = 0;
+    loop {
+        match make() {
+            Err(error)
+                if Errno::from_io_error(&error) == Some(Errno::NOMEM) && tries < MEMORY_TRIES =>
+            {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(10 << tries));
+            }
+            made => return made,
         }
     }
 }

@@ -11,6 +11,8 @@ use io_uring::{IoUring, opcode, squeue};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrAny};
 
+use crate::setup;
+
 /// The operation that is waited for.
 const OPERATION: u64 = 1;
 /// The request to end it.
@@ -31,7 +33,7 @@ impl Single {
     /// What the kernel said: `ENOSYS` or `EPERM` where there is no io_uring, or none for this process.
     pub fn new(limit: Duration) -> io::Result<Single> {
         Ok(Single {
-            ring: IoUring::new(4)?,
+            ring: setup::when_memory_is_back(|| IoUring::new(4))?,
             limit,
         })
     }

@@ -244,7 +244,8 @@ fn findings(config: &Config) -> Result<Findings, SetupError> {
         return Ok(findings.clone());
     }
     let failing = config.failing_trials.clone();
-    let findings = on_a_thread(move || try_all(wanted, &failing))??;
+    let findings = on_a_thread(move || try_all(wanted, &failing))?;
+    let findings = findings.map_err(|error| error.of_ring(config))?;
     known.push((key, findings.clone()));
     Ok(findings)
 }

@@ -99,7 +99,6 @@ enum Keep {
     TakeBack,
     Hold,
     Drop,
-    Forget,
 }
 
 fn keep() -> impl Strategy<Value = Keep> {
@@ -109,7 +108,6 @@ fn keep() -> impl Strategy<Value = Keep> {
         1 => Just(Keep::TakeBack),
         2 => Just(Keep::Hold),
         1 => Just(Keep::Drop),
-        1 => Just(Keep::Forget),
     ]
 }
 
@@ -493,7 +491,6 @@ impl World {
             Keep::TakeBack => self.ring().take_back(Payload::Buffer(buffer)),
             Keep::Hold => self.leases.push((buffer, slot)),
             Keep::Drop => drop(buffer),
-            Keep::Forget => std::mem::forget(buffer),
             Keep::SendOn => {
                 self.attempt(|ring| ring.send_now(slot, Payload::Buffer(buffer)));
             }

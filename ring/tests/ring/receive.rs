@@ -250,7 +250,7 @@ fn a_receive_with_times_brings_bytes_and_when_they_came() {
 #[test]
 fn a_wait_is_not_counted_as_iowait() {
     const WAIT: Duration = Duration::from_millis(300);
-    const TRIES: usize = 8;
+    const TRIES: usize = 60;
     let trial = io_uring::IoUring::new(2).expect("a ring");
     if !trial.params().is_feature_no_iowait() {
         return;
@@ -264,17 +264,22 @@ fn a_wait_is_not_counted_as_iowait() {
         let mut cpus = rustix::thread::CpuSet::new();
         cpus.set(cpu);
         rustix::thread::sched_setaffinity(None, &cpus).expect("pinned");
-        let shares = (0..TRIES).map(|_| {
-            let (idle, iowait) = at_rest(cpu);
-            ring.submit_and_wait(Some(WAIT)).expect("waited");
-            let (idle_then, iowait_then) = at_rest(cpu);
-            (idle_then - idle, iowait_then - iowait)
-        });
-        // Other tests keep the cpu busy, or wait for a disk themselves: what counts is the stillest time.
-        shares.max_by_key(|(idle, iowait)| *idle + *iowait)
+        // Other tests keep the cpu busy, or wait for a disk themselves: what counts is a wait in which it was at rest.
+        (0..TRIES)
+            .map(|_| {
+                let (idle, iowait) = at_rest(cpu);
+                ring.submit_and_wait(Some(WAIT)).expect("waited");
+                let (idle_then, iowait_then) = at_rest(cpu);
+                (idle_then - idle, iowait_then - iowait)
+            })
+            .find(|(idle, iowait)| WAIT / 2 <= *idle + *iowait)
     });
-    let (idle, iowait) = waiting.join().expect("no panic").expect("a try");
-    assert!(iowait <= idle, "{iowait:?} of iowait, {idle:?} idle");
+    match waiting.join().expect("no panic") {
+        Some((idle, iowait)) => assert!(iowait <= idle, "{iowait:?} of iowait, {idle:?} idle"),
+        None => {
+            eprintln!("not looked at: this cpu was busy with others in {TRIES} waits of {WAIT:?}")
+        }
+    }
 }
 
 /// How long a cpu was idle so far, without and with somebody waiting for a disk.
