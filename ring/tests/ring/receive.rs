@@ -277,7 +277,7 @@ fn a_wait_is_not_counted_as_iowait() {
     match waiting.join().expect("no panic") {
         Some((idle, iowait)) => assert!(iowait <= idle, "{iowait:?} of iowait, {idle:?} idle"),
         None => {
-            eprintln!("not looked at: this cpu was busy with others in {TRIES} waits of {WAIT:?}")
+            eprintln!("not looked at: this cpu was busy with others in {TRIES} waits of {WAIT:?}");
         }
     }
 }
