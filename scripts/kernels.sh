@@ -401,7 +401,7 @@ boot() {
   # unasked would hide what a connection costs.
   : > "$console"
   timeout --kill-after=10s "${limit}s" \
-    qemu-system-x86_64 -accel tcg,thread=single -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid -smp 1 -m 2048 \
+    qemu-system-x86_64 -accel tcg,thread=single -cpu Haswell-noTSX,-pcid,-x2apic,-tsc-deadline,-invpcid -smp 1 -m 3072 \
     -nodefaults -no-user-config -display none -no-reboot \
     -serial "file:$console" -serial file:/dev/stdout \
     -kernel "$cache/$suite/vmlinuz" -initrd "$job.initrd" \

@@ -177,7 +177,8 @@ check_sizes() {
           load -c "$c" -s "$size" -d 200ms
         else
           # Longer here than the five seconds for which a load generator waits for its last answers: so each connection
-          # sends one message, and no other within the time. How long that is depends on what else the host does.
+          # sends one message, and no other within the time. How long that is depends on what else the host does, so that
+          # there is a second try.
           load -c "$c" -s "$size" -d $((2 + in_flight * pace / 100))s --think 60m
           if [ -n "$load_error" ]; then
             stop_server
@@ -469,6 +470,9 @@ for module in inet_diag tcp_diag unix_diag; do
   [ ! -e /modules/$module.ko ] || insmod /modules/$module.ko
 done
 ip link set lo up
+# A guest's memory would give TCP 120 MiB of it, and 64 connections with 4 MiB on their way to and fro want more: they
+# would stand still for want of room, whatever the server does.
+echo '250000 300000 350000' > /proc/sys/net/ipv4/tcp_mem
 ulimit -n 65536
 cd /tmp || exit
 
