@@ -169,6 +169,8 @@ ldd libc-bin'
 
 clean_up() {
   local file
+  # timeout(1) signals twice, and the second must not cut this short.
+  trap '' INT TERM
   # Emulators that still run when this is cut short, by their numbers; with them end the jobs that read from them.
   for file in "$scratch"/*.pid; do
     [[ ! -e $file ]] || kill "$(< "$file")" 2> /dev/null || true
