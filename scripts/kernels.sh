@@ -255,11 +255,18 @@ candidate() {
   with_apt "$1" apt-cache show --no-all-versions linux-image-cloud-amd64 | sed --quiet 's/^Version: //p'
 }
 
+# Which of two suites has the newest kernel. What was found once holds until --update, like the kernels themselves.
 newest() {
-  local backports sid
+  local known=$cache/newest backports sid suite=sid
+  if [[ -z $update && -e $known ]]; then
+    cat "$known"
+    return
+  fi
   backports=$(version_of trixie-backports)
   sid=$(version_of sid)
-  if dpkg --compare-versions "$backports" ge "$sid"; then echo trixie-backports; else echo sid; fi
+  if dpkg --compare-versions "$backports" ge "$sid"; then suite=trixie-backports; fi
+  mkdir --parents "$cache"
+  echo "$suite" | tee "$known"
 }
 
 # Leaves in the cache: the kernel, the modules that we load, and `version`: release and package version.
