@@ -33,7 +33,7 @@
 #
 # Kernels come from Debian's archive by apt, with lists and settings of our own, checked by the archive's key, and are
 # unpacked, not installed. Emulation is slow: times found there say nothing about the kernel. What a guest said is kept
-# in target/kernels-log/. Needs qemu-system-x86, busybox-static, cpio, apt and debian-archive-keyring.
+# in target/kernels-log/. Needs qemu-system-x86, busybox-static, cpio, apt and debian-archive-keyring, on amd64.
 #
 # Exits 0 if all checks passed, 1 if one failed, 2 for a usage error, 3 if a program that is needed or a kernel can't be
 # had; with --run as COMMANDS do.
@@ -155,6 +155,7 @@ read_flags() {
 
 need_tools() {
   local tool package missing=()
+  [[ $(uname --machine) == x86_64 ]] || unavailable "the kernels are those of amd64, and programs built here don't run on them"
   while read -r tool package; do
     command -v "$tool" > /dev/null || missing+=("$package")
   done <<< 'qemu-system-x86_64 qemu-system-x86
