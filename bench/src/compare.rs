@@ -26,18 +26,17 @@ use crate::{
     compare::{flags::CompareSettings, record::Record},
     floor::{self, Floor, multiples::planned},
     measure::{
+        block::{Abort, Block, Fault, Step},
         fleet_client::FleetClient,
         runs::{self, RUNS_AN_ARM, RunsPlan},
-        slices::{self, Abort, Arms, Block, Client, Fault, SlicePlan, Step},
+        sides::{Arms, Client},
+        slices::{self, SlicePlan},
     },
     place::placement::Placement,
     screen::{progress::Progress, stdout::Finished},
     serve::servers::Servers,
-    site::{self, Site},
+    site::{self, START_AND_STOP, Site},
 };
-
-/// What a block takes besides load: starting and stopping a server, connecting. For the first guess of the time left.
-const START_AND_STOP: Duration = Duration::from_millis(100);
 
 /// A server that was just started gets some load before it is measured, whatever was asked.
 const WARMUP_MIN: Duration = Duration::from_millis(20);

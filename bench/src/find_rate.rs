@@ -9,8 +9,6 @@ pub mod command;
 pub mod flags;
 pub mod record;
 
-use std::time::Duration;
-
 use anyhow::bail;
 
 use echometer_host::{signals::Stop, units::show_count};
@@ -37,7 +35,7 @@ use crate::{
     },
     measure::{
         open_run::{Loadgen, OpenLoad, OpenRun},
-        slices::Arms,
+        sides::Arms,
     },
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},
@@ -46,8 +44,6 @@ use crate::{
 
 /// An invalid run is repeated so many times at most.
 pub const REPEATS_MAX: u32 = 2;
-/// A dying server's connections break a moment before its end can be seen.
-const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 /// Trials of a block, for the first guess of the time left.
 const TRIALS_GUESS: u32 = 9;
 
@@ -290,11 +286,9 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
             ));
             let load = self.load_at(rate_per_s);
             let outcome = self.load.run(address, &load);
-            let patience = match &outcome {
-                Ok(run) if run.verdict.status != verdict::Status::Errors => Duration::ZERO,
-                _ => DEATH_PATIENCE,
-            };
-            if let Some(ended) = self.servers.ended(0, patience) {
+            let whole = |run: &OpenRun| run.verdict.status != verdict::Status::Errors;
+            let went_well = outcome.as_ref().is_ok_and(whole);
+            if let Some(ended) = self.servers.ended_after(0, went_well) {
                 return Err(End::Failed(ended));
             }
             let run = outcome.map_err(End::Failed)?;

@@ -1,5 +1,7 @@
 //! What does every measurement set up first, and what does it leave where it came to nothing?
 
+use std::time::Duration;
+
 use echometer_host::{limits, machine::Facts};
 use echometer_loadgen::Plan;
 use echometer_report::folder::ResultFolder;
@@ -10,6 +12,9 @@ use crate::{
     serve::{arm::Arm, launcher::Launcher},
 };
 
+/// What an arm takes in a block besides load: starting and stopping a server, connecting. For the first guess of the time
+/// left.
+pub(crate) const START_AND_STOP: Duration = Duration::from_millis(100);
 /// Descriptors of a process besides those of its connections.
 const OTHER_DESCRIPTORS: u64 = 256;
 

@@ -24,7 +24,7 @@ use echometer_report::{
 };
 
 use crate::{
-    measure::slices::Arms,
+    measure::sides::Arms,
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},
     site::{self, Site},
@@ -34,9 +34,6 @@ use crate::{
         watch::{QueueSeen, Watch},
     },
 };
-
-/// A dying server's connections break a moment before its end can be seen.
-const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Makes one storm: all connects, each followed by one echo.
 pub trait StormLoad {
@@ -246,12 +243,12 @@ fn stormed(
     }
     let outcome = load.storm(address);
     let (losses, queue) = if watched { watch.end() } else { (None, None) };
-    let patience = match &outcome {
-        Ok(tally) if tally.failed.is_empty() => Duration::ZERO,
-        Err(StormError::Stopped) => Duration::ZERO,
-        _ => DEATH_PATIENCE,
+    let went_well = match &outcome {
+        Ok(tally) => tally.failed.is_empty(),
+        Err(StormError::Stopped) => true,
+        Err(StormError::Failed(_)) => false,
     };
-    if let Some(ended) = servers.ended(level, patience) {
+    if let Some(ended) = servers.ended_after(level, went_well) {
         return Err(RoundError::Spoilt(ended));
     }
     let tally = outcome.map_err(|error| match error {

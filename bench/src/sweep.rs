@@ -49,7 +49,7 @@ use crate::{
         arm::{Arm, Spec},
         launcher::Launcher,
     },
-    site::{self, Site},
+    site::{self, START_AND_STOP, Site},
     sweep::{
         block::Terms,
         flags::SweepSettings,
@@ -59,8 +59,6 @@ use crate::{
     },
 };
 
-/// What a cell takes besides load: starting and stopping a server, connecting.
-const START_AND_STOP: Duration = Duration::from_millis(100);
 /// Without `--blocks` there are at least so many, and more where more questions are asked.
 const BLOCKS_DEFAULT: usize = 8;
 /// But no more than these.
@@ -345,5 +343,7 @@ fn load_command(load: &Plan) -> String {
     text
 }
 
+mod contrasts;
+mod ranking;
 #[cfg(test)]
 mod tests;

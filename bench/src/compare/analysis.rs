@@ -4,20 +4,19 @@
 use std::ops::RangeInclusive;
 
 use echometer_loadgen::verdict::Status as Judged;
-use echometer_report::{
-    file::{
-        compare::MetricResult,
-        design::Design,
-        figures::{ArmFigures, BlockFigures, RunFigures},
-        metric::{METRICS, Metric},
-        trust::{Status, Trust},
-    },
-    text::counted::counted_are,
+use echometer_report::file::{
+    compare::MetricResult,
+    design::Design,
+    figures::{ArmFigures, BlockFigures, RunFigures},
+    metric::{METRICS, Metric},
+    trust::{Status, Trust},
 };
 use echometer_statistics::{
     ALPHA, Answer, Question, RunBlock, Samples, Verdict, answer_all, blocks_min, blocks_needed,
     median,
 };
+
+use crate::judge::objections;
 
 /// Steal and run delay above this share are warned of.
 const DISTURBANCE_MAX: f64 = 0.01;
@@ -120,19 +119,24 @@ fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) ->
 fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Option<String> {
     let baseline = terms.arms[0].as_str();
     match metric {
-        Metric::ServerCpuPerMessage => [baseline, arm].into_iter().find_map(|name| {
-            let unread = |figures: &ArmFigures| figures.server_cpu_ns_per_message.is_none();
-            let unknown = arm_figures(valid, name).any(unread);
-            unknown.then(|| format!("{name} runs elsewhere or unseen: its CPU is unknown"))
-        }),
-        Metric::Rate if terms.open => Some("open loop: -R sets the rate".to_owned()),
-        Metric::Rate => terms.arms.iter().find_map(|name| client_bound(valid, name)),
+        Metric::ServerCpuPerMessage => [baseline, arm]
+            .into_iter()
+            .find_map(|name| objections::unread(name, arm_figures(valid, name))),
+        Metric::Rate if terms.open => Some(objections::OPEN_LOOP.to_owned()),
+        Metric::Rate => terms
+            .arms
+            .iter()
+            .find_map(|name| objections::client_bound(name, arm_figures(valid, name))),
         _ if metric.quantile().is_some() && terms.design == Design::Runs => [baseline, arm]
             .into_iter()
             .find_map(|name| {
                 let spoilt = [Judged::ClientBound, Judged::Overloaded];
                 let judged = |status| runs_judged(valid, name, status, MOST..=1.0);
-                spoilt.into_iter().find_map(judged).or_else(|| lower_bounds(valid, name, metric))
+                spoilt.into_iter().find_map(judged).or_else(|| {
+                    let runs = arm_figures(valid, name).flat_map(|arm| &arm.runs);
+                    let bounds = objections::lower_bounds(name, metric, runs.map(|run| &run.latency_ns));
+                    bounds.map(|reason| format!("{reason} (lower -R)"))
+                })
             }),
         Metric::LatencyP99 | Metric::LatencyP99_9 if terms.open => {
             Some("slices empty the queues at each turn and hide tails: no verdict above p90 in open loop".to_owned())
@@ -160,43 +164,6 @@ fn runs_judged(
     })
 }
 
-/// Says where a quantile is only a lower bound in some of an arm's runs. To leave these out would be to judge the arm by
-/// its better runs.
-fn lower_bounds(valid: &[&BlockFigures], name: &str, metric: Metric) -> Option<String> {
-    let runs = || arm_figures(valid, name).flat_map(|arm| &arm.runs);
-    let bounds = runs().filter(|run| metric.is_lower_bound(&run.latency_ns));
-    let (count, all) = (bounds.count(), runs().count());
-    (0 < count).then(|| {
-        format!(
-            "{} is a lower bound in {count} of {all} runs of {name}: messages were left without an answer (lower -R)",
-            metric.label()
-        )
-    })
-}
-
-/// Says where the client and not the server sets an arm's rate: its busiest thread has more to do than the server's.
-fn client_bound(valid: &[&BlockFigures], name: &str) -> Option<String> {
-    let client = median(
-        &arm_figures(valid, name)
-            .map(|arm| arm.client_busy)
-            .collect::<Vec<_>>(),
-    )?;
-    let server: Option<Vec<f64>> = arm_figures(valid, name)
-        .map(|arm| arm.server_busy)
-        .collect();
-    match server.and_then(|shares| median(&shares)) {
-        None => Some(format!(
-            "{name}'s CPU is unknown, so nobody can say which side sets the rate"
-        )),
-        Some(server) if server <= client => Some(format!(
-            "client-bound: with {name} the client is {:.0} % busy and the server {:.0} %",
-            client * 100.0,
-            server * 100.0,
-        )),
-        Some(_) => None,
-    }
-}
-
 fn arm_figures<'a>(
     valid: &'a [&BlockFigures],
     name: &'a str,
@@ -220,7 +187,7 @@ fn result(
         median(&values)
     };
     let interval = answer.interval;
-    let reason = objection.or_else(|| undecided_reason(metric, answer));
+    let reason = objection.or_else(|| objections::undecided(metric, &answer));
     MetricResult {
         arm: arm.to_owned(),
         baseline: baseline.to_owned(),
@@ -241,42 +208,15 @@ fn result(
     }
 }
 
-fn undecided_reason(metric: Metric, answer: Answer) -> Option<String> {
-    let needed = blocks_min(ALPHA);
-    if answer.verdict != Verdict::Undecided {
-        None
-    } else if metric.quantile().is_some() && answer.blocks_used == 0 {
-        Some("too few samples above it: raise -d".to_owned())
-    } else if answer.blocks_used < needed {
-        Some(format!("needs {needed} blocks, has {}", answer.blocks_used))
-    } else if answer.p_holm.is_some_and(|p| ALPHA <= p) && answer.p.is_some_and(|p| p < ALPHA) {
-        Some("does not outlast the correction for the number of questions".to_owned())
-    } else {
-        Some("the interval is too wide".to_owned())
-    }
-}
-
 fn trust(
     terms: &Terms,
     blocks: &[BlockFigures],
     valid: &[&BlockFigures],
     metrics: &[MetricResult],
 ) -> Trust {
-    let needed = blocks_min(ALPHA);
     let mut reasons = Vec::new();
-    if valid.len() < needed {
-        let invalid = blocks.len() - valid.len();
-        reasons.push(match invalid {
-            0 => format!(
-                "{} too few: a 95 % interval needs {needed} blocks",
-                counted_are(valid.len() as u64, "valid block")
-            ),
-            _ => format!(
-                "{} of {} valid, and a 95 % interval needs {needed}: see the reasons of the others",
-                valid.len(),
-                counted_are(blocks.len() as u64, "block"),
-            ),
-        });
+    if let Some(few) = objections::too_few_blocks(valid.len(), blocks.len()) {
+        reasons.push(few);
     } else {
         let undecidable = metrics
             .iter()
@@ -370,429 +310,4 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_that_is_not_fit_makes_a_comparison_invalid() {
-        let mut trust = Trust {
-            status: Status::Valid,
-            reasons: Vec::new(),
-            warnings: Vec::new(),
-        };
-        trust.object(Vec::new());
-        assert_eq!(trust.status, Status::Valid);
-        trust.object(vec!["the machine is not fit (clocksource: hpet)".into()]);
-        assert_eq!((trust.status, trust.reasons.len()), (Status::Invalid, 1));
-    }
-    use echometer_loadgen::file::Summary;
-
-    use echometer_report::file::figures::CpuShares;
-
-    fn terms(arms: &[&str]) -> Terms {
-        Terms {
-            arms: arms.iter().map(|&arm| arm.to_owned()).collect(),
-            primary: Metric::ServerCpuPerMessage,
-            margin: 0.02,
-            design: Design::Slices,
-            open: false,
-        }
-    }
-
-    fn arm() -> ArmFigures {
-        ArmFigures {
-            rate_per_s: 100_000.0,
-            server_cpu_ns_per_message: Some(10_000.0),
-            client_cpu_ns_per_message: Some(8_000.0),
-            context_switches: Some(1_000),
-            rss_bytes: Some(1 << 20),
-            hlog: String::new(),
-            messages: 300_000,
-            recorded: 290_000,
-            slices: 60,
-            latency_ns: Summary {
-                count: 290_000,
-                p50: Some(480_000),
-                p90: Some(600_000),
-                p99: Some(900_000),
-                p99_9: Some(1_500_000),
-                ..Summary::default()
-            },
-            server_busy: Some(0.99),
-            client_busy: 0.80,
-            server_cpus: CpuShares {
-                busy: 1.0,
-                softirq: 0.2,
-                steal: 0.0,
-            },
-            resting_cpu: Some(0.0),
-            client_run_delay: 0.0,
-            rate_drift: Some(1.0),
-            runs: Vec::new(),
-        }
-    }
-
-    /// Blocks in which every metric but the rate is `ratio` times the baseline's, give or take half a per cent.
-    fn blocks(count: usize, arms: &[&str], ratio: f64) -> Vec<BlockFigures> {
-        (1..=count)
-            .map(|index| {
-                let scatter = 1.0 + 0.001 * (index as f64 - 4.3);
-                let all = |metric: Metric| match metric {
-                    Metric::Rate => (metric, scatter / ratio),
-                    _ => (metric, scatter * ratio),
-                };
-                BlockFigures {
-                    index,
-                    order: Vec::new(),
-                    valid: true,
-                    reasons: Vec::new(),
-                    slice_ns: 50_000_000,
-                    arms: arms.iter().map(|&name| (name.to_owned(), arm())).collect(),
-                    ratios: arms[1..]
-                        .iter()
-                        .map(|&name| (name.to_owned(), METRICS.into_iter().map(all).collect()))
-                        .collect(),
-                    floor: None,
-                }
-            })
-            .collect()
-    }
-
-    fn find<'a>(analysis: &'a Analysis, arm: &str, metric: Metric) -> &'a MetricResult {
-        let found = analysis
-            .metrics
-            .iter()
-            .find(|result| result.arm == arm && result.name == metric);
-        found.expect("one entry an arm and metric")
-    }
-
-    #[test]
-    fn a_clear_difference_is_found_in_every_metric() {
-        let arms = ["epoll", "uring"];
-        let analysis = analyse(&terms(&arms), &blocks(8, &arms, 0.88));
-        assert_eq!(analysis.metrics.len(), METRICS.len());
-        for result in &analysis.metrics {
-            assert_eq!(result.verdict, Verdict::Better, "{result:?}");
-            assert_eq!((result.blocks_used, result.reason.as_deref()), (8, None));
-        }
-        let cpu = find(&analysis, "uring", Metric::ServerCpuPerMessage);
-        assert!(cpu.primary && cpu.p_holm == cpu.p);
-        assert_eq!(
-            (cpu.arm_value, cpu.baseline_value),
-            (Some(10_000.0), Some(10_000.0))
-        );
-        assert!(
-            cpu.ci_low.is_some_and(|low| 0.87 < low) && cpu.ci_high.is_some_and(|high| high < 0.89)
-        );
-        assert_eq!(
-            analysis.verdict,
-            Trust {
-                status: Status::Valid,
-                reasons: Vec::new(),
-                warnings: Vec::new()
-            }
-        );
-    }
-
-    #[test]
-    fn four_blocks_give_estimates_and_no_intervals() {
-        let arms = ["epoll", "uring"];
-        let analysis = analyse(&terms(&arms), &blocks(4, &arms, 0.5));
-        for result in &analysis.metrics {
-            assert_eq!(
-                (result.ci_low, result.ci_high, result.p, result.p_holm),
-                (None, None, None, None)
-            );
-            assert_eq!(result.verdict, Verdict::Undecided);
-            assert_eq!(result.reason.as_deref(), Some("needs 6 blocks, has 4"));
-            assert!(result.ratio.is_some());
-        }
-        assert_eq!(analysis.verdict.status, Status::Invalid);
-        assert!(
-            analysis.verdict.reasons[0].contains("needs 6 blocks"),
-            "{:?}",
-            analysis.verdict.reasons
-        );
-    }
-
-    #[test]
-    fn invalid_blocks_do_not_count_and_are_told_of() {
-        let arms = ["epoll", "uring"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for block in &mut blocks[..3] {
-            block.valid = false;
-            block.reasons.push("uring died".to_owned());
-        }
-        let analysis = analyse(&terms(&arms), &blocks);
-        assert_eq!(find(&analysis, "uring", Metric::Rate).blocks_used, 5);
-        assert_eq!(analysis.verdict.status, Status::Invalid);
-        assert!(analysis.verdict.reasons[0].starts_with("5 of 8 blocks are valid"));
-        blocks[0].valid = true;
-        assert_eq!(
-            analyse(&terms(&arms), &blocks).verdict.status,
-            Status::Valid
-        );
-    }
-
-    #[test]
-    fn a_busier_client_withholds_the_verdict_on_the_rate_only() {
-        let arms = ["epoll", "uring", "other"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for block in &mut blocks {
-            block
-                .arms
-                .get_mut("other")
-                .expect("it is there")
-                .client_busy = 0.995;
-        }
-        let analysis = analyse(&terms(&arms), &blocks);
-        for name in ["uring", "other"] {
-            let rate = find(&analysis, name, Metric::Rate);
-            assert_eq!(rate.verdict, Verdict::Invalid, "in every arm, or in none");
-            assert!(
-                rate.reason
-                    .as_ref()
-                    .is_some_and(|reason| reason.contains("client-bound: with other"))
-            );
-            assert!(
-                rate.ratio.is_some() && rate.ci_low.is_some(),
-                "shown all the same"
-            );
-            assert_eq!(
-                find(&analysis, name, Metric::ServerCpuPerMessage).verdict,
-                Verdict::Better
-            );
-        }
-        assert_eq!(analysis.verdict.status, Status::Valid);
-        let primary = Terms {
-            primary: Metric::Rate,
-            ..terms(&arms)
-        };
-        let verdict = analyse(&primary, &blocks).verdict;
-        assert_eq!(verdict.status, Status::Invalid);
-        assert!(
-            verdict.reasons[0].contains("rate of uring, the primary metric: client-bound"),
-            "{verdict:?}"
-        );
-    }
-
-    #[test]
-    fn what_is_a_lower_bound_in_some_runs_is_not_judged_by_the_others() {
-        let arms = ["epoll", "uring"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for (block, index) in blocks.iter_mut().zip(0_u64..) {
-            for (name, figures) in &mut block.arms {
-                let ns = if name == "uring" { 500_000 } else { 900_000 };
-                let run = RunFigures {
-                    rate_per_s: 20_000.0,
-                    offered_per_s: Some(20_000.0),
-                    server_cpu_ns_per_message: Some(10_000.0),
-                    client_cpu_ns_per_message: Some(8_000.0),
-                    latency_ns: Summary {
-                        count: 290_000,
-                        p50: Some(100_000 + index),
-                        p90: Some(200_000 + index),
-                        p99: Some(ns + index),
-                        ..Summary::default()
-                    },
-                    status: Judged::Valid,
-                    reasons: Vec::new(),
-                };
-                figures.runs = vec![run.clone(), run];
-            }
-        }
-        let terms = Terms {
-            design: Design::Runs,
-            open: true,
-            primary: Metric::LatencyP99,
-            ..terms(&arms)
-        };
-        assert_eq!(
-            find(&analyse(&terms, &blocks), "uring", Metric::LatencyP99).verdict,
-            Verdict::Better
-        );
-        // In its worst run uring answers too late for its p99 to be known.
-        let worst = &mut blocks[3].arms.get_mut("uring").expect("it is there").runs[1];
-        worst.status = Judged::Overloaded;
-        worst.latency_ns.p99 = Some(900_000_000);
-        worst.latency_ns.censored_from = Some(1_000_000);
-        let analysis = analyse(&terms, &blocks);
-        let tail = find(&analysis, "uring", Metric::LatencyP99);
-        assert_eq!(tail.verdict, Verdict::Invalid);
-        assert_eq!(
-            tail.reason.as_deref(),
-            Some(
-                "latency p99 is a lower bound in 1 of 16 runs of uring: messages were left without an answer (lower -R)"
-            )
-        );
-        assert_eq!(
-            analysis.verdict.status,
-            Status::Invalid,
-            "it is the primary"
-        );
-        assert_ne!(
-            find(&analysis, "uring", Metric::LatencyP50).verdict,
-            Verdict::Invalid,
-            "only what reaches those messages"
-        );
-    }
-
-    #[test]
-    fn an_unknown_cpu_can_be_neither_compared_nor_clear_the_rate() {
-        let arms = ["epoll", "far"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for block in &mut blocks {
-            let far = block.arms.get_mut("far").expect("it is there");
-            (far.server_cpu_ns_per_message, far.server_busy) = (None, None);
-            block
-                .ratios
-                .get_mut("far")
-                .expect("it is there")
-                .remove(&Metric::ServerCpuPerMessage);
-        }
-        let analysis = analyse(
-            &Terms {
-                primary: Metric::LatencyP50,
-                ..terms(&arms)
-            },
-            &blocks,
-        );
-        let cpu = find(&analysis, "far", Metric::ServerCpuPerMessage);
-        assert_eq!(
-            (cpu.verdict, cpu.ratio, cpu.arm_value),
-            (Verdict::Invalid, None, None)
-        );
-        assert!(cpu.baseline_value.is_some());
-        assert_eq!(
-            find(&analysis, "far", Metric::Rate).verdict,
-            Verdict::Invalid
-        );
-        assert_eq!(
-            find(&analysis, "far", Metric::LatencyP50).verdict,
-            Verdict::Better
-        );
-    }
-
-    #[test]
-    fn slices_of_an_open_loop_judge_no_tail() {
-        let arms = ["epoll", "uring"];
-        let terms = Terms {
-            open: true,
-            primary: Metric::LatencyP90,
-            ..terms(&arms)
-        };
-        let analysis = analyse(&terms, &blocks(8, &arms, 0.88));
-        assert_eq!(
-            find(&analysis, "uring", Metric::LatencyP90).verdict,
-            Verdict::Better
-        );
-        assert_eq!(
-            find(&analysis, "uring", Metric::LatencyP99).verdict,
-            Verdict::Invalid
-        );
-        assert_eq!(
-            find(&analysis, "uring", Metric::LatencyP99_9).verdict,
-            Verdict::Invalid
-        );
-    }
-
-    #[test]
-    fn many_arms_need_more_blocks_for_the_other_metrics_and_are_told_how_many() {
-        let arms = ["epoll", "uring", "tokio", "blocking"];
-        let analysis = analyse(&terms(&arms), &blocks(8, &arms, 0.88));
-        // Three arms: 3 x 2/256 for the primary, 18 x 2/256 = 0.14 for the rest.
-        assert_eq!(
-            find(&analysis, "tokio", Metric::ServerCpuPerMessage).verdict,
-            Verdict::Better
-        );
-        let rate = find(&analysis, "tokio", Metric::Rate);
-        assert_eq!(rate.verdict, Verdict::Undecided);
-        assert_eq!(
-            rate.reason.as_deref(),
-            Some("does not outlast the correction for the number of questions")
-        );
-        let expected =
-            "8 blocks can't decide 18 metrics besides the primary one: --blocks 10 could";
-        assert_eq!(analysis.verdict.warnings, [expected]);
-    }
-
-    #[test]
-    fn six_blocks_cannot_tell_two_arms_from_the_baseline() {
-        let arms = ["epoll", "uring", "tokio"];
-        // 2 x 2/64 = 0.0625.
-        let analysis = analyse(&terms(&arms), &blocks(6, &arms, 0.88));
-        assert_eq!(
-            find(&analysis, "uring", Metric::ServerCpuPerMessage).verdict,
-            Verdict::Undecided
-        );
-        let expected = "6 blocks can't decide 2 arms against the baseline: --blocks 7 could";
-        assert!(
-            analysis
-                .verdict
-                .warnings
-                .iter()
-                .any(|warning| warning == expected),
-            "{:?}",
-            analysis.verdict.warnings
-        );
-        let analysis = analyse(&terms(&arms), &blocks(7, &arms, 0.88));
-        assert_eq!(
-            find(&analysis, "uring", Metric::ServerCpuPerMessage).verdict,
-            Verdict::Better
-        );
-    }
-
-    #[test]
-    fn a_metric_without_samples_is_undecided_and_says_why() {
-        let arms = ["epoll", "uring"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for block in &mut blocks {
-            block
-                .ratios
-                .get_mut("uring")
-                .expect("it is there")
-                .remove(&Metric::LatencyP99_9);
-        }
-        let analysis = analyse(&terms(&arms), &blocks);
-        let tail = find(&analysis, "uring", Metric::LatencyP99_9);
-        assert_eq!((tail.verdict, tail.blocks_used), (Verdict::Undecided, 0));
-        assert_eq!(
-            tail.reason.as_deref(),
-            Some("too few samples above it: raise -d")
-        );
-    }
-
-    #[test]
-    fn disturbances_are_warned_of_and_change_no_verdict() {
-        let arms = ["epoll", "uring"];
-        let mut blocks = blocks(8, &arms, 0.88);
-        for arm in blocks.iter_mut().flat_map(|block| block.arms.values_mut()) {
-            arm.server_cpus.steal = 0.03;
-            arm.client_run_delay = 0.02;
-            arm.rate_drift = Some(0.9);
-        }
-        let analysis = analyse(&terms(&arms), &blocks);
-        assert_eq!(analysis.verdict.status, Status::Valid);
-        let warnings = analysis.verdict.warnings.join("\n");
-        for word in [
-            "3.0 %",
-            "2.0 %",
-            "epoll's rate changes by -10 %",
-            "uring's rate",
-        ] {
-            assert!(warnings.contains(word), "{word}: {warnings}");
-        }
-        assert_eq!(
-            find(&analysis, "uring", Metric::Rate).verdict,
-            Verdict::Better
-        );
-    }
-
-    #[test]
-    fn no_block_at_all_is_no_answer_and_no_panic() {
-        let arms = ["epoll", "uring"];
-        let analysis = analyse(&terms(&arms), &[]);
-        assert_eq!(analysis.verdict.status, Status::Invalid);
-        assert!(analysis.metrics.iter().all(|metric| metric.ratio.is_none()));
-    }
-}
+mod tests;

@@ -28,10 +28,7 @@ use crate::{
     doctor,
     floor::multiples::answered,
     judge::figures::{block_figures, failed_block},
-    measure::{
-        block_files,
-        slices::{Block, Started},
-    },
+    measure::{block::Block, block_files, sides::Started},
     place::placement::Placement,
     serve::arm::Arm,
 };

@@ -13,7 +13,7 @@ use echometer_report::{
 use super::*;
 use crate::{
     cli::{Cli, Command},
-    measure::slices::world::{GOOD, Server, World},
+    measure::world::{GOOD, Server, World},
     place::placement::Placement,
 };
 

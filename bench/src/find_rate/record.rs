@@ -27,7 +27,7 @@ use echometer_report::{
     },
     folder::{BLOCKS, ResultFolder},
     text::{
-        counted::{counted, counted_are, counted_were},
+        counted::{counted, counted_were},
         find_rate as text,
     },
 };
@@ -41,7 +41,8 @@ use crate::{
         flags::FindRateSettings,
         trial::Trial,
     },
-    measure::slices::Started,
+    judge::objections::too_few_blocks,
+    measure::sides::Started,
     place::placement::Placement,
 };
 
@@ -275,12 +276,7 @@ impl Record {
         // The median of a population lies outside the range of K draws with probability 2 / 2^K.
         self.file.confidence = enough.then(|| 1.0 - 2.0 * 0.5_f64.powi(valid.len() as i32));
         let mut reasons = Vec::new();
-        if !enough {
-            reasons.push(format!(
-                "{} too few: a 95 % interval needs {needed}",
-                counted_are(valid.len() as u64, "valid block")
-            ));
-        }
+        reasons.extend(too_few_blocks(valid.len(), self.file.blocks.len()));
         let bound = valid.iter().filter(|block| block.client_bound).count();
         if 0 < bound && valid.len() <= 2 * bound {
             reasons.push(format!(

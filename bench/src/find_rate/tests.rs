@@ -1,6 +1,6 @@
 //! Whole searches against a made-up server of known capacity.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -11,7 +11,7 @@ use echometer_report::folder::ResultFolder;
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
-    measure::slices::world::{GOOD, Server, World},
+    measure::world::{GOOD, Server, World},
     place::placement::Placement,
     serve::arm::parse_arms,
 };

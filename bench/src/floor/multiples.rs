@@ -7,7 +7,7 @@ use echometer_report::file::{
 };
 use echometer_statistics::{ALPHA, median, signed_rank};
 
-use crate::floor::pairs::PairsPlan;
+use crate::{floor::pairs::PairsPlan, judge::objections::cpu_unknown};
 
 /// A floor that is to be measured.
 #[must_use]
@@ -54,9 +54,7 @@ fn multiple_over_blocks(name: &str, floors: &[&FloorFigures]) -> FloorMultiple {
         .collect();
     let test = signed_rank(&logarithms, ALPHA);
     let interval = test.and_then(|test| test.interval);
-    let reason = test
-        .is_none()
-        .then(|| format!("{name} runs elsewhere or unseen: its CPU is unknown"));
+    let reason = test.is_none().then(|| cpu_unknown(name));
     FloorMultiple {
         arm: name.to_owned(),
         ratio: test.map(|test| test.estimate.exp()),

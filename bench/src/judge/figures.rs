@@ -15,7 +15,10 @@ use echometer_statistics::median;
 
 use crate::{
     floor::FloorSlice,
-    measure::slices::{ArmBlock, Block, Judged, Slice, WholeRun},
+    measure::{
+        block::{ArmBlock, Block, Slice},
+        sides::{Judged, WholeRun},
+    },
 };
 
 /// The figures of `block`, the `index`-th (from 1). `names` are the arms' in their order, the first the baseline;
@@ -291,7 +294,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::measure::slices::{CpuTimes, Fault, Usage};
+    use crate::measure::{
+        block::Fault,
+        sides::{CpuTimes, Usage},
+    };
 
     /// One slice of 50 ms: what it takes a server of this cost a message to fill a core.
     fn slice(cycle: u32, message_ns: u64) -> Slice {

@@ -14,7 +14,7 @@ use echometer_report::{
 
 use crate::{
     floor::FloorSlice,
-    measure::slices::{ArmBlock, Block},
+    measure::block::{ArmBlock, Block},
 };
 
 /// Writes a block (counted from 1) into the result's folder: `blocks/003-ARM.hlog` for each arm that had a slice, and

@@ -12,7 +12,7 @@ use echometer_loadgen::{
 
 use crate::{
     floor::{Floor, FloorSlice},
-    measure::slices::{Client, Judged, Stretch, WholeRun},
+    measure::sides::{Client, Judged, Stretch, WholeRun},
 };
 
 /// The client side of a comparison.

@@ -8,7 +8,10 @@ use hdrhistogram::Histogram;
 use echometer_host::signals::Stop;
 use echometer_loadgen::{Plan, Target, run::run, verdict::Verdict};
 
-use crate::measure::slices::{ArmBlock, CpuTimes, Slice, Usage};
+use crate::measure::{
+    block::{ArmBlock, Slice},
+    reading::ServerSide,
+};
 
 /// Makes open-loop load.
 pub trait OpenLoad {
@@ -80,19 +83,6 @@ impl OpenLoad for Loadgen {
             cut_short: run.file.cut_short,
         })
     }
-}
-
-/// What the server's side showed over a run, from before its warm-up to after its drain.
-#[derive(Debug, Clone, Copy)]
-pub struct ServerSide {
-    /// How long that was, ns.
-    pub span_ns: u64,
-    /// CPU time of the server, ns; `None` where it can't be read.
-    pub cpu_ns: Option<u64>,
-    /// What the servers' cpus did.
-    pub cpus: CpuTimes,
-    /// Context switches meanwhile, memory at the end.
-    pub usage: Option<Usage>,
 }
 
 impl OpenRun {

@@ -9,15 +9,15 @@ use std::time::Duration;
 
 use rand::{Rng, seq::SliceRandom};
 
-use crate::measure::slices::{
-    Abort, Arms, Block, Client, CpuTimes, End, Fault, Slice, Step, TURNS_A_RAMP, Usage, WholeRun,
-    clean, start_afresh, turns,
+use crate::measure::{
+    block::{Abort, Block, End, Fault, Slice, Step},
+    reading::Reading,
+    sides::{Arms, Client, Usage, WholeRun},
+    slices::{FLOOR_SHARE, TURNS_A_RAMP, clean, start_afresh, turns},
 };
 
 /// How many runs each arm has in a block.
 pub const RUNS_AN_ARM: u32 = 2;
-/// The floor's part of a block is this much shorter than a server's.
-const FLOOR_SHARE: u32 = 5;
 /// And at most this long: it has no tail to wait for.
 const FLOOR_MAX: Duration = Duration::from_millis(500);
 /// No more than this share of a run is left out as its ramp.
@@ -143,9 +143,9 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
             }
         };
         (self.watch)(Step::Slice { arm, done, total });
-        let before = self.read(arm);
+        let before = Reading::take(self.arms, arm);
         let outcome = self.client.run(arm, ramp, ramp + self.plan.measured);
-        let after = self.read(arm);
+        let side = before.until(&Reading::take(self.arms, arm));
         let (outcome, judged) = match outcome {
             Ok(WholeRun { stretch, judged }) => (Ok(stretch), Some(judged)),
             Err(reason) => (Err(reason), None),
@@ -158,12 +158,9 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
         let figures = &mut self.block.arms[arm];
         let number = figures.slices.len() as u32;
         figures.slices.push(Slice {
-            span_ns: after.now_ns.saturating_sub(before.now_ns),
-            server_cpu_ns: after
-                .cpu_ns
-                .zip(before.cpu_ns)
-                .map(|(after, before)| after.saturating_sub(before)),
-            server_cpus: after.cpus.since(&before.cpus),
+            span_ns: side.span_ns,
+            server_cpu_ns: side.cpu_ns,
+            server_cpus: side.cpus,
             ..Slice::of(number, &stretch)
         });
         figures.add(&stretch.latency);
@@ -172,18 +169,10 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
             0 => Some(0),
             _ => figures.usage.map(|usage| usage.context_switches),
         };
-        figures.usage =
-            after
-                .usage
-                .zip(before.usage)
-                .zip(earlier)
-                .map(|((after, before), earlier)| Usage {
-                    context_switches: earlier
-                        + after
-                            .context_switches
-                            .saturating_sub(before.context_switches),
-                    rss_bytes: after.rss_bytes,
-                });
+        figures.usage = side.usage.zip(earlier).map(|(usage, earlier)| Usage {
+            context_switches: earlier + usage.context_switches,
+            ..usage
+        });
         let run = judged.map(|judged| WholeRun { stretch, judged });
         figures.runs.extend(run);
         Ok(())
@@ -204,27 +193,10 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
         }
     }
 
-    /// Everything that is read at a drained point.
-    fn read(&mut self, arm: usize) -> Reading {
-        Reading {
-            usage: self.arms.usage(arm),
-            cpus: self.arms.server_cpus(),
-            cpu_ns: self.arms.cpu_ns(arm),
-            now_ns: self.arms.now_ns(),
-        }
-    }
-
     fn asked_to_stop(&mut self) -> bool {
         self.block.cut_short |= (self.stop)();
         self.block.cut_short
     }
-}
-
-struct Reading {
-    usage: Option<Usage>,
-    cpus: CpuTimes,
-    cpu_ns: Option<u64>,
-    now_ns: u64,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::measure::slices::Step;
+use crate::measure::block::Step;
 
 /// How progress is told.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use echometer_host::{
 use echometer_report::folder::{ResultFolder, log_name};
 
 use crate::{
-    measure::slices::{Arms, CpuTimes, Started, Usage},
+    measure::sides::{Arms, CpuTimes, Started, Usage},
     serve::{
         arm::Arm,
         launcher::{Launcher, ServerProcess},

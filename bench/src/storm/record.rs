@@ -26,7 +26,7 @@ use echometer_report::{
 
 use crate::{
     doctor,
-    measure::slices::Started,
+    measure::sides::Started,
     place::placement::Placement,
     serve::arm::Spec,
     storm::{Round, StormTally, flags::StormSettings, watch::QueueSeen},

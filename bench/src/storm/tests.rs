@@ -16,7 +16,7 @@ use echometer_report::{
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
-    measure::slices::world::{GOOD, Server, World},
+    measure::world::{GOOD, Server, World},
     place::placement::Placement,
     serve::arm::parse_arms,
     storm::watch::{QueueSeen, Watch},

@@ -14,11 +14,11 @@ use echometer_report::{
 use crate::{
     judge::figures::{arm_figures, block_figures},
     measure::{
-        open_run::{OpenLoad, ServerSide},
-        slices::{
-            Abort, ArmBlock, Arms, Block, CpuTimes, Fault, SlicePlan, Started, Step, Usage,
-            run_block,
-        },
+        block::{Abort, ArmBlock, Block, Fault, Step},
+        open_run::{OpenLoad, OpenRun},
+        reading::Reading,
+        sides::{Arms, Started},
+        slices::{SlicePlan, run_block},
     },
     sweep::{
         grid::{Grid, Group},
@@ -26,8 +26,16 @@ use crate::{
     },
 };
 
-/// A dying server's connections break a moment before its end can be seen.
-const DEATH_PATIENCE: Duration = Duration::from_millis(200);
+/// One block: what each cell gave; `None` where it was not measured.
+#[derive(Debug, Clone)]
+pub struct SweepBlock {
+    /// Counted from 1.
+    pub index: usize,
+    /// Groups in the order in which they were measured.
+    pub order: Vec<usize>,
+    /// By the cell's number.
+    pub cells: Vec<Option<CellBlock>>,
+}
 
 /// What one group gave in one block.
 #[derive(Debug, Clone)]
@@ -200,38 +208,11 @@ fn open_run(
     load: &mut impl OpenLoad,
 ) -> Result<(CellBlock, bool), String> {
     let address = servers.start(index, 0)?;
-    let cpu_before = servers.cpu_ns(0);
-    let usage_before = servers.usage(0);
-    let cpus_before = servers.server_cpus();
-    let begun_ns = servers.now_ns();
+    let before = Reading::take(servers, 0);
     let outcome = load.run(address, &group.load);
-    let cpus_after = servers.server_cpus();
-    let side = ServerSide {
-        span_ns: servers.now_ns().saturating_sub(begun_ns),
-        cpu_ns: servers
-            .cpu_ns(0)
-            .zip(cpu_before)
-            .map(|(after, before)| after.saturating_sub(before)),
-        cpus: CpuTimes {
-            busy_ns: cpus_after.busy_ns.saturating_sub(cpus_before.busy_ns),
-            softirq_ns: cpus_after.softirq_ns.saturating_sub(cpus_before.softirq_ns),
-            steal_ns: cpus_after.steal_ns.saturating_sub(cpus_before.steal_ns),
-        },
-        usage: servers
-            .usage(0)
-            .zip(usage_before)
-            .map(|(after, before)| Usage {
-                context_switches: after
-                    .context_switches
-                    .saturating_sub(before.context_switches),
-                rss_bytes: after.rss_bytes,
-            }),
-    };
-    let patience = match &outcome {
-        Ok(run) if run.verdict.status != verdict::Status::Errors => Duration::ZERO,
-        _ => DEATH_PATIENCE,
-    };
-    let ended = servers.ended(0, patience);
+    let side = before.until(&Reading::take(servers, 0));
+    let whole = |run: &OpenRun| run.verdict.status != verdict::Status::Errors;
+    let ended = servers.ended_after(0, outcome.as_ref().is_ok_and(whole));
     let (mut reasons, mut remarks) = (Vec::new(), Vec::new());
     let mut cut_short = false;
     let mut censored_from_ns = None;

@@ -22,12 +22,13 @@ use echometer_statistics::median;
 
 use crate::{
     doctor,
-    measure::{block_files, slices::Started},
+    measure::{block_files, sides::Started},
     place::placement::Placement,
     serve::arm::Arm,
     sweep::{
-        block::GroupBlock,
-        findings::{Findings, SweepBlock, Terms, figures_of, find},
+        block::{GroupBlock, SweepBlock},
+        contrasts::{Terms, figures_of},
+        findings::{Findings, find},
         flags::SweepSettings,
         grid::Grid,
     },

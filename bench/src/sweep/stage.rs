@@ -18,7 +18,7 @@ use crate::{
     measure::{
         fleet_client::FleetClient,
         open_run::{Loadgen, OpenLoad},
-        slices::{Arms, Client, CpuTimes, Started, Usage},
+        sides::{Arms, Client, CpuTimes, Started, Usage},
     },
     place::placement::Placement,
     serve::{arm::Arm, launcher::Launcher, servers::Servers},

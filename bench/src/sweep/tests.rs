@@ -22,7 +22,7 @@ use crate::{
     levels::{Change, parse_axes},
     measure::{
         open_run::{OpenLoad, OpenRun},
-        slices::world::{GOOD, Server, World},
+        world::{GOOD, Server, World},
     },
     serve::arm::parse_arms,
     sweep::{flags::SweepSettings, grid::Group, stage::Moves},
@@ -322,8 +322,8 @@ fn a_primary_metric_without_any_verdict_is_exit_3_as_in_a_comparison() {
         let file = swept(&settings, &mut made_up(), &|| false).expect("nothing fails");
         fits(&file);
         (
-            super::exit_code(&file, false),
-            super::exit_code(&file, true),
+            crate::sweep::exit_code(&file, false),
+            crate::sweep::exit_code(&file, true),
         )
     };
     assert_eq!(exit_code(Metric::LatencyP50), (0, 0));

@@ -15,17 +15,14 @@ use crate::{
         table::{Cell, Table},
     },
     saved::hlog::Log,
-    text::counted::counted,
 };
 
 /// The page of a storm. `logs` are the histograms of its levels, by the level's name, as far as they are there.
 pub(crate) fn page(storm: &StormFile, logs: &BTreeMap<String, Log>) -> Page {
+    let plural = if storm.connects == 1 { "" } else { "s" };
     let mut page = Frame {
         kind: "storm",
-        title: format!(
-            "Connection storm: {}",
-            counted(storm.connects.into(), "connect")
-        ),
+        title: format!("Connection storm: {} connect{plural}", storm.connects),
         started_at: &storm.started_at,
         cut_short: storm.cut_short,
         sentence: &storm.sentence,

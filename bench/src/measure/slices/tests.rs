@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::*;
-use crate::measure::slices::world::{GOOD, Server, World};
+use crate::measure::world::{GOOD, Server, World};
 
 fn run(world: &World, plan: &SlicePlan) -> Result<Block, Abort> {
     run_until(world, plan, &|| false)

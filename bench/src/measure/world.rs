@@ -1,10 +1,15 @@
 //! A made-up world: servers of known cost, a load generator that counts, a clock that moves only when somebody works.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, time::Duration};
 
-use echometer_loadgen::verdict::Status;
+use hdrhistogram::Histogram;
 
-use super::*;
+use echometer_loadgen::verdict::{Status, Verdict};
+
+use crate::{
+    floor::FloorSlice,
+    measure::sides::{Arms, Client, CpuTimes, Judged, Started, Stretch, Usage, WholeRun},
+};
 
 /// A server of the made-up world.
 #[derive(Debug, Clone)]
