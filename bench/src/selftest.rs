@@ -34,7 +34,7 @@ use echometer_loadgen::{
 use echometer_report::{
     file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest, Truth},
     folder::ResultFolder,
-    text::{counted::counted, load_words::LoadWords},
+    text::counted::counted,
 };
 
 use crate::{
@@ -350,7 +350,7 @@ impl Bench<'_> {
             .context("a fault of ours in the selftest")?;
         let load = format!(
             "{}; {}",
-            LoadWords::of(&settings.load),
+            settings.load.words(),
             counted(settings.blocks as u64, "block")
         );
         // The selftest's own folder is not the comparison's business.
@@ -391,7 +391,7 @@ fn name_of(value: &impl clap::ValueEnum) -> String {
 
 /// `10 connections, 64 B, open loop at 1,000/s, Poisson, 10s`.
 fn load_words(plan: &Plan) -> String {
-    format!("{}, {}", LoadWords::of(plan), show_duration(plan.duration))
+    format!("{}, {}", plan.words(), show_duration(plan.duration))
 }
 
 /// Of what the servers wrote only that is kept which says something.

@@ -2,8 +2,7 @@
 //! there whole.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use echometer_host::{
     clock,
+    files::write_whole,
     machine::{self, Facts},
 };
 
@@ -134,13 +134,7 @@ impl ResultFolder {
     /// # Errors
     /// The file can't be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let path = self.join(name);
-        let mut partial = path.clone().into_os_string();
-        partial.push(".partial");
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, &path)
+        write_whole(&self.join(name), bytes).map_err(|error| error.source)
     }
 
     /// Writes a result: its report, then its own file, so that where the file is the report is too.

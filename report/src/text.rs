@@ -7,7 +7,6 @@ pub mod counted;
 pub mod doctor;
 pub mod find_rate;
 pub mod floor;
-pub mod load_words;
 pub mod selftest;
 pub mod sentence;
 pub mod storm;

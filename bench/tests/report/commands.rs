@@ -56,7 +56,7 @@ fn a_runs_page_says_the_whole_load() {
     };
     let run = fixtures::run_with(&plan, folder.path());
     let shown = report(&[run.as_os_str(), "--format".as_ref(), "markdown".as_ref()]);
-    let load = "1 connection, 64:90%,4096:10%, 2 in flight on each, closed loop, 300ms";
+    let load = "1 connection, 64 B (90 %) or 4 KiB (10 %), 2 in flight, closed loop, 300ms";
     assert!(shown.contains(load), "{shown}");
     let page = folder.path().join("page.html");
     report(&[run.as_os_str(), "-o".as_ref(), page.as_os_str()]);

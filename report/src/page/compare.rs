@@ -18,7 +18,7 @@ use crate::{
         model::{Page, TrustShown, machine_rows},
         table::{Cell, Table},
     },
-    text::{compare as report, counted::counted, load_words::LoadWords},
+    text::{compare as report, counted::counted},
 };
 
 /// The page of a comparison. `latencies` are the arms' over all valid blocks, as far as they are there.
@@ -45,7 +45,7 @@ pub(crate) fn page(comparison: &Comparison, latencies: &BTreeMap<String, Histogr
         title: format!("Compared: {}", names.join(", ")),
         subtitle: format!(
             "{}; {}; begun {}",
-            LoadWords::of(&comparison.design.load),
+            comparison.design.load.words(),
             blocks(comparison),
             comparison.started_at
         ),
@@ -368,7 +368,7 @@ fn asked(comparison: &Comparison) -> Vec<(String, String)> {
     let design = &comparison.design;
     let cpus = |cpus: Option<String>| cpus.unwrap_or_else(|| "elsewhere".into());
     [
-        ("load", LoadWords::of(&design.load).to_string()),
+        ("load", design.load.words().to_string()),
         ("design", design.kind.word().to_owned()),
         ("blocks", blocks(comparison)),
         (

@@ -14,7 +14,7 @@ use crate::{
         table::{Cell, Table},
     },
     saved::hlog::Log,
-    text::{counted::counted, load_words::LoadWords},
+    text::counted::counted,
 };
 
 /// The page of a run; without its log it has no spectrum.
@@ -91,11 +91,7 @@ fn sentence(run: &RunFile) -> String {
 }
 
 fn load(run: &RunFile) -> String {
-    format!(
-        "{}, {}",
-        LoadWords::of(&run.plan),
-        show_duration(run.plan.duration)
-    )
+    format!("{}, {}", run.plan.words(), show_duration(run.plan.duration))
 }
 
 fn asked(run: &RunFile) -> Vec<(String, String)> {

@@ -14,7 +14,6 @@ use crate::{
         model::Page,
         table::{Cell, Table},
     },
-    text::load_words::LoadWords,
 };
 
 /// The metrics of which there is a chart, with their titles.
@@ -54,7 +53,7 @@ pub(crate) fn page(sweep: &SweepFile) -> Page {
     page.facts = [
         (
             "load, where no level says otherwise",
-            LoadWords::of(&design.load).to_string(),
+            design.load.words().to_string(),
         ),
         ("blocks", design.blocks.to_string()),
         ("shortest slice", show_ns(design.slice_min_ns)),

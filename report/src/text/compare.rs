@@ -20,7 +20,6 @@ use crate::{
             show_interval, show_value,
         },
         counted::counted,
-        load_words::LoadWords,
     },
 };
 
@@ -40,7 +39,7 @@ pub fn text(comparison: &Comparison) -> String {
         .unwrap_or(design.slice_min_ns);
     let header = format!(
         "{}; {cpus}; {valid} of {} valid, {} of {}",
-        LoadWords::of(&design.load),
+        design.load.words(),
         counted(comparison.blocks.len().max(design.blocks) as u64, "block"),
         match design.kind {
             Design::Slices => "slices",

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use echometer_host::units::{show_count, show_ns};
+use echometer_loadgen::LoadPart;
 
 use crate::{
     file::find_rate::{CurvePoint, FindRateFile},
@@ -10,7 +11,6 @@ use crate::{
         bars::{Bar, bars},
         columns::{align_right, cpus, paragraph, plain_table, render},
         counted::{counted, counted_are},
-        load_words::LoadWords,
     },
 };
 
@@ -149,8 +149,9 @@ fn limit_ns(file: &FindRateFile) -> f64 {
 
 /// The load, without the rate: that is what was searched for.
 pub(crate) fn load_words(file: &FindRateFile) -> String {
-    let words = LoadWords::of(&file.design.load);
-    format!("{}, {}, open loop", words.connections, words.size)
+    let mut words = file.design.load.words().without(LoadPart::Rate);
+    words.arrivals = None;
+    words.to_string()
 }
 
 fn header(file: &FindRateFile) -> String {

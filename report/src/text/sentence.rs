@@ -3,14 +3,11 @@
 
 use echometer_statistics::{ALPHA, Good, Verdict, blocks_needed};
 
-use crate::{
-    file::{
-        compare::{Comparison, MetricResult},
-        design::Design,
-        metric::Metric,
-        trust::Status,
-    },
-    text::load_words::LoadWords,
+use crate::file::{
+    compare::{Comparison, MetricResult},
+    design::Design,
+    metric::Metric,
+    trust::Status,
 };
 
 /// Beyond this many blocks a quieter machine is the better advice.
@@ -46,7 +43,7 @@ pub fn sentence(comparison: &Comparison) -> String {
     };
     format!(
         "{cut}With {}, on {}: {}.",
-        LoadWords::of(&comparison.design.load),
+        comparison.design.load.words(),
         comparison.machine.summary(),
         claims.join("; "),
     )

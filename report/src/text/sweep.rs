@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, fmt::Write as _};
 
+use echometer_loadgen::LoadPart;
 use echometer_statistics::{Verdict, median};
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
         bars::{Bar, bars},
         columns::{align_right, five_chars, paragraph, plain_table, render, short, show_value},
         counted::counted,
-        load_words::LoadWords,
     },
 };
 
@@ -286,22 +286,20 @@ fn header(file: &SweepFile) -> String {
 
 /// The load, without what is varied.
 fn load_words(file: &SweepFile) -> String {
+    let parts = [
+        ("connections", LoadPart::Connections),
+        ("size", LoadPart::Size),
+        ("pipeline", LoadPart::Pipeline),
+        ("rate", LoadPart::Rate),
+    ];
     let varied = |name: &str| file.keys.iter().any(|key| key.name == name);
-    let words = LoadWords::of(&file.design.load);
-    let timing = match varied("rate") {
-        true => "open loop".to_owned(),
-        false => words.timing,
-    };
-    [
-        (!varied("connections")).then_some(words.connections),
-        (!varied("size")).then_some(words.size),
-        words.pipeline.filter(|_| !varied("pipeline")),
-        Some(timing),
-    ]
-    .into_iter()
-    .flatten()
-    .collect::<Vec<_>>()
-    .join(", ")
+    parts
+        .into_iter()
+        .filter(|(name, _)| varied(name))
+        .fold(file.design.load.words(), |words, (_, part)| {
+            words.without(part)
+        })
+        .to_string()
 }
 
 fn place_words(file: &SweepFile) -> String {
@@ -600,7 +598,7 @@ mod tests {
                 .collect();
             load_words(&file)
         };
-        assert_eq!(said(&["rate"]), "50 connections, 64 B, open loop");
+        assert_eq!(said(&["rate"]), "50 connections, 64 B, open loop, Poisson");
         assert_eq!(
             said(&["connections", "size"]),
             "open loop at 1,000/s, Poisson"
