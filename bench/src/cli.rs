@@ -1,6 +1,6 @@
 //! Which command was typed? The only room that knows all commands.
 
-pub mod manual;
+mod manual;
 
 use std::{
     ffi::OsString,
@@ -117,7 +117,7 @@ fn usage(how: &Invocation, subcommand: &str, text: String) -> ! {
 /// Compares echo servers, and says how sure it is.
 #[derive(Debug, Parser)]
 #[command(name = "echometer", version, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Whether text is coloured; it says the same without
     #[arg(
         long,
@@ -137,7 +137,7 @@ pub struct Cli {
 impl Cli {
     /// The command line's parser, with what the load generator's flags mean and default to here.
     #[must_use]
-    pub fn parser() -> clap::Command {
+    pub(crate) fn parser() -> clap::Command {
         let command = Self::command()
             .mut_subcommand("compare", |compare| {
                 let compare = compare
@@ -203,7 +203,7 @@ impl Cli {
 
 /// Whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Colour {
+pub(crate) enum Colour {
     /// On a terminal, unless NO_COLOR is set.
     Auto,
     /// In files and pipes too.
@@ -214,7 +214,7 @@ pub enum Colour {
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Compare servers with each other: which is cheaper or faster, by how much, how sure
     ///
     /// An ARM is [NAME=]SPEC. SPEC is an engine of echometer-server (auto, uring, epoll, tokio-uring, tokio, blocking),

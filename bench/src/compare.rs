@@ -1,8 +1,8 @@
 //! `echometer compare`: place both sides, run the blocks, save after each, say what was learnt.
 
-pub mod analysis;
-pub mod flags;
-pub mod record;
+pub(crate) mod analysis;
+pub(crate) mod flags;
+pub(crate) mod record;
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ const WARMUP_MIN: Duration = Duration::from_millis(20);
 /// # Errors
 /// An arm can't be started or connected to, a byte came back wrong under `--verify`, a cpu can't be had, a file can't
 /// be written.
-pub fn compare(
+pub(crate) fn compare(
     settings: &CompareSettings,
     command_line: &str,
     stop: &Stop,
@@ -135,7 +135,7 @@ fn floor_beside(
 
 /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
 #[must_use]
-pub fn exit_code(comparison: &Comparison, decide: bool) -> u8 {
+pub(crate) fn exit_code(comparison: &Comparison, decide: bool) -> u8 {
     let mut primary = comparison.metrics.iter().filter(|metric| metric.primary);
     match comparison.verdict.status {
         Status::Invalid => 3,
@@ -264,6 +264,6 @@ fn block_time(settings: &CompareSettings, floor: bool) -> Duration {
     ((measured + settings.load.warmup + START_AND_STOP) * arms + floor_time) * runs
 }
 
-pub mod command;
+pub(crate) mod command;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! `echometer doctor`: is this machine fit to measure? Looks for a second, tries a ring, and says what it found, the
 //! gravest first, each with why it matters and what mends it.
 
-pub mod command;
-pub mod flags;
+pub(crate) mod command;
+pub(crate) mod flags;
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const WATCHED: Duration = Duration::from_secs(1);
 
 /// Looks at this machine, for a second and some milliseconds.
 #[must_use]
-pub fn examine(purpose: Purpose) -> Examination {
+pub(crate) fn examine(purpose: Purpose) -> Examination {
     let mut seen = Seen::now(purpose);
     // Watched before anything is tried, so that our own work is not taken for another's.
     seen.activity = Some(Activity::watch(WATCHED));
@@ -38,7 +38,7 @@ pub fn examine(purpose: Purpose) -> Examination {
 /// What a result file keeps of this: the findings for its cpus and its servers, without those that need watching.
 /// Which cpus the two sides share is said elsewhere, and remote servers' machines can't be looked at.
 #[must_use]
-pub fn findings<'a>(
+pub(crate) fn findings<'a>(
     servers: impl IntoIterator<Item = &'a Arm>,
     placement: &Placement,
     machine: &Facts,

@@ -4,10 +4,10 @@
 //! The median of the blocks is the answer, their range its interval. Every run is a point of the curve of latency
 //! against throughput.
 
-pub mod bisection;
-pub mod command;
-pub mod flags;
-pub mod record;
+pub(crate) mod bisection;
+pub(crate) mod command;
+pub(crate) mod flags;
+pub(crate) mod record;
 
 use anyhow::bail;
 
@@ -43,13 +43,13 @@ use crate::{
 };
 
 /// An invalid run is repeated so many times at most.
-pub const REPEATS_MAX: u32 = 2;
+pub(crate) const REPEATS_MAX: u32 = 2;
 /// Trials of a block, for the first guess of the time left.
 const TRIALS_GUESS: u32 = 9;
 
 /// One run at one rate, as it was judged in the end.
 #[derive(Debug, Clone)]
-pub struct Tried {
+pub(crate) struct Tried {
     /// The rate that was asked for, a second.
     pub rate_per_s: f64,
     /// Counted from 1; more where earlier ones were invalid.
@@ -75,7 +75,7 @@ enum End {
 ///
 /// # Errors
 /// The server can't be started, a cpu can't be had, a file can't be written.
-pub fn find_rate(
+pub(crate) fn find_rate(
     settings: &FindRateSettings,
     command_line: &str,
     stop: &Stop,
@@ -109,7 +109,7 @@ pub fn find_rate(
 
 /// The exit code: 0, also where even the lowest rate fails; 3 where it is not valid.
 #[must_use]
-pub fn exit_code(file: &FindRateFile) -> u8 {
+pub(crate) fn exit_code(file: &FindRateFile) -> u8 {
     match file.verdict.status {
         Status::Valid => 0,
         Status::Invalid => 3,
@@ -189,7 +189,7 @@ struct Search<'a, S, L> {
 
 /// What a block has found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Found {
+pub(crate) struct Found {
     /// The highest rate that held; `None` where even the lowest failed.
     pub rate_per_s: Option<f64>,
     /// Whether the rate above failed only because the client could not make it.
@@ -341,4 +341,4 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
 
 #[cfg(test)]
 mod tests;
-pub mod trial;
+pub(crate) mod trial;

@@ -9,7 +9,7 @@ use echometer_host::cpus::CpuList;
 /// Where both sides run, and what the machine is called.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Machine")]
-pub struct MachineFlags {
+pub(crate) struct MachineFlags {
     /// Where the servers run: 0, 2-5 [default: chosen by the machine's topology]
     #[arg(long, value_name = "LIST")]
     server_cpus: Option<CpuList>,
@@ -26,7 +26,7 @@ pub struct MachineFlags {
 /// Where the results go, and how they are shown.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
-pub struct OutputFlags {
+pub(crate) struct OutputFlags {
     /// Write the results into this folder [default: results/DATE/MACHINE/COMMAND-NNN]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     out: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct OutputFlags {
 
 /// Where both sides run, as far as the user said.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct MachineSettings {
+pub(crate) struct MachineSettings {
     /// Where the servers shall run; not empty.
     pub server_cpus: Option<CpuList>,
     /// Where the client shall run; not empty.
@@ -53,7 +53,7 @@ pub struct MachineSettings {
 
 /// Where the results go, as far as the user said, and how they are shown.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct OutputSettings {
+pub(crate) struct OutputSettings {
     /// The folder for the results.
     pub out: Option<PathBuf>,
     /// Whether the file is printed instead of the table.
@@ -67,7 +67,7 @@ impl MachineFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self) -> Result<MachineSettings, String> {
+    pub(crate) fn settings(self) -> Result<MachineSettings, String> {
         for (flag, cpus) in [
             ("--server-cpus", &self.server_cpus),
             ("--client-cpus", &self.client_cpus),
@@ -95,7 +95,7 @@ impl MachineFlags {
 impl OutputFlags {
     /// What is meant by what was typed.
     #[must_use]
-    pub fn settings(self) -> OutputSettings {
+    pub(crate) fn settings(self) -> OutputSettings {
         OutputSettings {
             out: self.out,
             json: self.json,

@@ -4,10 +4,10 @@
 //!
 //! [`pairs`] are the connections, [`command`] is `echometer floor`, [`multiples`] what becomes of it in a comparison.
 
-pub mod command;
-pub mod flags;
-pub mod multiples;
-pub mod pairs;
+pub(crate) mod command;
+pub(crate) mod flags;
+pub(crate) mod multiples;
+pub(crate) mod pairs;
 
 use std::{
     io,
@@ -24,14 +24,14 @@ use echometer_loadgen::{Plan, plan::Load};
 use crate::floor::pairs::{Pairs, PairsPlan};
 
 /// Beyond this many connections no floor is measured: each costs two more sockets and a port.
-pub const PAIRS_MAX: u32 = 10_000;
+pub(crate) const PAIRS_MAX: u32 = 10_000;
 
 /// So many empty syscalls are timed in each slice: some 50 us.
 const SYSCALLS: u32 = 400;
 
 /// A floor's thread with its pairs. Between slices it sleeps and uses no CPU.
 #[derive(Debug)]
-pub struct Floor {
+pub(crate) struct Floor {
     lengths: Option<Sender<Duration>>,
     slices: Receiver<io::Result<FloorSlice>>,
     thread: Option<JoinHandle<()>>,
@@ -39,7 +39,7 @@ pub struct Floor {
 
 /// One slice of the floor.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FloorSlice {
+pub(crate) struct FloorSlice {
     /// Echoes of either side: a message received and sent on. At least two.
     pub echoes: u64,
     /// CPU time that they took, syscalls and all, in ns.
@@ -54,7 +54,7 @@ impl FloorSlice {
     /// CPU time an echo and side, less two empty syscalls, in ns: a server needs the kernel's work, but not a syscall
     /// for each piece of it. `None` where nothing is left.
     #[must_use]
-    pub fn ns_per_echo(&self) -> Option<f64> {
+    pub(crate) fn ns_per_echo(&self) -> Option<f64> {
         let net = self.cpu_ns as f64 / self.echoes as f64 - self.two_syscalls_ns;
         (0.0 < net && net.is_finite()).then_some(net)
     }
@@ -62,7 +62,7 @@ impl FloorSlice {
 
 /// Why there is no floor.
 #[derive(Debug, thiserror::Error)]
-pub enum FloorError {
+pub(crate) enum FloorError {
     /// The thread can't be where the servers are.
     #[error("{0}")]
     Pin(#[from] pinning::PinError),
@@ -84,7 +84,7 @@ impl Floor {
     ///
     /// # Errors
     /// See [`FloorError`].
-    pub fn start(cpu: u32, plan: &PairsPlan, descriptors: u64) -> Result<Self, FloorError> {
+    pub(crate) fn start(cpu: u32, plan: &PairsPlan, descriptors: u64) -> Result<Self, FloorError> {
         limits::raise_nofile(descriptors + 2 * u64::from(plan.pairs) + 64)?;
         let open_error = |cause| FloorError::Open {
             pairs: plan.pairs,
@@ -136,7 +136,7 @@ impl Floor {
     ///
     /// # Errors
     /// A sentence that says what broke.
-    pub fn slice(&mut self, length: Duration) -> Result<FloorSlice, String> {
+    pub(crate) fn slice(&mut self, length: Duration) -> Result<FloorSlice, String> {
         let died = || "the floor's thread has died".to_owned();
         let lengths = self.lengths.as_ref().expect("taken in drop only");
         lengths.send(length).map_err(|_| died())?;
@@ -189,7 +189,7 @@ fn two_syscalls_ns() -> f64 {
 ///
 /// # Errors
 /// Why no floor fits this load.
-pub fn pairs_for(load: &Plan) -> Result<PairsPlan, String> {
+pub(crate) fn pairs_for(load: &Plan) -> Result<PairsPlan, String> {
     if load.requests_per_connection != 0 {
         return Err(
             "it holds its connections, and this load makes new ones all the time".to_owned(),
@@ -212,7 +212,7 @@ pub fn pairs_for(load: &Plan) -> Result<PairsPlan, String> {
 
 /// What to know of the floor under this load.
 #[must_use]
-pub fn caveats(load: &Plan) -> Vec<String> {
+pub(crate) fn caveats(load: &Plan) -> Vec<String> {
     let mut caveats = Vec::new();
     if load.load == Load::Closed && 1 < load.pipeline {
         caveats.push(format!(

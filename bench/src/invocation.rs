@@ -8,7 +8,7 @@ use echometer_host::signals::Stop;
 
 /// How the program was called.
 #[derive(Debug)]
-pub struct Invocation {
+pub(crate) struct Invocation {
     /// As it can be typed again; it is kept in the result.
     pub command_line: String,
     /// The same word by word, with what a job file stands for.
@@ -22,7 +22,7 @@ impl Invocation {
     ///
     /// # Errors
     /// The signals can't be watched.
-    pub fn stop(&self) -> anyhow::Result<Stop> {
+    pub(crate) fn stop(&self) -> anyhow::Result<Stop> {
         Stop::on_signals().context("cannot watch for signals")
     }
 }

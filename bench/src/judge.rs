@@ -1,4 +1,4 @@
 //! What do a block's figures say?
 
-pub mod figures;
+pub(crate) mod figures;
 pub(crate) mod objections;

@@ -15,7 +15,7 @@ use crate::{
 
 /// What can be varied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
+pub(crate) enum Key {
     /// The load's connections.
     Connections,
     /// The load's bytes a message.
@@ -41,7 +41,7 @@ pub enum Key {
 }
 
 /// All keys, in the order of the help.
-pub const KEYS: [Key; 11] = [
+pub(crate) const KEYS: [Key; 11] = [
     Key::Connections,
     Key::Size,
     Key::Pipeline,
@@ -57,7 +57,7 @@ pub const KEYS: [Key; 11] = [
 
 /// One key and the values that it takes, in the order in which they were typed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Axis {
+pub(crate) struct Axis {
     /// What is varied.
     pub key: Key,
     /// At least one, no two alike. `pinning=auto` is none yet: the machine has to be asked first.
@@ -66,7 +66,7 @@ pub struct Axis {
 
 /// One value of a key.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Level {
+pub(crate) struct Level {
     /// As typed.
     pub text: String,
     /// What it means.
@@ -75,7 +75,7 @@ pub struct Level {
 
 /// What a level changes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Change {
+pub(crate) enum Change {
     /// [`Plan::connections`].
     Connections(u32),
     /// [`Plan::message_size`].
@@ -98,13 +98,13 @@ pub enum Change {
 }
 
 /// The value of `--over pinning=` that stands for all layouts of the machine.
-pub const AUTO: &str = "auto";
+pub(crate) const AUTO: &str = "auto";
 
 /// Reads all `--over` of a command: one or two, of different keys.
 ///
 /// # Errors
 /// A sentence for the user.
-pub fn parse_axes<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Axis>, String> {
+pub(crate) fn parse_axes<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Axis>, String> {
     let axes: Vec<Axis> = texts
         .iter()
         .map(|text| parse_axis(text.as_ref()))
@@ -135,7 +135,7 @@ pub fn parse_axes<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Axis>, String> {
 ///
 /// # Errors
 /// A sentence for the user.
-pub fn parse_axis(text: &str) -> Result<Axis, String> {
+pub(crate) fn parse_axis(text: &str) -> Result<Axis, String> {
     let (key, values) = text.split_once('=').ok_or_else(|| {
         format!("--over {text}: write KEY=V,V, such as --over connections=1,50,1000")
     })?;
@@ -180,7 +180,7 @@ pub fn parse_axis(text: &str) -> Result<Axis, String> {
 impl Key {
     /// Its name on the command line.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
             Self::Size => "size",
@@ -276,7 +276,7 @@ impl fmt::Display for Key {
 
 impl Change {
     /// Changes the load, where it is the load's to change.
-    pub fn apply_to_load(&self, load: &mut Plan) {
+    pub(crate) fn apply_to_load(&self, load: &mut Plan) {
         match self {
             Self::Connections(connections) => load.connections = *connections,
             Self::Size(bytes) => load.message_size = *bytes,
@@ -300,7 +300,7 @@ impl Change {
     ///
     /// # Errors
     /// A sentence for the user: this arm can't be changed so.
-    pub fn apply_to_arm(&self, arm: &mut Arm) -> Result<(), String> {
+    pub(crate) fn apply_to_arm(&self, arm: &mut Arm) -> Result<(), String> {
         let name = arm.name.clone();
         // What the arm itself says would hide the level, or contradict it.
         let clashes: &[&str] = match self {

@@ -1,4 +1,4 @@
 //! On which cpus do both sides run?
 
-pub mod layouts;
-pub mod placement;
+pub(crate) mod layouts;
+pub(crate) mod placement;

@@ -1,4 +1,4 @@
 //! What is seen of a measurement, meanwhile and at the end?
 
-pub mod progress;
-pub mod stdout;
+pub(crate) mod progress;
+pub(crate) mod stdout;

@@ -4,11 +4,11 @@
 //!
 //! The [`truths`] say what must be shown, [`mod@file`] is what is kept of it, [`report`] how it reads.
 
-pub mod command;
-pub mod flags;
+pub(crate) mod command;
+pub(crate) mod flags;
 mod screen;
-pub mod step;
-pub mod truths;
+pub(crate) mod step;
+pub(crate) mod truths;
 
 use std::{
     collections::VecDeque,
@@ -65,7 +65,7 @@ const QUICK_LIMIT: Duration = Duration::from_secs(58);
 /// # Errors
 /// The calibration server can't be started, a cpu can't be had, a file can't be written. A truth that is not shown is
 /// no error: see [`Selftest::passed`].
-pub fn selftest(
+pub(crate) fn selftest(
     settings: &SelftestSettings,
     command_line: &str,
     stop: &Stop,

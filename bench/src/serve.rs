@@ -1,7 +1,7 @@
 //! What serves, and who ends it?
 
-pub mod arm;
-pub mod guard;
-pub mod launcher;
-pub mod process_group;
-pub mod servers;
+pub(crate) mod arm;
+pub(crate) mod guard;
+pub(crate) mod launcher;
+pub(crate) mod process_group;
+pub(crate) mod servers;

@@ -1,6 +1,6 @@
 //! How is a saved result shown again? `report`, `merge` and `export`.
 
-pub mod command;
-pub mod export;
-pub mod flags;
-pub mod merge;
+pub(crate) mod command;
+pub(crate) mod export;
+pub(crate) mod flags;
+pub(crate) mod merge;

@@ -20,7 +20,7 @@ const OTHER_DESCRIPTORS: u64 = 256;
 
 /// Where a measurement takes place.
 #[derive(Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// Which cpus both sides have.
     pub placement: Placement,
     /// Starts the servers.
@@ -34,7 +34,7 @@ impl Site {
     ///
     /// # Errors
     /// A cpu can't be had, or a server's program isn't there.
-    pub fn prepare(machine: &MachineSettings, servers: &[Arm]) -> anyhow::Result<Self> {
+    pub(crate) fn prepare(machine: &MachineSettings, servers: &[Arm]) -> anyhow::Result<Self> {
         let placement = place(
             machine.server_cpus.as_ref(),
             machine.client_cpus.as_ref(),
@@ -47,7 +47,7 @@ impl Site {
     ///
     /// # Errors
     /// A server's program isn't there.
-    pub fn at(placement: Placement, servers: &[Arm]) -> anyhow::Result<Self> {
+    pub(crate) fn at(placement: Placement, servers: &[Arm]) -> anyhow::Result<Self> {
         Ok(Self {
             launcher: Launcher::beside_this_program(servers, &placement.server)?,
             placement,
@@ -60,7 +60,7 @@ impl Site {
     /// # Errors
     /// It can't be made, or not with so many descriptors: servers inherit the limit, and each needs one a connection as
     /// the client does. `at_once` is how many connections there are at a time, over all servers.
-    pub fn load(&self, load: &Plan, at_once: u64) -> anyhow::Result<Plan> {
+    pub(crate) fn load(&self, load: &Plan, at_once: u64) -> anyhow::Result<Plan> {
         let load = Plan {
             workers: self.placement.client.iter().map(Some).collect(),
             ..load.clone()
@@ -74,7 +74,7 @@ impl Site {
     ///
     /// # Errors
     /// It can't be made, or there is such a result in it.
-    pub fn folder(
+    pub(crate) fn folder(
         &self,
         output: &OutputSettings,
         machine: &MachineSettings,
@@ -95,7 +95,7 @@ impl Site {
 ///
 /// # Errors
 /// The limit can't be raised so far.
-pub fn raise_descriptors(connections: u64) -> anyhow::Result<()> {
+pub(crate) fn raise_descriptors(connections: u64) -> anyhow::Result<()> {
     limits::raise_nofile(connections + OTHER_DESCRIPTORS)?;
     Ok(())
 }
@@ -105,7 +105,7 @@ pub fn raise_descriptors(connections: u64) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// `outcome`'s.
-pub fn finish(
+pub(crate) fn finish(
     outcome: anyhow::Result<()>,
     is_empty: bool,
     folder: &ResultFolder,

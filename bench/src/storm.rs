@@ -4,12 +4,12 @@
 //! The levels come in random order in each block, and the result is saved after every block. What makes the load, what
 //! serves and what watches the kernel stand behind traits, so that the course of a storm is tested without any.
 
-pub mod client;
-pub mod command;
-pub mod flags;
-pub mod kernel;
-pub mod record;
-pub mod watch;
+pub(crate) mod client;
+pub(crate) mod command;
+pub(crate) mod flags;
+pub(crate) mod kernel;
+pub(crate) mod record;
+pub(crate) mod watch;
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Makes one storm: all connects, each followed by one echo.
-pub trait StormLoad {
+pub(crate) trait StormLoad {
     /// Storms a server until every connection has its echo or has failed. Nothing stays open.
     ///
     /// # Errors
@@ -46,7 +46,7 @@ pub trait StormLoad {
 
 /// Why a storm gave no figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StormError {
+pub(crate) enum StormError {
     /// A request to stop ended it.
     Stopped,
     /// Something else: a sentence without its subject.
@@ -55,7 +55,7 @@ pub enum StormError {
 
 /// What became of one storm's connects, or of several storms' together.
 #[derive(Debug, Clone)]
-pub struct StormTally {
+pub(crate) struct StormTally {
     /// Connects that were begun.
     pub connects: u64,
     /// Those that failed, or had no echo, by kind.
@@ -70,7 +70,7 @@ pub struct StormTally {
 
 /// One server to be stormed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StormLevel {
+pub(crate) struct StormLevel {
     /// The arm's name, as typed.
     pub arm: String,
     /// The backlog that it is asked for; `None` for a server that has one already.
@@ -81,7 +81,7 @@ pub struct StormLevel {
 
 /// What one storm on one level gave.
 #[derive(Debug, Clone)]
-pub struct Round {
+pub(crate) struct Round {
     /// The client's side.
     pub tally: StormTally,
     /// What the kernel counted; `None` where the server is another machine's, or the counters can't be read.
@@ -96,7 +96,7 @@ pub struct Round {
 ///
 /// # Errors
 /// A server can't be started, a cpu can't be had, a file can't be written.
-pub fn storm(
+pub(crate) fn storm(
     settings: &StormSettings,
     command_line: &str,
     stop: &Stop,
@@ -140,7 +140,7 @@ pub fn storm(
 
 /// The exit code: 0, or 3 where a level has no figures or the machine was not fit for it.
 #[must_use]
-pub fn exit_code(file: &StormFile) -> u8 {
+pub(crate) fn exit_code(file: &StormFile) -> u8 {
     let whole = file.faults.is_empty() && file.levels.iter().all(|level| 0 < level.connects);
     match whole && fitness::objections(&file.doctor).is_empty() {
         true => 0,
@@ -265,7 +265,7 @@ fn stormed(
 impl StormTally {
     /// Nothing yet.
     #[must_use]
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         let histogram = || Histogram::new(3).expect("three significant digits are allowed");
         Self {
             connects: 0,
@@ -277,7 +277,7 @@ impl StormTally {
     }
 
     /// Takes in another storm's figures.
-    pub fn add(&mut self, other: &StormTally) {
+    pub(crate) fn add(&mut self, other: &StormTally) {
         self.connects += other.connects;
         for (kind, count) in &other.failed {
             *self.failed.entry(kind.clone()).or_default() += count;
@@ -296,14 +296,8 @@ impl StormTally {
 
     /// Connects that failed.
     #[must_use]
-    pub fn failures(&self) -> u64 {
+    pub(crate) fn failures(&self) -> u64 {
         self.failed.values().sum()
-    }
-
-    /// Connections of which a SYN was sent again.
-    #[must_use]
-    pub fn resent(&self) -> u64 {
-        self.syn_retransmits.values().sum()
     }
 }
 

@@ -3,14 +3,14 @@
 //! [`grid`] plans the cells, [`block`] measures each of them once a block on a [`stage`], [`findings`] draws the
 //! conclusions, [`mod@file`] is saved after every block, [`text`] is a rendering of it, and a [`job`] repeats it.
 
-pub mod block;
-pub mod command;
-pub mod findings;
-pub mod flags;
-pub mod grid;
-pub mod job;
-pub mod record;
-pub mod stage;
+pub(crate) mod block;
+pub(crate) mod command;
+pub(crate) mod findings;
+pub(crate) mod flags;
+pub(crate) mod grid;
+pub(crate) mod job;
+pub(crate) mod record;
+pub(crate) mod stage;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -66,7 +66,7 @@ const BLOCKS_DEFAULT_MAX: usize = 16;
 
 /// What became of the wish for a sweep.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was only shown what would be done.
     Shown(String),
     /// It was carried out, valid or not.
@@ -79,7 +79,11 @@ pub enum Outcome {
 ///
 /// # Errors
 /// What was asked is not to be had on this machine, a server can't be started, a file can't be written.
-pub fn sweep(settings: &SweepSettings, how: &Invocation, stop: &Stop) -> anyhow::Result<Outcome> {
+pub(crate) fn sweep(
+    settings: &SweepSettings,
+    how: &Invocation,
+    stop: &Stop,
+) -> anyhow::Result<Outcome> {
     let (grid, placement) = planned(settings)?;
     let mut settings = settings.clone();
     let advised = findings::blocks_advised(&grid);
@@ -122,7 +126,7 @@ pub fn sweep(settings: &SweepSettings, how: &Invocation, stop: &Stop) -> anyhow:
 
 /// The exit code: 0, 3 where it is not valid, 4 where it should have decided (`decide`) and did not.
 #[must_use]
-pub fn exit_code(file: &SweepFile, decide: bool) -> u8 {
+pub(crate) fn exit_code(file: &SweepFile, decide: bool) -> u8 {
     let mut primary = file
         .points
         .iter()

@@ -2,12 +2,12 @@
 //! said on failure. Of our own engines both sides are shown, done by the very calls or operations that the engine uses;
 //! of a foreign server the client's.
 
-pub mod command;
-pub mod demos;
-pub mod flags;
+pub(crate) mod command;
+pub(crate) mod demos;
+pub(crate) mod flags;
 mod hands;
-pub mod steps;
-pub mod text;
+pub(crate) mod steps;
+pub(crate) mod text;
 mod walk;
 
 use std::{
@@ -41,7 +41,7 @@ const BACKLOG: u32 = 4096;
 /// # Errors
 /// The server can't be started or found, or the engine is not to be had. A step that fails is no error, but the
 /// trace's end.
-pub fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
+pub(crate) fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
     match &settings.target {
         TraceTarget::Uring => {
             let demo = settings.demo;

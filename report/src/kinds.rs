@@ -1,11 +1,11 @@
 //! Which kinds of result are there? One type a kind, which says its schema, its file, its text, its page and its
-//! histograms, and one line a kind in [`KINDS`].
+//! histograms, and one line a kind in `KINDS`.
 
 mod compare;
 mod doctor;
 mod find_rate;
 mod floor;
-pub mod log;
+pub(crate) mod log;
 mod run;
 mod selftest;
 mod storm;
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A kind of result that has a JSON file.
-pub trait ResultKind: Shown + Sized + 'static {
+pub(crate) trait ResultKind: Shown + Sized + 'static {
     /// What the file says of its form.
     const SCHEMA: &'static str;
     /// The name of the file in its folder.
@@ -50,10 +50,10 @@ pub trait Shown: fmt::Debug {
 }
 
 /// Reads a file as one kind; see [`ResultKind::load`].
-pub type Load = fn(Value, &mut Place<'_>) -> Result<Box<dyn Shown>, FileError>;
+pub(crate) type Load = fn(Value, &mut Place<'_>) -> Result<Box<dyn Shown>, FileError>;
 
 /// A line of the table.
-pub struct Entry {
+pub(crate) struct Entry {
     /// See [`ResultKind::SCHEMA`].
     pub schema: &'static str,
     /// See [`ResultKind::FILE_NAME`].
@@ -63,7 +63,7 @@ pub struct Entry {
 }
 
 /// Every kind, in the order in which a folder is searched for them.
-pub const KINDS: [Entry; 8] = [
+pub(crate) const KINDS: [Entry; 8] = [
     Entry::of::<run::Run>(),
     Entry::of::<compare::Compared>(),
     Entry::of::<sweep::SweepFile>(),

@@ -1,5 +1,5 @@
-//! A saved result as something to look at: words, tables and charts as plain data. [`html`], [`svg`], [`markdown`],
-//! [`csv`] and [`text`] are renderings of it and know nothing of what was measured.
+//! A saved result as something to look at: words, tables and charts as plain data. `html`, `svg`, `markdown`,
+//! `csv` and `text` are renderings of it and know nothing of what was measured.
 
 pub mod chart;
 pub(crate) mod compare;
@@ -8,17 +8,17 @@ pub(crate) mod doctor;
 pub(crate) mod find_rate;
 pub(crate) mod floor;
 mod frame;
-pub mod html;
+pub(crate) mod html;
 pub(crate) mod log;
-pub mod markdown;
+pub(crate) mod markdown;
 pub mod model;
 pub(crate) mod run;
 pub(crate) mod selftest;
 pub(crate) mod storm;
-pub mod svg;
+pub(crate) mod svg;
 pub(crate) mod sweep;
 pub mod table;
-pub mod text;
+pub(crate) mod text;
 
 use std::{
     fs,

@@ -4,7 +4,7 @@
 pub mod error;
 pub mod harmless;
 pub mod hlog;
-pub mod place;
+pub(crate) mod place;
 
 use std::{
     fs,

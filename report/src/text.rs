@@ -1,6 +1,6 @@
 //! How does a result read in 80 columns? One file a kind, and what they share.
 
-pub mod bars;
+pub(crate) mod bars;
 pub mod columns;
 pub mod compare;
 pub mod counted;

@@ -63,7 +63,7 @@ pub(crate) fn show_man(
 
 /// `command` with its subcommands listed by what one wants to do with them, and with examples.
 #[must_use]
-pub fn grouped(command: Command) -> Command {
+pub(super) fn grouped(command: Command) -> Command {
     let mut list = String::new();
     let mut named: Vec<&str> = Vec::new();
     let visible = || command.get_subcommands().filter(|one| !one.is_hide_set());
@@ -107,7 +107,7 @@ fn line(command: &Command) -> String {
 
 /// The completions for a shell.
 #[must_use]
-pub fn completions(mut command: Command, shell: Shell) -> String {
+pub(super) fn completions(mut command: Command, shell: Shell) -> String {
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut command, "echometer", &mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
@@ -117,7 +117,7 @@ pub fn completions(mut command: Command, shell: Shell) -> String {
 ///
 /// # Errors
 /// A sentence for the user: there is no such command.
-pub fn man(command: &Command, of: Option<&str>) -> Result<String, String> {
+pub(super) fn man(command: &Command, of: Option<&str>) -> Result<String, String> {
     let pages = pages(command);
     let Some(of) = of else {
         return Ok(pages.into_iter().map(|(_, roff)| roff).collect());
@@ -133,7 +133,7 @@ pub fn man(command: &Command, of: Option<&str>) -> Result<String, String> {
 ///
 /// # Errors
 /// The folder or a file can't be written.
-pub fn write_man(command: &Command, folder: &Path) -> anyhow::Result<String> {
+pub(super) fn write_man(command: &Command, folder: &Path) -> anyhow::Result<String> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let pages = pages(command);
     for (name, roff) in &pages {

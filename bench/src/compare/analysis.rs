@@ -30,7 +30,7 @@ const SOME: f64 = 0.1;
 
 /// What was asked before the run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The arms' names, the baseline first.
     pub arms: Vec<String>,
     /// The metric that decides.
@@ -46,7 +46,7 @@ pub struct Terms {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Analysis {
+pub(crate) struct Analysis {
     /// One entry an arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
     /// Whether it can be trusted, and what to know about it.
@@ -55,7 +55,7 @@ pub struct Analysis {
 
 /// Analyses what the blocks so far have given.
 #[must_use]
-pub fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
+pub(crate) fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
     let valid: Vec<&BlockFigures> = blocks.iter().filter(|block| block.valid).collect();
     let asked: Vec<(&str, Metric)> = terms.arms[1..]
         .iter()

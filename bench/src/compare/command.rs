@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// It can't be done; see [`compare()`].
-pub fn run(settings: &CompareSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &CompareSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = compare(settings, &how.command_line, &how.stop()?)?;
     show(&finished, FILE_NAME, settings.output.json)?;
     Ok(ExitCode::from(exit_code(&finished.file, settings.decide)))

@@ -28,7 +28,7 @@ const RUN_MAX: Duration = Duration::from_secs(30);
 
 /// The flags of `echometer compare`.
 #[derive(Debug, Args)]
-pub struct CompareFlags {
+pub(crate) struct CompareFlags {
     /// What is compared; the first is the baseline
     #[arg(value_name = "ARM", required = true, num_args = 1..)]
     arms: Vec<String>,
@@ -77,7 +77,7 @@ pub struct CompareFlags {
 
 /// A comparison that can be carried out, but for what only the machine can say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CompareSettings {
+pub(crate) struct CompareSettings {
     /// Two or more, the baseline first.
     pub arms: Vec<Arm>,
     /// The load. Its workers are placed later; `duration` is the time that each arm is measured in a block.
@@ -111,7 +111,7 @@ impl CompareFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self: Box<Self>) -> Result<CompareSettings, String> {
+    pub(crate) fn settings(self: Box<Self>) -> Result<CompareSettings, String> {
         let arms = parse_arms(&self.arms).map_err(|error| error.to_string())?;
         if arms.len() < 2 {
             return Err(format!(
@@ -175,7 +175,7 @@ impl CompareFlags {
 
 /// What a comparison loads with, where nothing else is asked for. Two arms and eight blocks take about a minute.
 #[must_use]
-pub fn load_defaults(quick: bool) -> Plan {
+pub(crate) fn load_defaults(quick: bool) -> Plan {
     let (duration, warmup) = if quick { (1_000, 200) } else { (3_000, 300) };
     Plan {
         connections: 50,
@@ -297,7 +297,7 @@ Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid,
 ///
 /// # Errors
 /// As the user would be told.
-pub fn parse(words: &[&str]) -> Result<CompareSettings, String> {
+pub(crate) fn parse(words: &[&str]) -> Result<CompareSettings, String> {
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]

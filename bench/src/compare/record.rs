@@ -35,7 +35,7 @@ use crate::{
 
 /// What is known so far.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// As it will be saved.
     pub comparison: Comparison,
     /// The arms' names, the baseline first.
@@ -53,7 +53,7 @@ pub struct Record {
 impl Record {
     /// A comparison of which nothing was measured yet. `load` is the settings' with its workers placed.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &CompareSettings,
         placement: &Placement,
         load: Plan,
@@ -113,25 +113,25 @@ impl Record {
     }
 
     /// Something to know that the figures don't say.
-    pub fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
     }
 
     /// The floor as planned, or why there is none.
-    pub fn set_floor(&mut self, floor: FloorEntry) {
+    pub(crate) fn set_floor(&mut self, floor: FloorEntry) {
         self.comparison.floor = Some(floor);
     }
 
     /// Whether a floor is to be measured.
     #[must_use]
-    pub fn has_floor(&self) -> bool {
+    pub(crate) fn has_floor(&self) -> bool {
         let floor = self.comparison.floor.as_ref();
         floor.is_some_and(|floor| floor.withheld.is_none())
     }
 
     /// Whether nothing was measured yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.comparison.blocks.is_empty()
     }
 
@@ -139,7 +139,7 @@ impl Record {
     ///
     /// # Errors
     /// Its files can't be written.
-    pub fn keep(&mut self, index: usize, block: &Block) -> anyhow::Result<()> {
+    pub(crate) fn keep(&mut self, index: usize, block: &Block) -> anyhow::Result<()> {
         block_files::write(&self.folder, index, block, &self.names).with_context(|| {
             format!(
                 "cannot write block {index} into {}",
@@ -166,13 +166,13 @@ impl Record {
     }
 
     /// Takes in a block that came to nothing.
-    pub fn keep_failure(&mut self, index: usize, arm: usize, reason: &str) {
+    pub(crate) fn keep_failure(&mut self, index: usize, arm: usize, reason: &str) {
         let reason = format!("{} {reason}", self.names[arm]);
         self.comparison.blocks.push(failed_block(index, reason));
     }
 
     /// How the arms' servers were started, in the arms' order.
-    pub fn note_servers(&mut self, started: &[Option<Started>]) {
+    pub(crate) fn note_servers(&mut self, started: &[Option<Started>]) {
         for (arm, started) in self.comparison.arms.iter_mut().zip(started) {
             if let Some(started) = started {
                 arm.ready_line.clone_from(&started.ready_line);
@@ -189,7 +189,7 @@ impl Record {
     ///
     /// # Errors
     /// The files can't be written.
-    pub fn save(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         let analysis = analyse(&self.terms, &self.comparison.blocks);
         self.comparison.metrics = analysis.metrics;
         self.comparison.verdict = analysis.verdict;
@@ -213,14 +213,14 @@ impl Record {
 
     /// Why the last block does not count, if so.
     #[must_use]
-    pub fn last_fault(&self) -> Option<String> {
+    pub(crate) fn last_fault(&self) -> Option<String> {
         let block = self.comparison.blocks.last()?;
         (!block.valid).then(|| block.reasons.join("; "))
     }
 
     /// The primary metric so far, in a few words for the progress: `uring x0.881`.
     #[must_use]
-    pub fn estimate(&self) -> Option<String> {
+    pub(crate) fn estimate(&self) -> Option<String> {
         let primary = self
             .comparison
             .metrics
@@ -241,7 +241,7 @@ impl Record {
 
     /// Whether so many blocks are invalid that six valid ones are out of reach, where they once were not.
     #[must_use]
-    pub fn is_hopeless(&self) -> bool {
+    pub(crate) fn is_hopeless(&self) -> bool {
         let (planned, needed) = (self.comparison.design.blocks, blocks_min(ALPHA));
         let invalid = self
             .comparison

@@ -17,7 +17,7 @@ use crate::{
 ///
 /// # Errors
 /// stdout can't be written to.
-pub fn run(flags: &DoctorFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(flags: &DoctorFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
     let examination = examine(flags.purpose());
     show_text(&match flags.json {
         true => json(&examination),

@@ -10,7 +10,7 @@ use echometer_host::{
 
 /// The flags of `echometer doctor`.
 #[derive(Debug, Args)]
-pub struct DoctorFlags {
+pub(crate) struct DoctorFlags {
     /// What will be measured: rings have demands of their own
     #[arg(
         long = "for",
@@ -42,7 +42,7 @@ enum EngineFlag {
 impl DoctorFlags {
     /// What the machine shall be fit for.
     #[must_use]
-    pub fn purpose(&self) -> Purpose {
+    pub(crate) fn purpose(&self) -> Purpose {
         Purpose {
             cpus: self.cpus.clone().unwrap_or_default(),
             connections: Some(self.connections),

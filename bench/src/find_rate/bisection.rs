@@ -2,13 +2,13 @@
 //! see how long the ladder must be, and a bisection of it. Pure: what a rate does comes in as an answer.
 
 /// One rung over the one below.
-pub const STEP: f64 = 1.02;
+pub(crate) const STEP: f64 = 1.02;
 /// The ladder ends this far above the first rate that failed: one failure may be bad luck.
 const HEADROOM: f64 = 1.5;
 
 /// Rates from the lowest on, each [`STEP`] above the one below, as whole messages a second. At least one.
 #[must_use]
-pub fn ladder(lowest: f64, highest: f64) -> Vec<f64> {
+pub(crate) fn ladder(lowest: f64, highest: f64) -> Vec<f64> {
     let mut rates = vec![lowest];
     let mut rate = lowest;
     loop {
@@ -22,7 +22,7 @@ pub fn ladder(lowest: f64, highest: f64) -> Vec<f64> {
 
 /// The first look: doubles the rate until it fails, or the highest is reached.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Climb {
+pub(crate) struct Climb {
     lowest: f64,
     highest: f64,
     next: Option<f64>,
@@ -33,7 +33,7 @@ pub struct Climb {
 impl Climb {
     /// Begins at the lowest rate; `highest` is not exceeded.
     #[must_use]
-    pub fn new(lowest: f64, highest: f64) -> Self {
+    pub(crate) fn new(lowest: f64, highest: f64) -> Self {
         Self {
             lowest,
             highest,
@@ -44,12 +44,12 @@ impl Climb {
 
     /// The rate to be tried next; `None` at the end.
     #[must_use]
-    pub fn next(&self) -> Option<f64> {
+    pub(crate) fn next(&self) -> Option<f64> {
         self.next
     }
 
     /// What became of it.
-    pub fn tried(&mut self, holds: bool) {
+    pub(crate) fn tried(&mut self, holds: bool) {
         let Some(rate) = self.next else { return };
         self.top = rate;
         self.next = match holds {
@@ -66,14 +66,14 @@ impl Climb {
 
     /// The highest rate that the blocks should look at.
     #[must_use]
-    pub fn top(&self) -> f64 {
+    pub(crate) fn top(&self) -> f64 {
         self.top
     }
 }
 
 /// One search over a ladder: the highest rung that holds, where all below are taken to hold too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bisection {
+pub(crate) struct Bisection {
     /// Rungs below this one hold, as far as is known.
     low: usize,
     /// This one and those above fail, as far as is known.
@@ -83,7 +83,7 @@ pub struct Bisection {
 impl Bisection {
     /// Nothing is known of a ladder of so many rungs.
     #[must_use]
-    pub fn new(rungs: usize) -> Self {
+    pub(crate) fn new(rungs: usize) -> Self {
         Self {
             low: 0,
             high: rungs,
@@ -92,12 +92,12 @@ impl Bisection {
 
     /// The rung to be tried next; `None` when the answer is known.
     #[must_use]
-    pub fn next(&self) -> Option<usize> {
+    pub(crate) fn next(&self) -> Option<usize> {
         (self.low < self.high).then(|| self.low.midpoint(self.high))
     }
 
     /// What became of the rung that was next.
-    pub fn tried(&mut self, holds: bool) {
+    pub(crate) fn tried(&mut self, holds: bool) {
         let Some(rung) = self.next() else { return };
         match holds {
             true => self.low = rung + 1,
@@ -107,20 +107,20 @@ impl Bisection {
 
     /// The highest rung that held; `None` where even the lowest failed. Of use once nothing is to be tried any more.
     #[must_use]
-    pub fn found(&self) -> Option<usize> {
+    pub(crate) fn found(&self) -> Option<usize> {
         self.low.checked_sub(1)
     }
 
     /// How many trials a ladder of so many rungs takes at most.
-    #[must_use]
-    pub fn trials_max(rungs: usize) -> u32 {
+    #[cfg(test)]
+    fn trials_max(rungs: usize) -> u32 {
         rungs.checked_ilog2().map_or(0, |log| log + 1)
     }
 }
 
 /// The middle of the blocks' answers and their range. `None` (even the lowest rate failed) is below every rate.
 #[must_use]
-pub fn middle(found: &[Option<f64>]) -> (Option<f64>, Option<f64>, Option<f64>) {
+pub(crate) fn middle(found: &[Option<f64>]) -> (Option<f64>, Option<f64>, Option<f64>) {
     let mut sorted = found.to_vec();
     // `None` sorts first.
     sorted.sort_by(|one, other| one.partial_cmp(other).unwrap_or(std::cmp::Ordering::Equal));

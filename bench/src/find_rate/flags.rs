@@ -24,7 +24,7 @@ const HIGHEST: f64 = 20e6;
 
 /// The flags of `echometer find-rate`.
 #[derive(Debug, Args)]
-pub struct FindRateFlags {
+pub(crate) struct FindRateFlags {
     /// The server
     #[arg(value_name = "ARM")]
     arm: String,
@@ -57,7 +57,7 @@ pub struct FindRateFlags {
 
 /// A search that can be carried out, but for what only the machine can say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FindRateSettings {
+pub(crate) struct FindRateSettings {
     /// The server.
     pub arm: Arm,
     /// What has to hold.
@@ -81,7 +81,7 @@ impl FindRateFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self: Box<Self>) -> Result<FindRateSettings, String> {
+    pub(crate) fn settings(self: Box<Self>) -> Result<FindRateSettings, String> {
         let arm = parse_arms(&[&self.arm])
             .map_err(|error| error.to_string())?
             .remove(0);
@@ -121,7 +121,7 @@ impl FindRateFlags {
 
 /// What a search loads with, where nothing else is asked for.
 #[must_use]
-pub fn load_defaults() -> Plan {
+pub(crate) fn load_defaults() -> Plan {
     Plan {
         connections: 50,
         message_size: 64,

@@ -48,7 +48,7 @@ use crate::{
 
 /// A search under way.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// As it will be saved.
     pub file: FindRateFile,
     slo: Slo,
@@ -72,7 +72,7 @@ struct Point {
 impl Record {
     /// A search of which nothing was measured yet. `load` is the settings' with its workers placed.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &FindRateSettings,
         placement: &Placement,
         load: Plan,
@@ -121,18 +121,18 @@ impl Record {
 
     /// Whether nothing was measured yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.file.runs.is_empty()
     }
 
     /// How the server was started.
-    pub fn server(&mut self, started: Option<Started>) {
+    pub(crate) fn server(&mut self, started: Option<Started>) {
         self.started = started;
         self.started();
     }
 
     /// Notes how the server was started last.
-    pub fn started(&mut self) {
+    pub(crate) fn started(&mut self) {
         let Some(started) = &self.started else { return };
         self.file.arm.ready_line.clone_from(&started.ready_line);
         let server = started.command.iter();
@@ -146,7 +146,7 @@ impl Record {
     ///
     /// # Errors
     /// Its file can't be written.
-    pub fn keep_run(&mut self, block: usize, tried: &Tried) -> anyhow::Result<()> {
+    pub(crate) fn keep_run(&mut self, block: usize, tried: &Tried) -> anyhow::Result<()> {
         let run = &tried.run;
         let hlog = format!("{BLOCKS}/{block:03}-{:04}.hlog", self.file.runs.len() + 1);
         histogram(run.window_ns, &run.latency)
@@ -203,7 +203,7 @@ impl Record {
     }
 
     /// What a block found, or why it found nothing.
-    pub fn keep_block(&mut self, index: usize, outcome: Result<Found, String>) {
+    pub(crate) fn keep_block(&mut self, index: usize, outcome: Result<Found, String>) {
         let entry = match outcome {
             Ok(found) => BlockEntry {
                 index,
@@ -229,7 +229,7 @@ impl Record {
 
     /// The answer so far, for the progress.
     #[must_use]
-    pub fn estimate(&self) -> Option<String> {
+    pub(crate) fn estimate(&self) -> Option<String> {
         let rate = self.file.rate_per_s?;
         Some(format!("{} {}", self.file.slo, text::show_rate(rate)))
     }
@@ -238,7 +238,7 @@ impl Record {
     ///
     /// # Errors
     /// The files can't be written.
-    pub fn save(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         self.conclude();
         self.file.sentence = text::sentence(&self.file);
         self.folder

@@ -7,7 +7,7 @@ use crate::measure::open_run::OpenRun;
 
 /// What a run says of a rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trial {
+pub(crate) enum Trial {
     /// The objective was held.
     Holds,
     /// It was not, or the server did not keep up at all.
@@ -25,7 +25,7 @@ pub enum Trial {
 
 /// What a run says.
 #[must_use]
-pub fn judge(slo: &Slo, run: &OpenRun) -> Trial {
+pub(crate) fn judge(slo: &Slo, run: &OpenRun) -> Trial {
     let value = slo.value_ns(&run.latency);
     let within = slo.holds(value);
     // Unanswered messages are in the histogram, at the time that they had waited.

@@ -30,7 +30,7 @@ const METHOD: &str = "One thread on one cpu holds both ends of the connections, 
 ///
 /// # Errors
 /// It can't be done; see [`measure`].
-pub fn run(settings: &FloorSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &FloorSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = measure(settings, &how.command_line, &how.stop()?)?;
     show(&finished, FILE_NAME, settings.output.json)?;
     let whole = finished.file.rows.iter().all(|row| row.ci_low.is_some());
@@ -41,7 +41,7 @@ pub fn run(settings: &FloorSettings, how: &Invocation) -> anyhow::Result<ExitCod
 ///
 /// # Errors
 /// A cpu or the sockets can't be had, a connection broke, a file can't be written.
-pub fn measure(
+pub(crate) fn measure(
     settings: &FloorSettings,
     command_line: &str,
     stop: &Stop,

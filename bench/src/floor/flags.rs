@@ -16,7 +16,7 @@ const BLOCKS_MAX: u64 = 200;
 
 /// The flags of `echometer floor`.
 #[derive(Debug, Args)]
-pub struct FloorFlags {
+pub(crate) struct FloorFlags {
     /// How many connections: one row each
     #[arg(long, short, value_name = "N,N,...", value_delimiter = ',', value_parser = units::count, default_value = "1,50,1000")]
     connections: Vec<u64>,
@@ -51,7 +51,7 @@ pub struct FloorFlags {
 
 /// A measurement of the floor that can be carried out.
 #[derive(Debug, Clone, PartialEq)]
-pub struct FloorSettings {
+pub(crate) struct FloorSettings {
     /// One row each: 1 to [`PAIRS_MAX`], in the order typed.
     pub connections: Vec<u32>,
     /// At least 1.
@@ -75,7 +75,7 @@ impl FloorFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self) -> Result<FloorSettings, String> {
+    pub(crate) fn settings(self) -> Result<FloorSettings, String> {
         let pairs = |&count: &u64| {
             u32::try_from(count)
                 .ok()

@@ -22,7 +22,7 @@ const STALL_MAX: Duration = Duration::from_secs(2);
 
 /// What the pairs are, apart from their number the same as the connections of the load.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PairsPlan {
+pub(crate) struct PairsPlan {
     /// How many pairs; at least 1.
     pub pairs: u32,
     /// Bytes in a message; at least 1.

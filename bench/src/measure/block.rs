@@ -11,7 +11,7 @@ use crate::{
 
 /// What happens next; for whoever shows progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// A server is started.
     Start {
         /// Which.
@@ -37,7 +37,7 @@ pub enum Step {
 
 /// One block: every slice of every arm.
 #[derive(Debug, Clone)]
-pub struct Block {
+pub(crate) struct Block {
     /// Why its figures can't be used; empty for a valid block.
     pub faults: Vec<Fault>,
     /// Whether a request to stop ended it.
@@ -56,7 +56,7 @@ pub struct Block {
 
 /// One arm's part of a block.
 #[derive(Debug, Clone)]
-pub struct ArmBlock {
+pub(crate) struct ArmBlock {
     /// One a cycle; in the runs design one a run.
     pub slices: Vec<Slice>,
     /// The runs themselves; none in the slices design.
@@ -73,7 +73,7 @@ pub struct ArmBlock {
 
 /// One slice of one arm.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Slice {
+pub(crate) struct Slice {
     /// Counted from 0.
     pub cycle: u32,
     /// Replies between ramp and stop.
@@ -98,7 +98,7 @@ pub struct Slice {
 
 /// What an arm did that makes a block useless.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Which.
     pub arm: usize,
     /// A sentence without its subject: "exited with status 1".
@@ -107,7 +107,7 @@ pub struct Fault {
 
 /// What ends more than a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Abort {
+pub(crate) enum Abort {
     /// An arm could not be started, or took no connections.
     NotStarted(Fault),
     /// An arm sent back something else than it got.
@@ -121,10 +121,10 @@ pub(crate) enum End {
 }
 
 /// The share of its resting time that an arm may spend computing while another is measured.
-pub const RESTING_MAX: f64 = 0.01;
+pub(crate) const RESTING_MAX: f64 = 0.01;
 
 /// The fewest recorded replies an arm must have in a block: with fewer not even its median could be compared.
-pub const RECORDED_MIN: u64 = 200;
+pub(crate) const RECORDED_MIN: u64 = 200;
 
 impl Slice {
     /// The client's side of it; the server's is left at nothing.
@@ -190,7 +190,7 @@ impl ArmBlock {
 
     /// The share of its resting time that it spent computing; `None` where that can't be read.
     #[must_use]
-    pub fn resting_share(&self) -> Option<f64> {
+    pub(crate) fn resting_share(&self) -> Option<f64> {
         Some(self.resting_cpu_ns? as f64 / self.resting_span_ns.max(1) as f64)
     }
 

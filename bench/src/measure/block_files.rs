@@ -22,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 /// The files can't be written.
-pub fn write(
+pub(crate) fn write(
     folder: &ResultFolder,
     index: usize,
     block: &Block,
@@ -35,7 +35,7 @@ pub fn write(
 ///
 /// # Errors
 /// The files can't be written.
-pub fn write_part(
+pub(crate) fn write_part(
     folder: &ResultFolder,
     index: usize,
     part: &str,

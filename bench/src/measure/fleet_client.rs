@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The client side of a comparison.
-pub struct FleetClient {
+pub(crate) struct FleetClient {
     fleet: Fleet,
     sessions: Vec<Option<SessionId>>,
     floor: Option<Floor>,
@@ -27,7 +27,7 @@ pub struct FleetClient {
 impl FleetClient {
     /// A client for `arms` arms, connected to none.
     #[must_use]
-    pub fn new(fleet: Fleet, arms: usize) -> Self {
+    pub(crate) fn new(fleet: Fleet, arms: usize) -> Self {
         Self {
             open_loop: fleet.plan().load != Load::Closed,
             fleet,
@@ -38,7 +38,7 @@ impl FleetClient {
 
     /// The same with a floor to be measured beside the arms.
     #[must_use]
-    pub fn with_floor(self, floor: Option<Floor>) -> Self {
+    pub(crate) fn with_floor(self, floor: Option<Floor>) -> Self {
         Self { floor, ..self }
     }
 }

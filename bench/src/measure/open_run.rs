@@ -14,7 +14,7 @@ use crate::measure::{
 };
 
 /// Makes open-loop load.
-pub trait OpenLoad {
+pub(crate) trait OpenLoad {
     /// One run of `load` on the server at `address`, with connections of its own, from warm-up to drain.
     ///
     /// # Errors
@@ -24,7 +24,7 @@ pub trait OpenLoad {
 
 /// What one run gave.
 #[derive(Debug, Clone)]
-pub struct OpenRun {
+pub(crate) struct OpenRun {
     /// Whether it can be believed; what is wrong with it.
     pub verdict: Verdict,
     /// Latency from the due time, ns; unanswered messages are in it at the time that they had waited.
@@ -53,7 +53,7 @@ pub struct OpenRun {
 
 /// The load generator.
 #[derive(Debug, Clone)]
-pub struct Loadgen {
+pub(crate) struct Loadgen {
     /// A request on it ends a run early.
     pub stop: Stop,
 }
@@ -88,7 +88,7 @@ impl OpenLoad for Loadgen {
 impl OpenRun {
     /// As a block of one slice, so that its figures are those of every other design.
     #[must_use]
-    pub fn into_block(self, server: &ServerSide) -> ArmBlock {
+    pub(crate) fn into_block(self, server: &ServerSide) -> ArmBlock {
         let client_cpu = self.client_cpu_ns_per_message.unwrap_or_default() * self.messages as f64;
         ArmBlock {
             slices: vec![Slice {

@@ -4,7 +4,7 @@ use crate::measure::sides::{Arms, CpuTimes, Usage};
 
 /// What is read of a server and of the servers' cpus where nothing is in flight.
 #[derive(Debug, Clone, Copy)]
-pub struct Reading {
+pub(crate) struct Reading {
     cpu_ns: Option<u64>,
     usage: Option<Usage>,
     cpus: CpuTimes,
@@ -13,7 +13,7 @@ pub struct Reading {
 
 /// What passed between two readings.
 #[derive(Debug, Clone, Copy)]
-pub struct ServerSide {
+pub(crate) struct ServerSide {
     /// How long that was, ns.
     pub span_ns: u64,
     /// CPU time of the server, ns; `None` where it can't be read.
@@ -26,7 +26,7 @@ pub struct ServerSide {
 
 impl Reading {
     /// Reads what there is to read of an arm.
-    pub fn take(arms: &mut impl Arms, arm: usize) -> Self {
+    pub(crate) fn take(arms: &mut impl Arms, arm: usize) -> Self {
         Self {
             cpu_ns: arms.cpu_ns(arm),
             usage: arms.usage(arm),
@@ -37,7 +37,7 @@ impl Reading {
 
     /// What passed until `later`.
     #[must_use]
-    pub fn until(&self, later: &Self) -> ServerSide {
+    pub(crate) fn until(&self, later: &Self) -> ServerSide {
         ServerSide {
             span_ns: later.now_ns.saturating_sub(self.now_ns),
             cpu_ns: used(later.cpu_ns, self.cpu_ns),
@@ -52,7 +52,7 @@ impl Reading {
 
 /// How far a counter went; `None` where either end is unknown.
 #[must_use]
-pub fn used(now: Option<u64>, before: Option<u64>) -> Option<u64> {
+pub(crate) fn used(now: Option<u64>, before: Option<u64>) -> Option<u64> {
     Some(now?.saturating_sub(before?))
 }
 
@@ -70,7 +70,7 @@ impl CpuTimes {
 impl Usage {
     /// Context switches since an earlier reading, and memory as it is now.
     #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
+    pub(crate) fn since(&self, before: &Self) -> Self {
         Self {
             context_switches: self
                 .context_switches

@@ -17,7 +17,7 @@ use crate::measure::{
 };
 
 /// How many runs each arm has in a block.
-pub const RUNS_AN_ARM: u32 = 2;
+pub(crate) const RUNS_AN_ARM: u32 = 2;
 /// And at most this long: it has no tail to wait for.
 const FLOOR_MAX: Duration = Duration::from_millis(500);
 /// No more than this share of a run is left out as its ramp.
@@ -25,7 +25,7 @@ const RAMP_SHARE: u32 = 4;
 
 /// How a block is to be run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RunsPlan {
+pub(crate) struct RunsPlan {
     /// At least 1.
     pub arms: usize,
     /// Messages that may be in flight at once when a run starts; at least 1.
@@ -44,7 +44,7 @@ pub struct RunsPlan {
 ///
 /// # Errors
 /// See [`Abort`]. (An arm that fails later on makes the block invalid instead.)
-pub fn run_block(
+pub(crate) fn run_block(
     index: usize,
     plan: &RunsPlan,
     random: &mut impl Rng,

@@ -13,7 +13,7 @@ use crate::floor::FloorSlice;
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Makes load. Arms are numbers here, in the order of the command line.
-pub trait Client {
+pub(crate) trait Client {
     /// Opens the connections of an arm and keeps them.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ pub trait Client {
 }
 
 /// Starts, watches and stops what serves; and tells the time.
-pub trait Arms {
+pub(crate) trait Arms {
     /// Starts the server of an arm afresh, waits until it echoes and says where it listens.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ pub trait Arms {
 
 /// What one stretch of load gave.
 #[derive(Debug, Clone)]
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// Latency of the recorded messages, in ns.
     pub latency: Histogram<u64>,
     /// Replies between ramp and stop.
@@ -114,7 +114,7 @@ pub struct Stretch {
 
 /// What one whole run gave.
 #[derive(Debug, Clone)]
-pub struct WholeRun {
+pub(crate) struct WholeRun {
     /// Its figures.
     pub stretch: Stretch,
     /// What is known only of a whole run.
@@ -123,7 +123,7 @@ pub struct WholeRun {
 
 /// How a whole run is to be taken.
 #[derive(Debug, Clone)]
-pub struct Judged {
+pub(crate) struct Judged {
     /// What the load generator would say of it.
     pub verdict: Verdict,
     /// Messages due a second; `None` in closed loop.
@@ -134,7 +134,7 @@ pub struct Judged {
 
 /// How a server was started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Started {
+pub(crate) struct Started {
     /// The command line; `None` for a server that was running already.
     pub command: Option<String>,
     /// What it said when it was ready; foreign servers say nothing that we know of.
@@ -143,7 +143,7 @@ pub struct Started {
 
 /// Of a server process and its descendants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// Voluntary and involuntary together, since the start.
     pub context_switches: u64,
     /// Resident memory now, in bytes.
@@ -152,7 +152,7 @@ pub struct Usage {
 
 /// Times of a set of cpus added up, in ns since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CpuTimes {
+pub(crate) struct CpuTimes {
     /// Everything but idle and waiting for I/O.
     pub busy_ns: u64,
     /// The part of it in soft interrupts.

@@ -28,7 +28,7 @@ const FLOOR_SLICE_MIN: Duration = Duration::from_millis(10);
 
 /// How a block is to be run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SlicePlan {
+pub(crate) struct SlicePlan {
     /// At least 1.
     pub arms: usize,
     /// Messages that may be in flight at once, over all connections; at least 1.
@@ -49,7 +49,7 @@ pub struct SlicePlan {
 ///
 /// # Errors
 /// See [`Abort`]. (An arm that fails later on makes the block invalid instead.)
-pub fn run_block(
+pub(crate) fn run_block(
     index: usize,
     plan: &SlicePlan,
     random: &mut impl Rng,

@@ -11,7 +11,7 @@ use echometer_host::{
 
 /// How the two sides stand to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LayoutKind {
+pub(crate) enum LayoutKind {
     /// Nobody is pinned: the scheduler decides, and may move both.
     Unpinned,
     /// Both on one cpu, in turns.
@@ -29,7 +29,7 @@ pub enum LayoutKind {
 }
 
 /// All kinds, from near to far.
-pub const KINDS: [LayoutKind; 7] = [
+pub(crate) const KINDS: [LayoutKind; 7] = [
     LayoutKind::Unpinned,
     LayoutKind::SameCpu,
     LayoutKind::Smt,
@@ -41,7 +41,7 @@ pub const KINDS: [LayoutKind; 7] = [
 
 /// A layout on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Which.
     pub kind: LayoutKind,
     /// Where the server may run.
@@ -54,7 +54,7 @@ pub struct Layout {
 ///
 /// # Errors
 /// Fewer than two cpus: there is nothing to choose.
-pub fn layouts(topology: &Topology, allowed: &CpuList) -> Result<Vec<Layout>, PickError> {
+pub(crate) fn layouts(topology: &Topology, allowed: &CpuList) -> Result<Vec<Layout>, PickError> {
     let server = topology.pick_pair(allowed)?.server;
     let home = topology
         .cpu(server)
@@ -103,7 +103,7 @@ fn distance(one: &Cpu, other: &Cpu) -> LayoutKind {
 impl LayoutKind {
     /// Its name on the command line and in files.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Unpinned => "unpinned",
             Self::SameCpu => "same-cpu",
@@ -142,7 +142,7 @@ impl FromStr for LayoutKind {
 impl Layout {
     /// In words for people: `server on cpu 0, client on cpu 1 (two cores under one L3 cache)`.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let how = match self.kind {
             LayoutKind::Unpinned => return "nobody pinned".to_owned(),
             LayoutKind::SameCpu => "one cpu for both",

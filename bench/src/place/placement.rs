@@ -9,7 +9,7 @@ use echometer_host::{
 
 /// Where the two sides run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placement {
+pub(crate) struct Placement {
     /// The servers' cpus; empty where none of them is started here.
     pub server: CpuList,
     /// The client's, one thread each.
@@ -19,7 +19,7 @@ pub struct Placement {
 impl Placement {
     /// The servers' cpus, if any of them is started here.
     #[must_use]
-    pub fn server_cpus(&self) -> Option<CpuList> {
+    pub(crate) fn server_cpus(&self) -> Option<CpuList> {
         Some(self.server.clone()).filter(|cpus| !cpus.is_empty())
     }
 }
@@ -28,7 +28,7 @@ impl Placement {
 ///
 /// # Errors
 /// A cpu that this process may not use, or only one cpu to be had: with the cure.
-pub fn place(
+pub(crate) fn place(
     server: Option<&CpuList>,
     client: Option<&CpuList>,
     local: bool,
@@ -42,7 +42,7 @@ pub fn place(
 ///
 /// # Errors
 /// This process's mask or the topology can't be read.
-pub fn lone() -> anyhow::Result<u32> {
+pub(crate) fn lone() -> anyhow::Result<u32> {
     let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
     let topology = Topology::read().context("cannot read the machine's topology")?;
     let pair = topology.pick_pair(&allowed).ok();

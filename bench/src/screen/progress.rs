@@ -12,7 +12,7 @@ use crate::measure::block::Step;
 
 /// How progress is told.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     arms: Vec<String>,
     blocks: usize,
     /// What a block takes by the plan; once one is done, by experience.
@@ -34,7 +34,7 @@ enum Form {
 impl Progress {
     /// Progress of a comparison of `blocks` blocks, each of which should take `block_time`.
     #[must_use]
-    pub fn new(arms: Vec<String>, blocks: usize, block_time: Duration, quiet: bool) -> Self {
+    pub(crate) fn new(arms: Vec<String>, blocks: usize, block_time: Duration, quiet: bool) -> Self {
         let form = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Form::Silent,
             (false, false) => Form::Plain,
@@ -64,13 +64,13 @@ impl Progress {
     }
 
     /// A block begins; counted from 1.
-    pub fn begin_block(&mut self, block: usize) {
+    pub(crate) fn begin_block(&mut self, block: usize) {
         self.block = block;
         self.block_begun = Instant::now();
     }
 
     /// What comes next within the block.
-    pub fn step(&self, step: Step) {
+    pub(crate) fn step(&self, step: Step) {
         match step {
             Step::Start { arm } => self.doing(&format!("starting {}", self.arms[arm])),
             Step::Warm { arm } => self.doing(&format!("warming up {}", self.arms[arm])),
@@ -80,7 +80,7 @@ impl Progress {
     }
 
     /// What is done now within the block.
-    pub fn doing(&self, doing: &str) {
+    pub(crate) fn doing(&self, doing: &str) {
         let Form::Line(bar) = &self.form else { return };
         bar.set_position(self.block as u64 - 1);
         let left = self.time_left().as_secs() + 1;
@@ -91,7 +91,7 @@ impl Progress {
     }
 
     /// A block is done. `fault` is why it does not count, if so; `estimate` is what can be said so far, or nothing.
-    pub fn end_block(&mut self, fault: Option<&str>, estimate: Option<&str>) {
+    pub(crate) fn end_block(&mut self, fault: Option<&str>, estimate: Option<&str>) {
         let done = self.block as u32;
         self.block_time = self.begun.elapsed() / done.max(1);
         self.estimate = estimate
@@ -118,7 +118,7 @@ impl Progress {
     }
 
     /// Takes the line away.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Form::Line(bar) = &self.form {
             bar.finish_and_clear();
         }

@@ -13,7 +13,7 @@ use echometer_report::{folder::json, text::columns::coloured};
 
 /// A result that was made, and saved.
 #[derive(Debug)]
-pub struct Finished<T> {
+pub(crate) struct Finished<T> {
     /// All of it.
     pub file: T,
     /// Its report, as it was saved.
@@ -26,7 +26,7 @@ pub struct Finished<T> {
 ///
 /// # Errors
 /// stdout can't be written to.
-pub fn show<T: Serialize>(
+pub(crate) fn show<T: Serialize>(
     finished: &Finished<T>,
     data: &str,
     data_only: bool,
@@ -49,7 +49,7 @@ pub fn show<T: Serialize>(
 ///
 /// # Errors
 /// stdout can't be written to.
-pub fn show_text(text: &str) -> anyhow::Result<()> {
+pub(crate) fn show_text(text: &str) -> anyhow::Result<()> {
     unless_closed(anstream::stdout().lock().write_all(text.as_bytes()))
 }
 
@@ -57,7 +57,7 @@ pub fn show_text(text: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// stdout can't be written to.
-pub fn printed(text: &str) -> anyhow::Result<ExitCode> {
+pub(crate) fn printed(text: &str) -> anyhow::Result<ExitCode> {
     show_text(text).map(|()| ExitCode::SUCCESS)
 }
 
@@ -65,7 +65,7 @@ pub fn printed(text: &str) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// Any other failure to write to stdout.
-pub fn unless_closed(written: io::Result<()>) -> anyhow::Result<()> {
+pub(crate) fn unless_closed(written: io::Result<()>) -> anyhow::Result<()> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).context("cannot write to stdout")

@@ -12,7 +12,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`selftest()`]; stdout can't be written to.
-pub fn run(settings: &SelftestSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &SelftestSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let stop = how.stop()?;
     let mut screen = Screen::new(&settings.output);
     let (selftest, folder) = selftest(settings, &how.command_line, &stop, &mut |step| {

@@ -9,7 +9,7 @@ use crate::flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings};
 
 /// The flags of `echometer selftest`.
 #[derive(Debug, Args)]
-pub struct SelftestFlags {
+pub(crate) struct SelftestFlags {
     /// All truths within a minute: shorter comparisons, and one client engine instead of two
     #[arg(long)]
     quick: bool,
@@ -31,7 +31,7 @@ pub struct SelftestFlags {
 
 /// A selftest that can be carried out, but for what only the machine can say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SelftestSettings {
+pub(crate) struct SelftestSettings {
     /// Whether it shall end within a minute.
     pub quick: bool,
     /// In their own order, each once; not empty.
@@ -49,7 +49,7 @@ impl SelftestFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self) -> Result<SelftestSettings, String> {
+    pub(crate) fn settings(self) -> Result<SelftestSettings, String> {
         let mut engines = self.engine;
         let mut seen = Vec::new();
         engines.retain(|engine| {

@@ -7,7 +7,7 @@ use echometer_report::file::selftest::{Selftest, Truth};
 
 /// One look at one truth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Item {
+pub(crate) struct Item {
     /// Which.
     pub truth: Truth,
     /// The client's engine.
@@ -20,7 +20,7 @@ pub struct Item {
 
 /// What happens; for whoever shows progress.
 #[derive(Debug)]
-pub enum Step<'a> {
+pub(crate) enum Step<'a> {
     /// A truth is about to be looked at.
     Begin {
         /// Counted from 1.

@@ -23,7 +23,7 @@ const US: u64 = 1_000;
 const MS: u64 = 1_000_000;
 
 /// How a truth is looked at.
-pub enum Method {
+pub(crate) enum Method {
     /// One run of the load generator, and one on a server without delay where f is needed.
     Run(Box<RunMethod>),
     /// A comparison: the words after `echometer compare`.
@@ -31,7 +31,7 @@ pub enum Method {
 }
 
 /// See [`Method::Run`].
-pub struct RunMethod {
+pub(crate) struct RunMethod {
     /// `--delay` of the server.
     pub delay: &'static str,
     /// The load, but for its workers and its engine.
@@ -42,7 +42,7 @@ pub struct RunMethod {
 
 /// How it is looked at; `quick` in less time, where that leaves the check as sharp.
 #[must_use]
-pub fn method(truth: Truth, quick: bool) -> Method {
+pub(crate) fn method(truth: Truth, quick: bool) -> Method {
     let pick = |long: u64, short: u64| Duration::from_millis(if quick { short } else { long });
     let run = |delay, plan, floor| Method::Run(Box::new(RunMethod { delay, plan, floor }));
     let words =
@@ -107,7 +107,7 @@ pub fn method(truth: Truth, quick: bool) -> Method {
 
 /// What one run shows, beside the truth. `floor` is f's histogram where the truth's method measures it.
 #[must_use]
-pub fn check_run(
+pub(crate) fn check_run(
     truth: Truth,
     shown: &Histogram<u64>,
     floor: Option<&Histogram<u64>>,
@@ -196,7 +196,7 @@ fn exponential_and(floor: Option<&Histogram<u64>>, mean_ns: u64, at: f64) -> u64
 
 /// What a comparison shows, beside the truth.
 #[must_use]
-pub fn check_comparison(truth: Truth, comparison: &Comparison) -> Vec<Check> {
+pub(crate) fn check_comparison(truth: Truth, comparison: &Comparison) -> Vec<Check> {
     // The first arm but the baseline is what it is about.
     let metric = |name| {
         comparison

@@ -10,7 +10,7 @@ const RESERVED_FLAGS: [&str; 3] = ["--listen", "--engine", "--stats"];
 
 /// One arm of a comparison, ready to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Arm {
+pub(crate) struct Arm {
     /// `[A-Za-z0-9_.-]+`, unique among the arms of a comparison: it names files and table columns.
     pub name: String,
     /// What serves.
@@ -19,7 +19,7 @@ pub struct Arm {
 
 /// What serves in an arm.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Spec {
+pub(crate) enum Spec {
     /// An engine of `echometer-server`, started afresh for each block.
     Engine {
         /// One of [`ENGINES`].
@@ -44,7 +44,7 @@ pub enum Spec {
 
 /// Why a text is no arm. Each says how to write it instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ArmError {
+pub(crate) enum ArmError {
     /// Nothing after the name, or nothing at all.
     #[error("arm '{0}' names no server: give an engine ({engines}), tcp:HOST:PORT or a command", engines = ENGINES.join(", "))]
     Empty(String),
@@ -74,7 +74,7 @@ pub enum ArmError {
 ///
 /// # Errors
 /// A text that is no arm, or a name given twice: usage errors.
-pub fn parse_arms<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Arm>, ArmError> {
+pub(crate) fn parse_arms<T: AsRef<str>>(texts: &[T]) -> Result<Vec<Arm>, ArmError> {
     let parts: Vec<(Option<&str>, Spec)> = texts
         .iter()
         .map(|text| parse(text.as_ref()))
@@ -177,7 +177,7 @@ fn free_name(base: &str, taken: &mut HashSet<String>) -> String {
 impl Arm {
     /// As it stands in a result; its server was not started yet.
     #[must_use]
-    pub fn entry(&self) -> ArmEntry {
+    pub(crate) fn entry(&self) -> ArmEntry {
         ArmEntry {
             name: self.name.clone(),
             spec: self.spec.to_string(),
@@ -208,7 +208,7 @@ impl Spec {
     /// Whether it burns its core while nobody talks to it, as asked for: such an arm can't rest while another is
     /// measured.
     #[must_use]
-    pub fn never_sleeps(&self) -> bool {
+    pub(crate) fn never_sleeps(&self) -> bool {
         let Self::Engine { flags, .. } = self else {
             return false;
         };
@@ -229,7 +229,7 @@ impl Spec {
 
     /// Whether the process is ours to start, stop and watch.
     #[must_use]
-    pub fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         !matches!(self, Self::Remote { .. })
     }
 }

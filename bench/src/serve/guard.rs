@@ -16,11 +16,11 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 
 /// The word on the command line that makes a copy of this program the guard.
-pub const SUBCOMMAND: &str = "guard";
+pub(crate) const SUBCOMMAND: &str = "guard";
 
 /// The guard, seen from the bench. Dropping it ends it, and with it every group that it still knows.
 #[derive(Debug)]
-pub struct Guard {
+pub(crate) struct Guard {
     child: Child,
     pipe: Mutex<Option<ChildStdin>>,
 }
@@ -31,7 +31,7 @@ impl Guard {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path) -> io::Result<Self> {
         let mut child = Command::new(program)
             .arg(SUBCOMMAND)
             .stdin(Stdio::piped())
@@ -44,12 +44,12 @@ impl Guard {
     }
 
     /// A process group that has to end when the bench does.
-    pub fn watch(&self, group: Pid) {
+    pub(crate) fn watch(&self, group: Pid) {
         self.tell('+', group);
     }
 
     /// A process group that has ended.
-    pub fn forget(&self, group: Pid) {
+    pub(crate) fn forget(&self, group: Pid) {
         self.tell('-', group);
     }
 
@@ -73,7 +73,7 @@ impl Drop for Guard {
 }
 
 /// The guard's whole life: reads what it is told until the pipe closes, then kills the groups that are left.
-pub fn stand(input: impl BufRead) {
+pub(crate) fn stand(input: impl BufRead) {
     for group in left_over(input) {
         let _ = kill_process_group(group, Signal::KILL);
     }

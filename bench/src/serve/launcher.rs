@@ -27,7 +27,7 @@ use crate::serve::{
 };
 
 /// How long a server may take until it echoes its first byte.
-pub const READY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before a server that refuses connections is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 /// Neither a newline nor a letter of any protocol's greeting, so that only an echo looks like one.
@@ -37,7 +37,7 @@ const READY_LINE_MAX: usize = 4096;
 
 /// What the servers of a comparison have in common.
 #[derive(Debug, Clone)]
-pub struct Launcher {
+pub(crate) struct Launcher {
     /// The `echometer-server` binary.
     pub server_binary: PathBuf,
     /// Where every server runs.
@@ -50,7 +50,7 @@ pub struct Launcher {
 
 /// A server that has echoed a byte. Dropping it stops it, if it is ours.
 #[derive(Debug)]
-pub struct ServerProcess {
+pub(crate) struct ServerProcess {
     /// Where it listens.
     pub address: SocketAddr,
     /// The command line that started it; `None` for a server that was running already.
@@ -63,7 +63,7 @@ pub struct ServerProcess {
 
 /// Why a server can't be measured. Each is a sentence whose subject is the arm.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// The program can't be run.
     #[error("can't be started: {program}: {source}{hint}")]
     Spawn {
@@ -119,7 +119,7 @@ impl Launcher {
     ///
     /// # Errors
     /// See [`StartError`]. Nothing is left running.
-    pub fn start(&self, arm: &Arm, log: &Path) -> Result<ServerProcess, StartError> {
+    pub(crate) fn start(&self, arm: &Arm, log: &Path) -> Result<ServerProcess, StartError> {
         let deadline = Instant::now() + self.ready_timeout;
         match &arm.spec {
             Spec::Remote { host, port } => self.join(host, *port, deadline),
@@ -132,7 +132,10 @@ impl Launcher {
     ///
     /// # Errors
     /// An arm is one of our engines, and `echometer-server` is not there.
-    pub fn beside_this_program(arms: &[Arm], server_cpus: &CpuList) -> anyhow::Result<Launcher> {
+    pub(crate) fn beside_this_program(
+        arms: &[Arm],
+        server_cpus: &CpuList,
+    ) -> anyhow::Result<Launcher> {
         let program = env::current_exe().context("cannot find this very program")?;
         let server_binary = program.with_file_name("echometer-server");
         let needed = arms
@@ -156,7 +159,7 @@ impl Launcher {
     /// The command line of one of our engines. It runs on all the servers' cpus, one worker a cpu, unless the arm says
     /// otherwise.
     #[must_use]
-    pub fn engine_command(&self, engine: &str, flags: &[String]) -> Vec<String> {
+    pub(crate) fn engine_command(&self, engine: &str, flags: &[String]) -> Vec<String> {
         let mut words: Vec<String> = vec![self.server_binary.display().to_string()];
         words.extend(["--listen", "127.0.0.1:0", "--engine", engine].map(str::to_owned));
         let places_itself = flags.iter().any(|flag| {
@@ -361,7 +364,7 @@ impl Launcher {
 
 impl ServerProcess {
     /// How it ended, with its last words; `None` while it lives, and for a server that is not ours.
-    pub fn ended(&mut self, patience: Duration) -> Option<String> {
+    pub(crate) fn ended(&mut self, patience: Duration) -> Option<String> {
         let group = self.group.as_mut()?;
         let ended = group.ended(patience)?;
         Some(format!(

@@ -30,7 +30,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A running program and whatever it starts.
 #[derive(Debug)]
-pub struct ProcessGroup {
+pub(crate) struct ProcessGroup {
     child: Child,
     /// The leader's process id is the group's id too.
     leader: Pid,
@@ -44,7 +44,7 @@ pub struct ProcessGroup {
 
 /// Where a program's stdout goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// To us: the first line says where it listens.
     Piped,
     /// To the same file as its stderr.
@@ -56,7 +56,7 @@ impl ProcessGroup {
     ///
     /// # Errors
     /// As [`Command::spawn`]; the cpus are offline or not ours (`EINVAL`); `log` can't be written.
-    pub fn spawn(
+    pub(crate) fn spawn(
         words: &[String],
         cpus: &CpuList,
         log: &Path,
@@ -107,13 +107,13 @@ impl ProcessGroup {
 
     /// The process id of the program.
     #[must_use]
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// How the program ended ("exited with status 1"), or `None` while it lives. Waits up to `patience` for its end.
     /// What it has started ends with it.
-    pub fn ended(&mut self, patience: Duration) -> Option<String> {
+    pub(crate) fn ended(&mut self, patience: Duration) -> Option<String> {
         if self.status.is_none() && readable(self.pidfd.as_fd(), patience) {
             self.reap();
         }
@@ -121,7 +121,7 @@ impl ProcessGroup {
     }
 
     /// Ends the whole group, at the latest after two seconds and a SIGKILL. May be called again.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if self.status.is_none() {
             let _ = kill_process_group(self.leader, Signal::TERM);
             readable(self.pidfd.as_fd(), STOP_TIMEOUT);
@@ -131,7 +131,7 @@ impl ProcessGroup {
 
     /// The last lines that it wrote, on one line; or that it wrote nothing.
     #[must_use]
-    pub fn last_words(&self) -> String {
+    pub(crate) fn last_words(&self) -> String {
         last_lines(&self.log).map_or_else(
             |error| format!("what it wrote to stderr can't be read: {error}"),
             |lines| match lines.is_empty() {

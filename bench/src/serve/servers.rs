@@ -25,7 +25,7 @@ use crate::{
 
 /// All arms' servers.
 #[derive(Debug)]
-pub struct Servers {
+pub(crate) struct Servers {
     launcher: Launcher,
     arms: Vec<Arm>,
     folder: ResultFolder,
@@ -46,7 +46,7 @@ struct Running {
 impl Servers {
     /// Servers for `arms`, none of them started. Their logs go into the result's `folder`.
     #[must_use]
-    pub fn new(launcher: Launcher, arms: Vec<Arm>, folder: ResultFolder) -> Self {
+    pub(crate) fn new(launcher: Launcher, arms: Vec<Arm>, folder: ResultFolder) -> Self {
         let running = arms.iter().map(|_| None).collect();
         let started = arms.iter().map(|_| None).collect();
         Self {
@@ -60,7 +60,7 @@ impl Servers {
     }
 
     /// Throws away what the servers wrote: of a comparison that never began there is nothing to keep.
-    pub fn discard_logs(&mut self) {
+    pub(crate) fn discard_logs(&mut self) {
         for log in self.logs.drain(..) {
             // Those without a word are gone already.
             let _ = fs::remove_file(log);
@@ -69,7 +69,7 @@ impl Servers {
 
     /// The process of an arm's server; `None` while it does not run, and for one that is not ours.
     #[must_use]
-    pub fn pid(&self, arm: usize) -> Option<u32> {
+    pub(crate) fn pid(&self, arm: usize) -> Option<u32> {
         Some(self.running[arm].as_ref()?.server.group.as_ref()?.pid())
     }
 }

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// # Errors
 /// The result can't be read, or what was asked for can't be written.
-pub fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
     let saved = Saved::open(&flags.result)?;
     if let Some(folder) = &flags.svg {
         return list(&render::figures(&saved, folder)?);
@@ -47,7 +47,7 @@ pub fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// A log can't be read or written.
-pub fn merge(flags: &MergeFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn merge(flags: &MergeFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
     merge_files(&flags.logs, &flags.out).and_then(|said| printed(&said))
 }
 
@@ -55,7 +55,7 @@ pub fn merge(flags: &MergeFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// The result can't be read, or a file can't be written.
-pub fn export(flags: &ExportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn export(flags: &ExportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
     let saved = Saved::open(&flags.result)?;
     let beside = || saved.folder.join("export");
     list(&write_files(

@@ -23,7 +23,7 @@ use echometer_report::{
 ///
 /// # Errors
 /// One of them is there already: then nothing is written. The folder or a file can't be written.
-pub fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files: Vec<(String, String)> = Vec::new();
     let mut taken = HashSet::new();
     for (name, histogram) in saved.kind.histograms() {

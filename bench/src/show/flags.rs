@@ -8,7 +8,7 @@ use echometer_report::render::Format;
 
 /// The flags of `echometer report`.
 #[derive(Debug, Args)]
-pub struct ReportFlags {
+pub(crate) struct ReportFlags {
     /// A result: its folder, its JSON file, or a histogram log of any tool (.hlog, V2)
     #[arg(value_name = "RESULT", value_hint = ValueHint::AnyPath)]
     pub result: PathBuf,
@@ -28,7 +28,7 @@ pub struct ReportFlags {
 
 /// The flags of `echometer merge`.
 #[derive(Debug, Args)]
-pub struct MergeFlags {
+pub(crate) struct MergeFlags {
     /// Histogram logs of any tool (HdrHistogram V2)
     #[arg(value_name = "LOG", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub logs: Vec<PathBuf>,
@@ -40,7 +40,7 @@ pub struct MergeFlags {
 
 /// The flags of `echometer export`.
 #[derive(Debug, Args)]
-pub struct ExportFlags {
+pub(crate) struct ExportFlags {
     /// A result: its folder, its JSON file, or a histogram log of any tool
     #[arg(value_name = "RESULT", value_hint = ValueHint::AnyPath)]
     pub result: PathBuf,
@@ -52,7 +52,7 @@ pub struct ExportFlags {
 
 /// The flags of `echometer completions`.
 #[derive(Debug, Args)]
-pub struct CompletionsFlags {
+pub(crate) struct CompletionsFlags {
     /// For which shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
@@ -60,7 +60,7 @@ pub struct CompletionsFlags {
 
 /// The flags of `echometer man`.
 #[derive(Debug, Args)]
-pub struct ManFlags {
+pub(crate) struct ManFlags {
     /// Of this command [default: of echometer itself, then of every command]
     #[arg(value_name = "COMMAND")]
     pub command: Option<String>,

@@ -12,7 +12,7 @@ use echometer_report::saved::hlog::{Interval, Log, sum};
 ///
 /// # Errors
 /// A log can't be read, or `output` is one of them, is there already or can't be written.
-pub fn merge_files(inputs: &[impl AsRef<Path>], output: &Path) -> anyhow::Result<String> {
+pub(crate) fn merge_files(inputs: &[impl AsRef<Path>], output: &Path) -> anyhow::Result<String> {
     if output.exists() {
         bail!(
             "{} is there already, and results are never overwritten: name another with -o",
@@ -48,7 +48,7 @@ pub fn merge_files(inputs: &[impl AsRef<Path>], output: &Path) -> anyhow::Result
 /// tag's longest interval, and an interval belongs to the piece in which its middle lies. So a run's course over time is
 /// kept, whether or not its clients began in the same instant; and no value is lost or counted twice.
 #[must_use]
-pub fn merge(logs: &[Log]) -> Log {
+pub(crate) fn merge(logs: &[Log]) -> Log {
     let all: Vec<&Interval> = logs.iter().flat_map(|log| &log.intervals).collect();
     // Of each tag: when it begins, and its longest interval.
     let mut spans: BTreeMap<&str, (Duration, Duration)> = BTreeMap::new();

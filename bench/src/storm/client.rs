@@ -11,11 +11,11 @@ use echometer_loadgen::{
 use crate::storm::{StormError, StormLoad, StormTally};
 
 /// How long a connect may take, and then its echo: five SYNs are sent again in that time.
-pub const TIME_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes storms of one kind.
 #[derive(Debug)]
-pub struct LoadgenStorm {
+pub(crate) struct LoadgenStorm {
     plan: StormPlan,
     stop: Stop,
 }
@@ -23,7 +23,7 @@ pub struct LoadgenStorm {
 impl LoadgenStorm {
     /// Storms of `load`'s connections at its pace. A request on `stop` ends one early.
     #[must_use]
-    pub fn new(load: Plan, stop: Stop) -> Self {
+    pub(crate) fn new(load: Plan, stop: Stop) -> Self {
         let plan = StormPlan {
             client: load,
             time_limit: TIME_LIMIT,

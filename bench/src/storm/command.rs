@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// It can't be done; see [`storm()`].
-pub fn run(settings: &StormSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &StormSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = storm(settings, &how.command_line, &how.stop()?)?;
     show(&finished, FILE_NAME, settings.output.json)?;
     Ok(ExitCode::from(exit_code(&finished.file)))

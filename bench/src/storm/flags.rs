@@ -23,7 +23,7 @@ const DEFAULT_BACKLOGS: &str = "backlog=16,128,1024,4096";
 
 /// The flags of `echometer storm`.
 #[derive(Debug, Args)]
-pub struct StormFlags {
+pub(crate) struct StormFlags {
     /// What is stormed, a fresh server for each backlog [default: uring]
     #[arg(value_name = "ARM")]
     arms: Vec<String>,
@@ -52,7 +52,7 @@ pub struct StormFlags {
 
 /// A storm that can be carried out, but for what only the machine can say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StormSettings {
+pub(crate) struct StormSettings {
     /// What is stormed, in the order of the command line: each arm with each backlog.
     pub levels: Vec<StormLevel>,
     /// The load: its connections are the connects of one storm, its pace theirs. Its workers are placed later.
@@ -84,7 +84,7 @@ impl StormFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self: Box<Self>) -> Result<StormSettings, String> {
+    pub(crate) fn settings(self: Box<Self>) -> Result<StormSettings, String> {
         let load = &self.load;
         if load.connections.is_some() {
             return Err("-c: say --connects, the number of connects in one storm".to_owned());

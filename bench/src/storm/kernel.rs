@@ -7,7 +7,7 @@ use echometer_report::file::sysctls::Sysctls;
 
 /// Reads them.
 #[must_use]
-pub fn read() -> Sysctls {
+pub(crate) fn read() -> Sysctls {
     let read = |path: &str| {
         let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
         text.trim().parse().ok()

@@ -34,7 +34,7 @@ use crate::{
 
 /// A storm under way.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// As it will be saved.
     pub file: StormFile,
     tallies: Vec<StormTally>,
@@ -50,7 +50,7 @@ pub struct Record {
 impl Record {
     /// A storm of which nothing was measured yet. `load` is the settings' with its workers placed.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &StormSettings,
         placement: &Placement,
         load: Plan,
@@ -135,7 +135,7 @@ impl Record {
 
     /// Whether nothing was measured yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.file.faults.is_empty() && self.file.levels.iter().all(|level| level.storms == 0)
     }
 
@@ -143,7 +143,7 @@ impl Record {
     ///
     /// # Errors
     /// Its file can't be written.
-    pub fn keep(&mut self, index: usize, level: usize, round: &Round) -> anyhow::Result<()> {
+    pub(crate) fn keep(&mut self, index: usize, level: usize, round: &Round) -> anyhow::Result<()> {
         let name = hlog_name(index, &self.names[level]);
         histograms(&round.tally)
             .and_then(|bytes| self.folder.write(&name, &bytes))
@@ -181,12 +181,12 @@ impl Record {
     }
 
     /// A storm that gave no figures.
-    pub fn fault(&mut self, index: usize, reason: &str) {
+    pub(crate) fn fault(&mut self, index: usize, reason: &str) {
         self.file.faults.push(format!("block {index}: {reason}"));
     }
 
     /// How a level's server was started.
-    pub fn note_server(&mut self, level: usize, started: Option<Started>) {
+    pub(crate) fn note_server(&mut self, level: usize, started: Option<Started>) {
         self.started[level] = started;
         let servers = self.names.iter().zip(&self.started);
         CommandEntry::list_servers(
@@ -199,7 +199,7 @@ impl Record {
     ///
     /// # Errors
     /// The files can't be written.
-    pub fn save(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         self.file.sentence = text::sentence(&self.file);
         self.text = text::text(&self.file);
         self.folder.save(&self.text, FILE_NAME, &self.file)

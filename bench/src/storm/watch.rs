@@ -20,7 +20,7 @@ use echometer_report::file::storm::Losses;
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Watches the kernel while a storm is made.
-pub trait Watch {
+pub(crate) trait Watch {
     /// A storm on the listeners of `port` of this machine begins.
     fn begin(&mut self, port: u16);
 
@@ -41,7 +41,7 @@ fn between(before: &NetCounters, after: &NetCounters) -> Losses {
 
 /// What was seen of the accept queues of a port.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueSeen {
+pub(crate) struct QueueSeen {
     /// The longest that any listener's queue was when looked at.
     pub waiting_max: u32,
     /// What the backlog came to; of several listeners, the least.
@@ -53,7 +53,7 @@ pub struct QueueSeen {
 impl QueueSeen {
     /// Both together: the fullest, the tightest.
     #[must_use]
-    pub fn plus(self, other: QueueSeen) -> QueueSeen {
+    pub(crate) fn plus(self, other: QueueSeen) -> QueueSeen {
         QueueSeen {
             waiting_max: self.waiting_max.max(other.waiting_max),
             limit: self.limit.min(other.limit),
@@ -64,7 +64,7 @@ impl QueueSeen {
 
 /// This machine's kernel.
 #[derive(Debug, Default)]
-pub struct KernelWatch {
+pub(crate) struct KernelWatch {
     before: Option<NetCounters>,
     sampler: Option<Sampler>,
 }

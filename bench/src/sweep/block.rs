@@ -28,7 +28,7 @@ use crate::{
 
 /// One block: what each cell gave; `None` where it was not measured.
 #[derive(Debug, Clone)]
-pub struct SweepBlock {
+pub(crate) struct SweepBlock {
     /// Counted from 1.
     pub index: usize,
     /// Groups in the order in which they were measured.
@@ -39,7 +39,7 @@ pub struct SweepBlock {
 
 /// What one group gave in one block.
 #[derive(Debug, Clone)]
-pub struct GroupBlock {
+pub(crate) struct GroupBlock {
     /// Which group.
     pub group: usize,
     /// In the order of the group's cells.
@@ -52,7 +52,7 @@ pub struct GroupBlock {
 
 /// What one cell gave in one block.
 #[derive(Debug, Clone)]
-pub struct CellBlock {
+pub(crate) struct CellBlock {
     /// Its slices and its histogram; `None` where it never had one.
     pub raw: Option<ArmBlock>,
     /// Its figures.
@@ -71,7 +71,7 @@ pub struct CellBlock {
 
 /// What stays the same from block to block.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms<'a> {
+pub(crate) struct Terms<'a> {
     /// What is measured.
     pub grid: &'a Grid,
     /// The shortest slice; above 0.
@@ -79,7 +79,7 @@ pub struct Terms<'a> {
 }
 
 /// The order in which a block measures the groups.
-pub fn order(grid: &Grid, random: &mut impl Rng) -> Vec<usize> {
+pub(crate) fn order(grid: &Grid, random: &mut impl Rng) -> Vec<usize> {
     let mut order: Vec<usize> = (0..grid.groups.len()).collect();
     order.shuffle(random);
     order
@@ -89,7 +89,7 @@ pub fn order(grid: &Grid, random: &mut impl Rng) -> Vec<usize> {
 ///
 /// # Errors
 /// A server does not start or is no echo: the cell, and a sentence without its subject.
-pub fn measure<S: Stage>(
+pub(crate) fn measure<S: Stage>(
     index: usize,
     group: usize,
     terms: Terms<'_>,

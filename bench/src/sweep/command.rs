@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// It can't be done; see [`sweep()`].
-pub fn run(settings: &SweepSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &SweepSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = match sweep(settings, how, &how.stop()?)? {
         Outcome::Shown(text) => return printed(&text),
         Outcome::Finished(finished) => finished,

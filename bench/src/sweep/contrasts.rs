@@ -18,7 +18,7 @@ use crate::{
 
 /// What was asked before the run.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Terms {
+pub(crate) struct Terms {
     /// The metric that decides.
     pub primary: Metric,
     /// A smaller difference is of no practical use; a share.

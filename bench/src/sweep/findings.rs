@@ -20,7 +20,7 @@ use crate::{
 
 /// The answers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Findings {
+pub(crate) struct Findings {
     /// By the cell's number: every metric.
     pub cells: Vec<Vec<CellMetric>>,
     /// For each arm, which level is best, where the levels are ways to run a server and not loads.
@@ -31,7 +31,7 @@ pub struct Findings {
 
 /// Draws the conclusions from what there is.
 #[must_use]
-pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
+pub(crate) fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
     let across = contrasts(terms, grid, blocks, |cell| {
         let (point, arm) = (grid.cells[cell].point, grid.cells[cell].arm);
         (arm != 0).then(|| grid.cell(point, 0))
@@ -65,7 +65,7 @@ pub fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings {
 
 /// How many blocks the corrections for the number of questions need, so that a clear difference can be called one.
 #[must_use]
-pub fn blocks_advised(grid: &Grid) -> usize {
+pub(crate) fn blocks_advised(grid: &Grid) -> usize {
     let (points, arms) = (grid.points.len(), grid.arms.len());
     let along = (points - 1) * arms;
     let across = points * (arms - 1);

@@ -24,7 +24,7 @@ const BLOCKS_MAX: u64 = 200;
 
 /// The flags of `echometer sweep`.
 #[derive(Debug, Args)]
-pub struct SweepFlags {
+pub(crate) struct SweepFlags {
     /// What is measured; the first is the baseline. Or a job file (job.toml)
     #[arg(value_name = "ARM", required = true, num_args = 1..)]
     arms: Vec<String>,
@@ -73,7 +73,7 @@ pub struct SweepFlags {
 
 /// A sweep that can be carried out, but for what only the machine can say.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SweepSettings {
+pub(crate) struct SweepSettings {
     /// One or more, the baseline first.
     pub arms: Vec<Arm>,
     /// One or two keys.
@@ -107,7 +107,7 @@ impl SweepFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self: Box<Self>) -> Result<SweepSettings, String> {
+    pub(crate) fn settings(self: Box<Self>) -> Result<SweepSettings, String> {
         let arms = parse_arms(&self.arms).map_err(|error| error.to_string())?;
         let axes = parse_axes(&self.over)?;
         let varies = |key: Key| axes.iter().any(|axis| axis.key == key);
@@ -204,7 +204,7 @@ impl SweepFlags {
 
 /// What a sweep loads with, where nothing else is asked for.
 #[must_use]
-pub fn load_defaults(quick: bool, open: bool) -> Plan {
+pub(crate) fn load_defaults(quick: bool, open: bool) -> Plan {
     let (duration, warmup) = match (quick, open) {
         (true, false) => (400, 100),
         (true, true) => (1_000, 200),

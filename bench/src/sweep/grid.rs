@@ -16,7 +16,7 @@ use crate::{
 
 /// All that a sweep measures.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Grid {
+pub(crate) struct Grid {
     /// What is varied: one or two keys, every one with its levels.
     pub axes: Vec<Axis>,
     /// The arms' names as typed, the baseline first.
@@ -31,7 +31,7 @@ pub struct Grid {
 
 /// One combination of levels.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Point {
+pub(crate) struct Point {
     /// One a key.
     pub levels: Vec<Level>,
     /// `connections=50`, or `connections=50 size=64`.
@@ -42,7 +42,7 @@ pub struct Point {
 
 /// One arm at one point.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub(crate) struct Cell {
     /// Index of its point.
     pub point: usize,
     /// Index of its arm.
@@ -55,7 +55,7 @@ pub struct Cell {
 
 /// Cells under the same load on the same cpus. They take turns in slices; one group is measured after the other.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group {
+pub(crate) struct Group {
     /// The load, its workers placed.
     pub load: Plan,
     /// Where both sides run.
@@ -68,7 +68,7 @@ pub struct Group {
 
 /// What a sweep starts from, before any level changes it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Base {
+pub(crate) struct Base {
     /// One arm or more.
     pub arms: Vec<Arm>,
     /// The load. Its workers are placed here.
@@ -85,7 +85,7 @@ impl Grid {
     /// # Errors
     /// A sentence for the user: an arm that can't be changed so, a layout that this machine does not have, a load that
     /// can't be.
-    pub fn plan(axes: &[Axis], base: &Base) -> Result<Grid, String> {
+    pub(crate) fn plan(axes: &[Axis], base: &Base) -> Result<Grid, String> {
         let axes: Vec<Axis> = axes
             .iter()
             .map(|axis| with_layouts(axis, &base.layouts))
@@ -160,13 +160,13 @@ impl Grid {
 
     /// The cell of an arm at a point.
     #[must_use]
-    pub fn cell(&self, point: usize, arm: usize) -> usize {
+    pub(crate) fn cell(&self, point: usize, arm: usize) -> usize {
         point * self.arms.len() + arm
     }
 
     /// What one block takes, about: `overhead` is what a server's start and stop take.
     #[must_use]
-    pub fn block_time(&self, overhead: Duration) -> Duration {
+    pub(crate) fn block_time(&self, overhead: Duration) -> Duration {
         self.cells
             .iter()
             .map(|cell| {
@@ -178,7 +178,7 @@ impl Grid {
 
     /// The most connections that are open at once, on one side.
     #[must_use]
-    pub fn connections_max(&self) -> u64 {
+    pub(crate) fn connections_max(&self) -> u64 {
         let open = |group: &Group| u64::from(group.load.connections) * group.cells.len() as u64;
         self.groups.iter().map(open).max().unwrap_or(0)
     }

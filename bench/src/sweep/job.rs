@@ -21,7 +21,7 @@ const NOT_PART: [&str; 6] = ["out", "json", "quiet", "dry_run", "seed", "color"]
 ///
 /// # Errors
 /// The file can't be read, or is no job: with the cause.
-pub fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
+pub(crate) fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
     // Only flags of all commands may stand before it.
     let Some(command) = (1..words.len().min(4)).find(|&at| words[at] == SWEEP) else {
         return Ok(words);
@@ -55,7 +55,7 @@ pub fn expand(words: Vec<OsString>) -> anyhow::Result<Vec<OsString>> {
 ///
 /// # Errors
 /// The words are no command line.
-pub fn write(how: &Invocation, seed: u64) -> anyhow::Result<String> {
+pub(crate) fn write(how: &Invocation, seed: u64) -> anyhow::Result<String> {
     let matches = how.parser.clone().try_get_matches_from(&how.words)?;
     let Some((SWEEP, matches)) = matches.subcommand() else {
         bail!("a job is a sweep's");

@@ -36,7 +36,7 @@ use crate::{
 
 /// A sweep under way.
 #[derive(Debug)]
-pub struct Record {
+pub(crate) struct Record {
     /// As it will be saved.
     pub file: SweepFile,
     grid: Grid,
@@ -53,7 +53,7 @@ pub struct Record {
 impl Record {
     /// A sweep of which nothing was measured yet.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         settings: &SweepSettings,
         grid: &Grid,
         placement: &Placement,
@@ -124,20 +124,20 @@ impl Record {
     }
 
     /// Something to know that the figures don't say.
-    pub fn note(&mut self, note: String) {
+    pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
     }
 
     /// Whether nothing was measured yet.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.blocks
             .iter()
             .all(|block| block.cells.iter().all(Option::is_none))
     }
 
     /// A block begins, counted from 1.
-    pub fn begin_block(&mut self, index: usize, order: Vec<usize>) {
+    pub(crate) fn begin_block(&mut self, index: usize, order: Vec<usize>) {
         self.blocks.push(SweepBlock {
             index,
             order,
@@ -149,7 +149,7 @@ impl Record {
     ///
     /// # Errors
     /// Its files can't be written.
-    pub fn keep(&mut self, group: GroupBlock) -> anyhow::Result<()> {
+    pub(crate) fn keep(&mut self, group: GroupBlock) -> anyhow::Result<()> {
         let block = self
             .blocks
             .last_mut()
@@ -181,7 +181,7 @@ impl Record {
     }
 
     /// A cell whose server did not start in the block that has begun: its group has no figures.
-    pub fn keep_failure(&mut self, group: usize, cell: usize, reason: &str) {
+    pub(crate) fn keep_failure(&mut self, group: usize, cell: usize, reason: &str) {
         let reason = format!("{} {reason}", self.grid.cells[cell].server.name);
         let block = self
             .blocks
@@ -202,7 +202,7 @@ impl Record {
 
     /// Whether the last block lacks a cell.
     #[must_use]
-    pub fn last_is_partial(&self) -> bool {
+    pub(crate) fn last_is_partial(&self) -> bool {
         self.blocks
             .last()
             .is_some_and(|block| block.cells.iter().any(Option::is_none))
@@ -210,7 +210,7 @@ impl Record {
 
     /// Why cells of the last block don't count, if any.
     #[must_use]
-    pub fn last_fault(&self) -> Option<String> {
+    pub(crate) fn last_fault(&self) -> Option<String> {
         let mut reasons: Vec<String> = self
             .blocks
             .last()?
@@ -225,7 +225,7 @@ impl Record {
 
     /// The first cell's and the last cell's primary metric so far, for the progress.
     #[must_use]
-    pub fn estimate(&self) -> Option<String> {
+    pub(crate) fn estimate(&self) -> Option<String> {
         text::estimate(&self.file)
     }
 
@@ -233,7 +233,7 @@ impl Record {
     ///
     /// # Errors
     /// The files can't be written.
-    pub fn save(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         let Findings {
             cells,
             rankings,

@@ -29,7 +29,7 @@ use crate::{
 const CLIENT_THREADS: &str = "load-";
 
 /// Where a group of cells is measured.
-pub trait Stage {
+pub(crate) trait Stage {
     /// Makes load in slices.
     type Client: Client;
     /// Starts and watches the servers of a group; numbers are positions in the group.
@@ -51,14 +51,14 @@ pub trait Stage {
 }
 
 /// Sees how the scheduler moves servers and client about.
-pub trait Moves {
+pub(crate) trait Moves {
     /// Between the first and the last look at the usage of the `arm`-th server since it was started; `None` where it
     /// can't be read.
     fn movement(&self, arm: usize) -> Option<Movement>;
 }
 
 /// Processes of this machine.
-pub struct Machine {
+pub(crate) struct Machine {
     launcher: Launcher,
     folder: ResultFolder,
     load: Loadgen,
@@ -67,7 +67,7 @@ pub struct Machine {
 impl Machine {
     /// `launcher` starts the servers, wherever a group says; their logs go into `folder`.
     #[must_use]
-    pub fn new(launcher: Launcher, folder: ResultFolder, stop: Stop) -> Self {
+    pub(crate) fn new(launcher: Launcher, folder: ResultFolder, stop: Stop) -> Self {
         Self {
             launcher,
             folder,
@@ -105,7 +105,7 @@ impl Stage for Machine {
 
 /// Servers whose moves are noted at each look at their usage.
 #[derive(Debug)]
-pub struct Watched {
+pub(crate) struct Watched {
     servers: Servers,
     /// The first look since the start, and the last.
     looks: Vec<Option<(Look, Look)>>,

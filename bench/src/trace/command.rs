@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Errors
 /// The server can't be started or found, the engine is not to be had; stdout can't be written to.
-pub fn run(settings: &TraceSettings, _: &Invocation) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(settings: &TraceSettings, _: &Invocation) -> anyhow::Result<ExitCode> {
     let trace = trace(settings)?;
     show_text(&match settings.json {
         true => json(&trace),

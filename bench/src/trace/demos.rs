@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_millis(200);
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Demo {
+pub(crate) enum Demo {
     /// A second server on the same port
     PortInUse,
     /// More connects than the listener's queue holds

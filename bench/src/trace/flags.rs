@@ -11,7 +11,7 @@ use crate::{
 
 /// The flags of `echometer trace`.
 #[derive(Debug, Args)]
-pub struct TraceFlags {
+pub(crate) struct TraceFlags {
     /// What is traced: uring or epoll (both sides), HOST:PORT or another arm (the client's side)
     /// [default: epoll, with --demo]
     #[arg(value_name = "ADDR | ARM", required_unless_present = "demo")]
@@ -32,7 +32,7 @@ pub struct TraceFlags {
 
 /// A trace that can be carried out.
 #[derive(Debug, Clone, PartialEq)]
-pub struct TraceSettings {
+pub(crate) struct TraceSettings {
     /// What is traced.
     pub target: TraceTarget,
     /// Whether each step is explained.
@@ -45,7 +45,7 @@ pub struct TraceSettings {
 
 /// What is traced.
 #[derive(Debug, Clone, PartialEq)]
-pub enum TraceTarget {
+pub(crate) enum TraceTarget {
     /// Both sides, by io_uring operations.
     Uring,
     /// Both sides, by system calls.
@@ -59,7 +59,7 @@ impl TraceFlags {
     ///
     /// # Errors
     /// A sentence for the user: a usage error.
-    pub fn settings(self) -> Result<TraceSettings, String> {
+    pub(crate) fn settings(self) -> Result<TraceSettings, String> {
         let target = match self.target.as_deref() {
             None | Some("epoll") => TraceTarget::Epoll,
             Some("uring") => TraceTarget::Uring,

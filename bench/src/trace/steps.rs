@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use echometer_host::clock;
 
 /// What the file says of its form.
-pub const SCHEMA: &str = "echometer.trace/1";
+pub(crate) const SCHEMA: &str = "echometer.trace/1";
 
 /// One connection, step by step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// [`SCHEMA`].
     pub schema: String,
     /// What was traced: `uring`, `epoll`, or a foreign server.
@@ -34,7 +34,7 @@ pub struct Trace {
 
 /// One step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {
+pub(crate) struct Step {
     /// Which.
     pub kind: Kind,
     /// Whose.
@@ -56,7 +56,7 @@ pub struct Step {
 /// Whose step it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Side {
+pub(crate) enum Side {
     /// The server's.
     Server,
     /// The client's.
@@ -68,7 +68,7 @@ pub enum Side {
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A socket is made, to listen on or to connect from.
     Socket,
     /// The socket gets its address.
@@ -104,7 +104,7 @@ pub enum Kind {
 impl Kind {
     /// As it stands in the table.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Socket => "socket",
             Self::Bind => "bind",
@@ -126,7 +126,7 @@ impl Kind {
 
     /// What it would have said on failure.
     #[must_use]
-    pub const fn otherwise(self) -> &'static str {
+    pub(crate) const fn otherwise(self) -> &'static str {
         match self {
             Self::Socket => "EMFILE: no descriptor left (ulimit -n)",
             Self::Bind => {
@@ -158,7 +158,7 @@ impl Kind {
 
     /// What it means, for who sees it for the first time.
     #[must_use]
-    pub const fn lesson(self) -> &'static str {
+    pub(crate) const fn lesson(self) -> &'static str {
         match self {
             Self::Socket => {
                 "A descriptor for one end of a connection to come. Nothing is sent, and nobody else knows of it."
@@ -215,7 +215,7 @@ impl Kind {
 impl Side {
     /// As it stands in the table.
     #[must_use]
-    pub const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Server => "server",
             Self::Client => "client",

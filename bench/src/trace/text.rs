@@ -13,7 +13,7 @@ const INDENT: usize = 11;
 
 /// The whole trace; with `explain` each kind of step is explained once.
 #[must_use]
-pub fn text(trace: &Trace, explain: bool) -> String {
+pub(crate) fn text(trace: &Trace, explain: bool) -> String {
     let mut text = heading(trace);
     let mut known = Vec::new();
     for step in &trace.steps {

@@ -16,7 +16,7 @@ use crate::{
 
 /// The log, and the file that it was read from.
 #[derive(Debug)]
-pub struct LogFile {
+pub(crate) struct LogFile {
     /// What is in it.
     pub log: Log,
     /// Where it is.
@@ -26,7 +26,7 @@ pub struct LogFile {
 impl LogFile {
     /// Its figures as JSON, since it has none of its own.
     #[must_use]
-    pub fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         let tags: Map<String, serde_json::Value> = self
             .log
             .tags()

@@ -20,7 +20,7 @@ const UPLOT_LICENCE: &str = include_str!("../../assets/uplot/LICENSE");
 ///
 /// # Errors
 /// The template does not fit the page, which is a fault of this program.
-pub fn html(page: &Page) -> anyhow::Result<String> {
+pub(crate) fn html(page: &Page) -> anyhow::Result<String> {
     let mut environment = Environment::new();
     environment
         .add_template(TEMPLATE.0, TEMPLATE.1)

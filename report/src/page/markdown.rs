@@ -6,7 +6,7 @@ use crate::page::{model::Page, table::Table};
 
 /// The whole page but for its charts and raw data.
 #[must_use]
-pub fn markdown(page: &Page) -> String {
+pub(crate) fn markdown(page: &Page) -> String {
     let mut text = format!("## {}\n\n", escaped(&page.title));
     if !page.subtitle.is_empty() {
         let _ = writeln!(text, "{}\n", escaped(&page.subtitle));
@@ -46,7 +46,7 @@ pub fn markdown(page: &Page) -> String {
 
 /// A table.
 #[must_use]
-pub fn table(table: &Table) -> String {
+pub(crate) fn table(table: &Table) -> String {
     let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
     let mut text = row(table.columns.iter().map(|column| escaped(column)).collect());
     let alignment = (0..table.columns.len()).map(|column| match table.is_numeric(column) {

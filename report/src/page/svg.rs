@@ -33,7 +33,7 @@ const BAND: RGBColor = RGBColor(0xdb, 0xe7, 0xf5);
 ///
 /// # Errors
 /// Plotters can't draw it, which is a fault of this program.
-pub fn chart(chart: &Chart) -> anyhow::Result<String> {
+pub(crate) fn chart(chart: &Chart) -> anyhow::Result<String> {
     let mut svg = String::new();
     draw_chart(
         chart,
@@ -47,7 +47,7 @@ pub fn chart(chart: &Chart) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// As for [`chart()`].
-pub fn forest(forest: &Forest) -> anyhow::Result<String> {
+pub(crate) fn forest(forest: &Forest) -> anyhow::Result<String> {
     let height = 90 + ROW_HEIGHT * forest.rows.len() as u32;
     let mut svg = String::new();
     draw_forest(

@@ -12,7 +12,7 @@ const GAP: usize = 2;
 
 /// The page's words and main table; ends with the sentence.
 #[must_use]
-pub fn text(page: &Page) -> String {
+pub(crate) fn text(page: &Page) -> String {
     let mut text = String::new();
     let header = match page.subtitle.is_empty() {
         true => page.title.clone(),
@@ -46,7 +46,7 @@ pub fn text(page: &Page) -> String {
 
 /// A table as wide as its cells. Columns that don't fit beside the first go into a table of their own below.
 #[must_use]
-pub fn table(table: &Table) -> String {
+pub(crate) fn table(table: &Table) -> String {
     let widths: Vec<usize> = (0..table.columns.len())
         .map(|column| {
             let cells = table.rows.iter().filter_map(|row| row.get(column));

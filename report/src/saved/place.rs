@@ -20,7 +20,7 @@ use crate::{
 
 /// Where a result lies.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// Its folder.
     pub folder: &'a Path,
     /// Its file in there.
@@ -34,7 +34,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// It can't be read, or lies elsewhere.
-    pub fn log(&mut self, name: &str) -> Result<Option<Log>, FileError> {
+    pub(crate) fn log(&mut self, name: &str) -> Result<Option<Log>, FileError> {
         let inside = |part| matches!(part, Component::Normal(_));
         if !Path::new(name).components().all(inside) {
             // Somebody else's file must not make this program read devices, or what is not part of the result.
@@ -54,7 +54,7 @@ impl Place<'_> {
     ///
     /// # Errors
     /// One can't be read.
-    pub fn logs_by_level(&self) -> Result<BTreeMap<String, Log>, FileError> {
+    pub(crate) fn logs_by_level(&self) -> Result<BTreeMap<String, Log>, FileError> {
         let mut logs: BTreeMap<String, Log> = BTreeMap::new();
         let Ok(entries) = fs::read_dir(self.folder.join(BLOCKS)) else {
             return Ok(logs);
@@ -83,7 +83,7 @@ impl Place<'_> {
 ///
 /// # Errors
 /// It is not what it says it is.
-pub fn typed<T: DeserializeOwned>(value: Value, file: &Path) -> Result<T, FileError> {
+pub(crate) fn typed<T: DeserializeOwned>(value: Value, file: &Path) -> Result<T, FileError> {
     serde_json::from_value(value).map_err(|error| Reason::Damaged(error.to_string()).of(file))
 }
 

@@ -9,7 +9,7 @@ const LABEL_MAX: usize = 30;
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bar {
+pub(crate) struct Bar {
     /// What it stands for.
     pub label: String,
     /// Its length; `None` where there is no figure. Not negative.
@@ -22,7 +22,7 @@ pub struct Bar {
 
 /// All bars on one scale that begins at 0: full up to the interval's lower end, shaded to its upper end.
 #[must_use]
-pub fn bars(bars: &[Bar]) -> String {
+pub(crate) fn bars(bars: &[Bar]) -> String {
     let chars = |text: &str| text.chars().count();
     let label_width = bars
         .iter()
