@@ -1,7 +1,7 @@
 //! A comparison as text of at most 80 columns: what to know about it, the tables, the sentence. Colour supports the
 //! words and adds nothing to them.
 
-use std::{collections::HashSet, fmt::Write as _};
+use std::fmt::Write as _;
 
 use echometer_host::units::{show_ns, show_size};
 use echometer_statistics::{Verdict, median};
@@ -12,7 +12,6 @@ use crate::{
         design::Design,
         figures::ArmFigures,
         floor::FloorEntry,
-        trust::Status,
     },
     text::{
         columns::{
@@ -20,6 +19,7 @@ use crate::{
             show_interval, show_value,
         },
         counted::counted,
+        remarks::{self, spoilt},
     },
 };
 
@@ -68,39 +68,17 @@ pub fn text(comparison: &Comparison) -> String {
 
 /// What to know before the figures, the gravest first, each once.
 pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
-    let trust = &comparison.verdict;
-    let mut remarks = Vec::new();
-    if trust.status == Status::Invalid {
-        remarks.extend(
-            trust
-                .reasons
-                .iter()
-                .map(|reason| format!("not valid: {reason}")),
-        );
-    }
     let invalid = comparison.blocks.iter().filter(|block| !block.valid);
-    remarks.extend(invalid.map(|block| {
-        format!(
-            "block {} does not count: {}",
-            block.index,
-            block.reasons.join("; ")
-        )
-    }));
-    remarks.extend(
-        trust
-            .warnings
-            .iter()
-            .map(|warning| format!("warning: {warning}")),
-    );
-    remarks.extend(objections(comparison));
-    if let Some(floor) = &comparison.floor {
+    let floor = comparison.floor.iter().flat_map(|floor| {
         let withheld = floor.withheld.iter();
-        remarks.extend(withheld.map(|reason| format!("no floor: {reason}")));
-        remarks.extend(floor.notes.iter().cloned());
-    }
-    let mut seen = HashSet::new();
-    remarks.retain(|remark| seen.insert(remark.clone()));
-    remarks
+        let withheld = withheld.map(|reason| format!("no floor: {reason}"));
+        withheld.chain(floor.notes.iter().cloned())
+    });
+    remarks::remarks(
+        &comparison.verdict,
+        invalid.map(|block| spoilt(block.index, &block.reasons)),
+        objections(comparison).into_iter().chain(floor),
+    )
 }
 
 /// Metrics without a verdict, those together that have the same reason. A reason that was told already is not repeated.

@@ -11,6 +11,7 @@ use crate::{
         bars::{Bar, bars},
         columns::{align_right, cpus, paragraph, plain_table, render},
         counted::{counted, counted_are},
+        remarks::{remarks, spoilt},
     },
 };
 
@@ -26,26 +27,9 @@ const NEAR: f64 = 0.05;
 pub fn text(file: &FindRateFile) -> String {
     let mut text = String::new();
     paragraph(&mut text, "", &header(file));
-    let verdict = &file.verdict;
-    let mut remarks: Vec<String> = verdict
-        .reasons
-        .iter()
-        .map(|reason| format!("not valid: {reason}"))
-        .collect();
     let invalid = file.blocks.iter().filter(|block| !block.valid);
-    remarks.extend(invalid.map(|block| {
-        format!(
-            "block {} does not count: {}",
-            block.index,
-            block.reasons.join("; ")
-        )
-    }));
-    remarks.extend(
-        verdict
-            .warnings
-            .iter()
-            .map(|warning| format!("warning: {warning}")),
-    );
+    let invalid = invalid.map(|block| spoilt(block.index, &block.reasons));
+    let remarks = remarks(&file.verdict, invalid, []);
     if !remarks.is_empty() {
         text.push('\n');
     }
