@@ -24,10 +24,11 @@ use echometer_statistics::Verdict;
 
 use crate::{
     compare::{flags::CompareSettings, record::Record},
-    floor::{self, Floor, multiples::planned},
+    judge::multiples::planned,
     measure::{
         block::{Abort, Block, Fault, Step},
         fleet_client::FleetClient,
+        floor::{self, Floor},
         runs::{self, RUNS_AN_ARM, RunsPlan},
         sides::{Arms, Client},
         slices::{self, SlicePlan},

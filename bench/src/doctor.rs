@@ -6,16 +6,8 @@ pub(crate) mod flags;
 
 use std::time::Duration;
 
-use echometer_host::{
-    fitness::{self, Activity, Finding, Purpose, Seen, UringTrial, Use, judge},
-    machine::Facts,
-};
+use echometer_host::fitness::{Activity, Purpose, Seen, UringTrial, Use, judge};
 use echometer_report::file::doctor::{Examination, SCHEMA};
-
-use crate::{
-    place::placement::Placement,
-    serve::arm::{Arm, Spec},
-};
 
 /// How long is watched what goes on.
 const WATCHED: Duration = Duration::from_secs(1);
@@ -33,30 +25,6 @@ pub(crate) fn examine(purpose: Purpose) -> Examination {
         });
     }
     examination_of(seen)
-}
-
-/// What a result file keeps of this: the findings for its cpus and its servers, without those that need watching.
-/// Which cpus the two sides share is said elsewhere, and remote servers' machines can't be looked at.
-#[must_use]
-pub(crate) fn findings<'a>(
-    servers: impl IntoIterator<Item = &'a Arm>,
-    placement: &Placement,
-    machine: &Facts,
-) -> Vec<Finding> {
-    let rings = servers
-        .into_iter()
-        .any(|arm| matches!(&arm.spec, Spec::Engine { engine, .. } if engine == "uring"));
-    let purpose = Purpose {
-        cpus: placement
-            .server
-            .iter()
-            .chain(placement.client.iter())
-            .collect(),
-        cpus_min: 1,
-        connections: None,
-        engine: if rings { Use::Uring } else { Use::Epoll },
-    };
-    fitness::at_a_glance(machine, purpose)
 }
 
 fn examination_of(seen: Seen) -> Examination {

@@ -103,3 +103,22 @@ impl OutputFlags {
         }
     }
 }
+
+/// `2%`, or the same as a share: `0.02`.
+pub(crate) fn margin(text: &str) -> Result<f64, String> {
+    let (number, scale) = text
+        .strip_suffix('%')
+        .map_or((text, 1.0), |number| (number.trim_end(), 0.01));
+    let plain = !number.is_empty()
+        && number
+            .bytes()
+            .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let share = number
+        .parse::<f64>()
+        .ok()
+        .filter(|_| plain)
+        .map(|number| number * scale);
+    share
+        .filter(|share| (0.0..1.0).contains(share))
+        .ok_or_else(|| "a margin is a percentage or a share below 1: 2% or 0.02".to_owned())
+}

@@ -4,6 +4,7 @@
 pub(crate) mod block;
 pub(crate) mod block_files;
 pub(crate) mod fleet_client;
+pub(crate) mod floor;
 pub(crate) mod open_run;
 pub(crate) mod reading;
 pub(crate) mod runs;

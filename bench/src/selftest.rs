@@ -39,7 +39,6 @@ use echometer_report::{
 
 use crate::{
     compare::{self, compare},
-    doctor,
     place::placement::Placement,
     selftest::{
         flags::SelftestSettings,
@@ -47,7 +46,7 @@ use crate::{
         truths::{Method, RunMethod, check_comparison, check_run, method},
     },
     serve::{arm::parse_arms, launcher::Launcher},
-    site::Site,
+    site::{Site, findings},
 };
 
 /// A truth that is missed while the machine is disturbed is looked at so often at most.
@@ -98,7 +97,7 @@ pub(crate) fn selftest(
         passed: false,
         sentence: String::new(),
         quick: settings.quick,
-        doctor: doctor::findings([], &placement, &machine),
+        doctor: findings([], &placement, &machine),
         machine,
         server_cpus: placement.server.clone(),
         client_cpus: placement.client.clone(),

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
-use echometer_host::{limits, machine::Facts};
+use echometer_host::{
+    fitness::{self, Finding, Purpose, Use},
+    limits,
+    machine::Facts,
+};
 use echometer_loadgen::Plan;
 use echometer_report::folder::ResultFolder;
 
 use crate::{
     flags::{MachineSettings, OutputSettings},
     place::placement::{Placement, place},
-    serve::{arm::Arm, launcher::Launcher},
+    serve::{
+        arm::{Arm, Spec},
+        launcher::Launcher,
+    },
 };
 
 /// What an arm takes in a block besides load: starting and stopping a server, connecting. For the first guess of the time
@@ -116,4 +123,28 @@ pub(crate) fn finish(
         folder.discard_if_empty();
     }
     outcome
+}
+
+/// What a result file keeps of this: the findings for its cpus and its servers, without those that need watching.
+/// Which cpus the two sides share is said elsewhere, and remote servers' machines can't be looked at.
+#[must_use]
+pub(crate) fn findings<'a>(
+    servers: impl IntoIterator<Item = &'a Arm>,
+    placement: &Placement,
+    machine: &Facts,
+) -> Vec<Finding> {
+    let rings = servers
+        .into_iter()
+        .any(|arm| matches!(&arm.spec, Spec::Engine { engine, .. } if engine == "uring"));
+    let purpose = Purpose {
+        cpus: placement
+            .server
+            .iter()
+            .chain(placement.client.iter())
+            .collect(),
+        cpus_min: 1,
+        connections: None,
+        engine: if rings { Use::Uring } else { Use::Epoll },
+    };
+    fitness::at_a_glance(machine, purpose)
 }

@@ -16,7 +16,7 @@ use echometer_report::file::{
 };
 
 use crate::{
-    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
+    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin},
     serve::arm::{Arm, parse_arms},
 };
 
@@ -260,25 +260,6 @@ fn settle_primary(
         }
         (None, None) => Ok((Metric::ServerCpuPerMessage, None)),
     }
-}
-
-/// `2%`, or the same as a share: `0.02`.
-pub(crate) fn margin(text: &str) -> Result<f64, String> {
-    let (number, scale) = text
-        .strip_suffix('%')
-        .map_or((text, 1.0), |number| (number.trim_end(), 0.01));
-    let plain = !number.is_empty()
-        && number
-            .bytes()
-            .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    let share = number
-        .parse::<f64>()
-        .ok()
-        .filter(|_| plain)
-        .map(|number| number * scale);
-    share
-        .filter(|share| (0.0..1.0).contains(share))
-        .ok_or_else(|| "a margin is a percentage or a share below 1: 2% or 0.02".to_owned())
 }
 
 pub(crate) const EXAMPLES: &str = "\

@@ -25,12 +25,14 @@ use crate::{
         analysis::{Terms, analyse},
         flags::CompareSettings,
     },
-    doctor,
-    floor::multiples::answered,
-    judge::figures::{block_figures, failed_block},
+    judge::{
+        figures::{block_figures, failed_block},
+        multiples::answered,
+    },
     measure::{block::Block, block_files, sides::Started},
     place::placement::Placement,
     serve::arm::Arm,
+    site::findings,
 };
 
 /// What is known so far.
@@ -92,7 +94,7 @@ impl Record {
                 load,
             },
             seed: settings.load.seed,
-            doctor: doctor::findings(&settings.arms, placement, &machine),
+            doctor: findings(&settings.arms, placement, &machine),
             machine,
             commands: vec![CommandEntry::bench(command_line)],
             blocks: Vec::new(),

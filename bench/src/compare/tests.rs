@@ -109,7 +109,7 @@ fn with_floor(mut trial: Trial) -> Trial {
     let pairs = floor::pairs_for(&trial.settings.load).expect("it fits");
     trial
         .record
-        .set_floor(crate::floor::multiples::planned(0, &pairs, Vec::new()));
+        .set_floor(crate::judge::multiples::planned(0, &pairs, Vec::new()));
     trial
 }
 

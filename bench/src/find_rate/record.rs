@@ -34,7 +34,6 @@ use echometer_report::{
 use echometer_statistics::{ALPHA, blocks_min};
 
 use crate::{
-    doctor,
     find_rate::{
         Found, Tried,
         bisection::{STEP, middle},
@@ -44,6 +43,7 @@ use crate::{
     judge::objections::too_few_blocks,
     measure::sides::Started,
     place::placement::Placement,
+    site::findings,
 };
 
 /// A search under way.
@@ -102,7 +102,7 @@ impl Record {
                 client_cpus: placement.client.clone(),
                 load,
             },
-            doctor: doctor::findings([&settings.arm], placement, &machine),
+            doctor: findings([&settings.arm], placement, &machine),
             machine,
             commands: vec![CommandEntry::bench(command_line)],
             curve: Vec::new(),

@@ -16,11 +16,12 @@ use echometer_report::{
 use echometer_statistics::{ALPHA, median, signed_rank};
 
 use crate::{
-    doctor,
-    floor::{Floor, FloorSlice, flags::FloorSettings, pairs::PairsPlan},
+    floor::flags::FloorSettings,
     invocation::Invocation,
+    measure::floor::{Floor, FloorSlice, pairs::PairsPlan},
     place::placement::{self, Placement},
     screen::stdout::{Finished, show},
+    site::findings,
 };
 
 const METHOD: &str = "One thread on one cpu holds both ends of the connections, non-blocking, over loopback: it sends on \
@@ -114,7 +115,7 @@ pub(crate) fn measure(
         caveats: caveats(&machine),
         sentence: sentence(&rows, settings.message_size, &machine, cut_short),
         command: command_line.to_owned(),
-        doctor: doctor::findings([], &alone_on(cpu), &machine),
+        doctor: findings([], &alone_on(cpu), &machine),
         machine,
         cpu,
         message_size: settings.message_size,

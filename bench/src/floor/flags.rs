@@ -8,7 +8,7 @@ use echometer_host::units;
 
 use crate::{
     flags::{OutputFlags, OutputSettings},
-    floor::PAIRS_MAX,
+    measure::floor::PAIRS_MAX,
 };
 
 /// The most blocks.

@@ -13,12 +13,10 @@ use echometer_report::file::{
 };
 use echometer_statistics::median;
 
-use crate::{
+use crate::measure::{
+    block::{ArmBlock, Block, Slice},
     floor::FloorSlice,
-    measure::{
-        block::{ArmBlock, Block, Slice},
-        sides::{Judged, WholeRun},
-    },
+    sides::{Judged, WholeRun},
 };
 
 /// The figures of `block`, the `index`-th (from 1). `names` are the arms' in their order, the first the baseline;

@@ -90,7 +90,7 @@ pub(crate) fn too_few_blocks(valid: usize, all: usize) -> Option<String> {
     let needed = blocks_min(ALPHA);
     (valid < needed).then(|| match all.saturating_sub(valid) {
         0 => format!(
-            "{} too few: a 95 % interval needs {needed}",
+            "{} too few: a 95 % interval needs {needed} blocks",
             counted_are(valid as u64, "valid block")
         ),
         _ => format!(
@@ -110,7 +110,7 @@ mod tests {
         let said = |valid, all| too_few_blocks(valid, all).expect("too few");
         assert_eq!(
             said(1, 1),
-            "1 valid block is too few: a 95 % interval needs 6"
+            "1 valid block is too few: a 95 % interval needs 6 blocks"
         );
         assert_eq!(
             said(5, 8),

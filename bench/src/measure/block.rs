@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use crate::{
+use crate::measure::{
     floor::FloorSlice,
-    measure::sides::{CpuTimes, Stretch, Usage, WholeRun},
+    sides::{CpuTimes, Stretch, Usage, WholeRun},
 };
 
 /// What happens next; for whoever shows progress.

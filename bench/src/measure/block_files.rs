@@ -12,9 +12,9 @@ use echometer_report::{
     folder::{BLOCKS, ResultFolder, hlog_name},
 };
 
-use crate::{
+use crate::measure::{
+    block::{ArmBlock, Block},
     floor::FloorSlice,
-    measure::block::{ArmBlock, Block},
 };
 
 /// Writes a block (counted from 1) into the result's folder: `blocks/003-ARM.hlog` for each arm that had a slice, and

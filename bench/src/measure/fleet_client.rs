@@ -10,9 +10,9 @@ use echometer_loadgen::{
     verdict::{Evidence, Status, judge},
 };
 
-use crate::{
+use crate::measure::{
     floor::{Floor, FloorSlice},
-    measure::sides::{Client, Judged, Stretch, WholeRun},
+    sides::{Client, Judged, Stretch, WholeRun},
 };
 
 /// The client side of a comparison.

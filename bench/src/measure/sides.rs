@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use echometer_loadgen::verdict::Verdict;
 
-use crate::floor::FloorSlice;
+use crate::measure::floor::FloorSlice;
 
 /// How long the end of a server is waited for whose connections have just broken.
 const DEATH_PATIENCE: Duration = Duration::from_millis(200);

@@ -6,9 +6,9 @@ use hdrhistogram::Histogram;
 
 use echometer_loadgen::verdict::{Status, Verdict};
 
-use crate::{
+use crate::measure::{
     floor::FloorSlice,
-    measure::sides::{Arms, Client, CpuTimes, Judged, Started, Stretch, Usage, WholeRun},
+    sides::{Arms, Client, CpuTimes, Judged, Started, Stretch, Usage, WholeRun},
 };
 
 /// A server of the made-up world.

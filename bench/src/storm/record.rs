@@ -25,10 +25,10 @@ use echometer_report::{
 };
 
 use crate::{
-    doctor,
     measure::sides::Started,
     place::placement::Placement,
     serve::arm::Spec,
+    site::findings,
     storm::{Round, StormTally, flags::StormSettings, watch::QueueSeen},
 };
 
@@ -107,7 +107,7 @@ impl Record {
             load,
             syn_steps_ns: steps.iter().map(|step| step.as_nanos() as u64).collect(),
             sysctls,
-            doctor: doctor::findings(
+            doctor: findings(
                 settings.levels.iter().map(|level| &level.server),
                 placement,
                 &machine,

@@ -13,8 +13,7 @@ use echometer_loadgen::{
 use echometer_report::file::metric::Metric;
 
 use crate::{
-    compare::flags::margin,
-    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings},
+    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin},
     levels::{Axis, Key, parse_axes},
     serve::arm::{Arm, parse_arms},
 };

@@ -21,10 +21,10 @@ use echometer_report::{
 use echometer_statistics::median;
 
 use crate::{
-    doctor,
     measure::{block_files, sides::Started},
     place::placement::Placement,
     serve::arm::Arm,
+    site::findings,
     sweep::{
         block::{GroupBlock, SweepBlock},
         contrasts::{Terms, figures_of},
@@ -103,7 +103,7 @@ impl Record {
                 cpus: [placement.server.to_string(), placement.client.to_string()],
             },
             seed: settings.load.seed,
-            doctor: doctor::findings(&settings.arms, placement, &machine),
+            doctor: findings(&settings.arms, placement, &machine),
             machine,
             commands: vec![CommandEntry::bench(command_line)],
             points: points.collect(),

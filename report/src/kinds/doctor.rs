@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(super) use crate::file::doctor::Examination;
 use crate::{
     file::doctor,
     kinds::{ResultKind, Shown},
@@ -12,8 +13,6 @@ use crate::{
     },
     text,
 };
-
-pub(super) use crate::file::doctor::Examination;
 
 impl ResultKind for Examination {
     const SCHEMA: &'static str = doctor::SCHEMA;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(super) use crate::file::find_rate::FindRateFile;
 use crate::{
     file::find_rate,
     kinds::{ResultKind, Shown},
@@ -12,8 +13,6 @@ use crate::{
     },
     text,
 };
-
-pub(super) use crate::file::find_rate::FindRateFile;
 
 impl ResultKind for FindRateFile {
     const SCHEMA: &'static str = find_rate::SCHEMA;

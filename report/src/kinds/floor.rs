@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(super) use crate::file::floor::FloorFile;
 use crate::{
     file::floor,
     kinds::{ResultKind, Shown},
@@ -12,8 +13,6 @@ use crate::{
     },
     text,
 };
-
-pub(super) use crate::file::floor::FloorFile;
 
 impl ResultKind for FloorFile {
     const SCHEMA: &'static str = floor::SCHEMA;

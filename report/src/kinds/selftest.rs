@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(super) use crate::file::selftest::Selftest;
 use crate::{
     file::selftest,
     kinds::{ResultKind, Shown},
@@ -12,8 +13,6 @@ use crate::{
     },
     text,
 };
-
-pub(super) use crate::file::selftest::Selftest;
 
 impl ResultKind for Selftest {
     const SCHEMA: &'static str = selftest::SCHEMA;

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+pub(super) use crate::file::sweep::SweepFile;
 use crate::{
     file::sweep,
     kinds::{ResultKind, Shown},
@@ -12,8 +13,6 @@ use crate::{
     },
     text,
 };
-
-pub(super) use crate::file::sweep::SweepFile;
 
 impl ResultKind for SweepFile {
     const SCHEMA: &'static str = sweep::SCHEMA;

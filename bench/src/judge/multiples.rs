@@ -7,7 +7,7 @@ use echometer_report::file::{
 };
 use echometer_statistics::{ALPHA, median, signed_rank};
 
-use crate::{floor::pairs::PairsPlan, judge::objections::cpu_unknown};
+use crate::{judge::objections::cpu_unknown, measure::floor::pairs::PairsPlan};
 
 /// A floor that is to be measured.
 #[must_use]
