@@ -67,7 +67,7 @@ pub const ENGINES: &[Engine] = &[
 /// Serves until stopped: one call a worker thread.
 ///
 /// The engine takes all that it needs to serve (descriptors, a ring, a runtime), and then calls [`Worker::ready`]. Before
-/// that it accepts nobody, and where the answer is no it returns at once. Then it accepts on `listener` (non-blocking),
+/// that it accepts nobody, and where the answer is no it returns at once. Then it says [`Worker::accepts`], accepts on `listener` (non-blocking),
 /// echoes, counts into `worker.counters`, and watches `worker.stop`. When that is requested it drains the accept queue,
 /// closes the listener, closes each connection as [`Connection`](crate::connection::Connection) says, within
 /// `config.drain_timeout`, and returns. A failing connection is closed and counted; an error returned ends the process.
@@ -127,6 +127,8 @@ pub(crate) struct Gate {
 pub(crate) enum News {
     /// It is set up, with these features in use, and waits at the gate.
     Ready { features: Vec<String> },
+    /// It has passed the gate, and accepts.
+    Accepts,
     /// It is done.
     Ended { result: Result<(), ServeError> },
 }
@@ -221,12 +223,18 @@ fn refuse_experiments(name: &str, config: &Config) -> Result<(), Unavailable> {
 impl Worker {
     /// To be called once the engine is set up, with the features in use (short words without blanks or commas, for the
     /// ready line and `--stats`). Waits until all workers are. Says whether to serve: not if another one could not be set
-    /// up.
+    /// up. Then [`accepts`](Self::accepts) is called.
     #[must_use]
     pub fn ready(&self, features: Vec<String>) -> bool {
         // Nobody listens any more when another worker failed to start: the answer is there then.
         let _ = self.news.send(News::Ready { features });
         self.gate.wait()
+    }
+
+    /// To be called once the engine waits for connections. The server has started when all its workers do.
+    pub fn accepts(&self) {
+        // Nobody listens any more when another worker failed: then this one is about to be stopped.
+        let _ = self.news.send(News::Accepts);
     }
 
     /// Connections open over all workers. Another worker's may be off by those of this instant: a limit checked

@@ -246,15 +246,20 @@ impl Running {
     }
 
     fn wait_until_ready(&mut self) -> Result<(), ServeError> {
-        let mut waiting = self.threads.len();
-        while 0 < waiting {
+        let mut unready = self.threads.len();
+        let mut silent = self.threads.len();
+        while 0 < silent {
             match self.news.recv() {
                 Ok(News::Ready { features, .. }) => {
                     self.features = features;
-                    waiting -= 1;
+                    unready -= 1;
+                    if unready == 0 {
+                        self.gate.answer(true);
+                    }
                 }
+                Ok(News::Accepts) => silent -= 1,
                 Ok(News::Ended { result, .. }) => {
-                    // None has accepted anybody, so that there is nothing to drain.
+                    // Before the gate is opened none has accepted anybody, so that there is nothing to drain.
                     self.end();
                     return result;
                 }
@@ -263,7 +268,6 @@ impl Running {
                 }
             }
         }
-        self.gate.answer(true);
         Ok(())
     }
 

@@ -64,6 +64,7 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
     if !worker.ready(vec!["thread-per-connection".into()]) {
         return Ok(());
     }
+    worker.accepts();
 
     while !worker.stop.requested() {
         crew.dismiss_finished()?;

@@ -52,6 +52,7 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
     if !worker.ready(vec!["edge-triggered".into(), "inline-send".into()]) {
         return Ok(());
     }
+    worker.accepts();
     engine.run()
 }
 

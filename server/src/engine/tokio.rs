@@ -98,6 +98,7 @@ async fn accept_until_stopped<L: Listen>(
     if !worker.ready(vec!["current-thread".into(), "local-set".into()]) {
         return Ok(());
     }
+    worker.accepts();
 
     let mut failures = AcceptFailures::default();
     loop {

@@ -138,6 +138,7 @@ async fn accept_until_stopped(
     if !worker.ready(vec!["plain-ring".into(), "local-set".into()]) {
         return Ok(());
     }
+    worker.accepts();
 
     let mut failures = AcceptFailures::default();
     loop {

@@ -70,6 +70,7 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
         return Ok(());
     }
     server.begin()?;
+    worker.accepts();
     while !server.is_done() {
         server.turn()?;
     }
