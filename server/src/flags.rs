@@ -31,7 +31,7 @@ pub struct Flags {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Where to listen: v4 or v6 with a port (0 picks one), or unix:/path.
+    /// Where to listen: v4 or v6 with a port (0 picks one), unix:/path, or unix:@name (no file).
     #[arg(
         long,
         value_name = "ADDRESS",
