@@ -385,7 +385,11 @@ fn listen(
             done => return done,
         };
         if LISTEN_PATIENCE <= began.elapsed() || stop.requested() {
-            return Err(error);
+            return match error.holder {
+                // It may have become free just before we looked.
+                Some(Holder::Nothing) => (engine.listen)(config, options),
+                _ => Err(error),
+            };
         }
         if let (Some(holder), false) = (&error.holder, said) {
             log::line(format_args!(
