@@ -1,7 +1,9 @@
-//! The ring: its making, its files and buffers, and an orderly end. [`operations`] go in, [`completions`] come out.
+//! The ring: its making, its files and buffers, and an orderly end. [`operations`] go in by the [`queue`], [`completions`] come
+//! out.
 
 mod completions;
 mod operations;
+mod queue;
 
 use std::collections::VecDeque;
 use std::io;

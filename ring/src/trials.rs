@@ -5,6 +5,7 @@
 //! A feature whose trial fails is not used. Where a trial fails that there is no doing without, there is no ring.
 
 mod rehearsals;
+mod scene;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -12,7 +13,7 @@ use crate::features::{Feature, Features};
 use crate::ring::Ring;
 use crate::setup::{Config, SetupError};
 
-use self::rehearsals::Fault;
+use self::scene::Fault;
 
 /// Bytes of the byte check before a ring is made: enough to fill buffers in every order many times.
 const START_CHECK_BYTES: usize = 256 << 10;
@@ -190,7 +191,7 @@ pub fn offers(failing_trials: &[String]) -> Result<Vec<Offer>, SetupError> {
         large_buffers: 2,
         large_buffer_size: 64 * 1024,
         failing_trials: failing_trials.to_vec(),
-        ..rehearsals::small(features)
+        ..scene::small(features)
     };
     let default = findings(&with(Features::default()))?;
     let used = try_out(&with(Features::default()))?;
@@ -255,7 +256,7 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
     let aside = [Feature::Restrictions, Feature::Sqpoll, Feature::Napi];
     let tried = aside.into_iter().fold(wanted, Features::without);
     // What the kernel refuses by itself is not there to be tried. Its refusal of the rest is the caller's error.
-    let mut features = Ring::assemble(&rehearsals::small(tried), true)?.features();
+    let mut features = Ring::assemble(&scene::small(tried), true)?.features();
     if tried.has(Feature::BulkRecv) {
         features = features.with(Feature::BulkRecv);
     }
@@ -406,7 +407,7 @@ mod tests {
         try_out(&Config {
             large_buffers: 2,
             failing_trials: vec![name.to_owned()],
-            ..rehearsals::small(features)
+            ..scene::small(features)
         })
     }
 
