@@ -126,6 +126,7 @@ impl FromIterator<u32> for CpuList {
 
 /// Why a text is no cpu list; names the part that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CpuListError {
     /// Nothing was given.
     #[error("the cpu list is empty: give cpu numbers and ranges such as `0,2-5`")]

@@ -13,6 +13,7 @@ pub const UNLIMITED: u64 = u64::MAX;
 
 /// A resource limit of this process; [`UNLIMITED`] for none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limit {
     /// What holds now. A process may raise it up to `hard`.
     pub soft: u64,
@@ -99,6 +100,7 @@ pub fn hint(error: &io::Error) -> String {
      or ask for fewer connections",
     self.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default()
 )]
+#[non_exhaustive]
 pub struct RaiseError {
     /// Descriptors asked for.
     pub needed: u64,

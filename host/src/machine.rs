@@ -108,6 +108,7 @@ pub struct Facts {
 
 /// A resource limit in a file; null for "no limit".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LimitFact {
     /// What holds.
     pub soft: Option<u64>,

@@ -65,6 +65,7 @@ pub fn confine_current_thread(cpus: &CpuList) -> Result<CpuList, PinError> {
 
 /// Why a thread could not be pinned.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PinError {
     /// No cpu of that number exists here.
     #[error("cpu {cpu} does not exist on this machine: its online cpus are {online}")]

@@ -165,6 +165,12 @@ fn three_digits(value: f64, unit: &str) -> String {
     }
 }
 
+/// A count with its noun, which gets an `s` unless there is one of them: `1 connection`, `1,000 connections`.
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", show_count(count))
+}
+
 /// The number in front and whatever follows it, both trimmed.
 fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
@@ -204,6 +210,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(counted(1, "message"), "1 message");
+        assert_eq!(counted(0, "message"), "0 messages");
+        assert_eq!(counted(12_345, "message"), "12,345 messages");
+    }
 
     #[test]
     fn durations_need_their_unit() {

@@ -14,7 +14,7 @@ use echometer_host::{
 };
 
 use crate::{
-    connect_times::ConnectTimes, fail_if::Held, plan::Plan, source::Sources, verdict::Verdict,
+    connect_times::ConnectTimes, fail_if::Held, plan::Plan, source::Sources, verdict::RunVerdict,
 };
 
 pub use crate::summary::{Summary, quantile};
@@ -48,7 +48,7 @@ pub struct RunFile {
     /// The whole window.
     pub end: End,
     /// Whether that can be believed.
-    pub verdict: Verdict,
+    pub verdict: RunVerdict,
     /// What was to hold (`--fail-if`), and whether it did.
     #[serde(default)]
     pub thresholds: Vec<Held>,

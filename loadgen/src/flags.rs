@@ -108,15 +108,15 @@ pub struct LoadFlags {
     #[arg(long, value_enum, requires = "rate")]
     pub arrivals: Option<Arrivals>,
 
-    /// Closed loop: wait so long after an answer before the next message [default: 0s]
+    /// Closed loop: wait this long after an answer before the next message [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = units::duration, conflicts_with = "rate")]
     pub think: Option<Duration>,
 
-    /// Messages in flight a connection [default: 1; 1,024 with -R]
+    /// Messages in flight on each connection, at most [default: 1; 1,024 with -R]
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub pipeline: Option<u32>,
 
-    /// Churn: connect, send so many messages, close, and again. 0: connections stay [default: 0]
+    /// Churn: connect, send this many messages, close, and begin again. 0: connections stay [default: 0]
     #[arg(long, value_name = "K", value_parser = any_count)]
     pub requests_per_connection: Option<u32>,
 
@@ -128,7 +128,7 @@ pub struct LoadFlags {
     #[arg(long, value_name = "RATE", value_parser = rate_or_none)]
     pub connect_rate: Option<f64>,
 
-    /// Make a connection that fails anew (with churn they are in any case)
+    /// Replace a connection that fails by a new one (with churn this is always done)
     #[arg(long)]
     pub reconnect: bool,
 
@@ -294,10 +294,10 @@ Examples:
   echometer-loadgen 127.0.0.1:7777 -R 20k                  open loop: how long does a user wait?
   echometer-loadgen 127.0.0.1:7777 -R 20k --cpus 1 --out run    on a core of its own, with files
 
-A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left away), service,
+A --fail-if says what is to hold: [OF.]FIGURE OP VALUE, with OF latency (if left out), service,
 queue, send_lag, recv_lag (--timestamps kernel), connect or first_echo; FIGURE a quantile (p50,
 p99.9), min, mean or max; or rate, errors (connections), lost (messages) alone;
-OP one of < <= > >= ==. What can't be told does not hold.
+OP one of < <= > >= ==. A figure that is unknown does not hold.
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid, 99 a --fail-if did not hold,
 130 cut short by a second signal.";

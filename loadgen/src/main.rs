@@ -15,7 +15,7 @@ use echometer_loadgen::{
     flags::{Cli, with_default_help},
     histogram_log, report,
     run::{self, Run},
-    verdict::Status,
+    verdict::RunStatus,
 };
 
 mod progress;
@@ -68,10 +68,10 @@ fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> 
     }
     Ok(match (run.mismatch, run.file.verdict.status) {
         (Some(_), _) => ExitCode::from(EXIT_FAILED),
-        (None, Status::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
+        (None, RunStatus::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
             ExitCode::SUCCESS
         }
-        (None, Status::Valid) => ExitCode::from(EXIT_THRESHOLD),
+        (None, RunStatus::Valid) => ExitCode::from(EXIT_THRESHOLD),
         (None, _) => ExitCode::from(EXIT_NOT_VALID),
     })
 }
@@ -82,8 +82,10 @@ fn output(cli: &Cli, run: &Run) -> String {
     }
     let mut text = match (cli.quiet, run.file.verdict.status) {
         (false, _) => report::text(&run.file),
-        (true, Status::Valid) if run.file.thresholds.iter().all(|held| held.holds) => String::new(),
-        (true, Status::Valid) => report::thresholds(&run.file),
+        (true, RunStatus::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
+            String::new()
+        }
+        (true, RunStatus::Valid) => report::thresholds(&run.file),
         (true, _) => report::thresholds(&run.file) + &report::verdict(&run.file.verdict),
     };
     if cli.latency {

@@ -10,7 +10,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use echometer_host::{address::Address, units::show_count};
+use echometer_host::{
+    address::Address,
+    units::{counted, show_count},
+};
 
 use crate::{
     fail_if::Threshold,
@@ -243,7 +246,10 @@ impl Plan {
             );
         }
         if CONNECTIONS_MAX < self.connections {
-            return no("-c", format!("at most {CONNECTIONS_MAX} connections"));
+            return no(
+                "-c",
+                format!("at most {} connections", show_count(CONNECTIONS_MAX.into())),
+            );
         }
         if self.message_size == 0 {
             return no(
@@ -252,7 +258,7 @@ impl Plan {
             );
         }
         if MESSAGE_SIZE_MAX < self.message_size {
-            return no("-s", "at most 64 MiB a message".to_owned());
+            return no("-s", "at most 64 MiB per message".to_owned());
         }
         if self.duration.is_zero() {
             return no(
@@ -263,7 +269,7 @@ impl Plan {
         if self.interval.is_zero() {
             return no(
                 "--interval",
-                "an interval of 0 s has no end: give a duration such as 1s".to_owned(),
+                "an interval of 0 s is none: give a duration such as 1s".to_owned(),
             );
         }
         if self.interval < INTERVAL_MIN
@@ -286,7 +292,10 @@ impl Plan {
         if PIPELINE_MAX < self.pipeline {
             return no(
                 "--pipeline",
-                format!("at most {PIPELINE_MAX} messages in flight a connection"),
+                format!(
+                    "at most {} messages in flight on a connection",
+                    show_count(PIPELINE_MAX.into())
+                ),
             );
         }
         let is_rate = |rate_per_s: f64| (1e-3..=1e9).contains(&rate_per_s);
@@ -302,7 +311,7 @@ impl Plan {
         if !self.think.is_zero() && self.load != Load::Closed {
             return no(
                 "--think",
-                "an open loop sends when a message is due, whatever the replies do: leave --think or -R away"
+                "an open loop sends when a message is due, whatever the replies do: leave out --think or -R"
                     .to_owned(),
             );
         }
@@ -328,7 +337,7 @@ impl Plan {
             return no(
                 "--pipeline",
                 format!(
-                    "at most {} messages under way a worker thread: lower it or -c, or raise --threads",
+                    "at most {} messages in flight per worker thread: lower it or -c, or raise --threads",
                     show_count(MESSAGES_MAX)
                 ),
             );
@@ -338,7 +347,9 @@ impl Plan {
             return no(
                 "--threads",
                 format!(
-                    "{threads} worker threads share {connections} connections: raise -c or lower --threads"
+                    "{} for {}: raise -c or lower --threads",
+                    counted(threads as u64, "worker thread"),
+                    counted(connections.into(), "connection"),
                 ),
             );
         }
@@ -369,7 +380,7 @@ impl Plan {
             (
                 self.sources.is_some(),
                 "--source",
-                "a unix socket is connected to from no address",
+                "a client of a unix socket has no address",
             ),
             (
                 self.nagle,
@@ -379,7 +390,7 @@ impl Plan {
             (
                 self.rcvbuf.is_some(),
                 "--rcvbuf",
-                "what waits in a unix socket counts against the sender's buffer (--sndbuf) alone",
+                "a unix socket has only the sender's buffer (--sndbuf)",
             ),
             (
                 self.requests_per_connection != 0 && self.close == Close::Rst,
@@ -390,7 +401,7 @@ impl Plan {
         match meaningless.into_iter().find(|(is_asked, ..)| *is_asked) {
             Some((_, flag, cause)) => Err(PlanError {
                 flag,
-                reason: format!("{cause}: leave it away, or give HOST:PORT"),
+                reason: format!("{cause}: leave it out, or give HOST:PORT"),
             }),
             None => Ok(()),
         }

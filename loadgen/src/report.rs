@@ -6,10 +6,9 @@ use crate::{
     file::{RunFile, SynRetransmits},
     plan::{Engine, Load, Plan, Wait},
     summary::Summary,
-    verdict::{Status, Verdict},
-    words::counted,
+    verdict::{RunStatus, RunVerdict},
 };
-use echometer_host::units::{show_count, show_duration, show_ns};
+use echometer_host::units::{counted, show_count, show_duration, show_ns};
 
 /// Lines are no longer than this.
 const COLUMNS: usize = 80;
@@ -113,13 +112,13 @@ pub fn thresholds(run: &RunFile) -> String {
 }
 
 /// The verdict with its reasons, and what else should be known.
-pub fn verdict(verdict: &Verdict) -> String {
+pub fn verdict(verdict: &RunVerdict) -> String {
     let mut text = String::new();
     for warning in &verdict.warnings {
         line(&mut text, "note: ", warning);
     }
     match verdict.status {
-        Status::Valid => line(&mut text, "", "verdict: valid"),
+        RunStatus::Valid => line(&mut text, "", "verdict: valid"),
         status => {
             line(
                 &mut text,
@@ -151,7 +150,11 @@ fn client_of(plan: &Plan, engine: Engine) -> String {
         .map(|worker| worker.as_ref().map(ToString::to_string))
         .collect();
     let place = pinned.map_or("not pinned".to_owned(), |cpus| {
-        format!("on cpu {}", cpus.join(","))
+        format!(
+            "on cpu{} {}",
+            if cpus.len() == 1 { "" } else { "s" },
+            cpus.join(",")
+        )
     });
     format!(
         "client: {engine}, {wait}, {threads} {place}, seed {}",
@@ -218,11 +221,11 @@ fn client_figures(run: &RunFile) -> String {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let cpu = client
         .cpu_ns_per_message
-        .map_or("no".to_owned(), |ns| show_ns(ns.round() as u64));
+        .map_or("unknown".to_owned(), |ns| show_ns(ns.round() as u64));
     let run_delay = percent(client.run_delay_ns as f64 / run.end.window_ns.max(1) as f64);
     let steal = client.steal_ratio.map_or("unknown".to_owned(), percent);
     let busy = percent(client.busiest_thread);
-    format!("{cpu} CPU a message, busiest thread {busy}, run delay {run_delay}, steal {steal}")
+    format!("{cpu} CPU per message, busiest thread {busy}, run delay {run_delay}, steal {steal}")
 }
 
 fn summary_cells(name: &str, summary: &Summary) -> [String; 7] {
@@ -347,8 +350,8 @@ mod tests {
                 },
                 life: Life { sent: 0, answered: 0, lost: 0, outstanding: 0, sent_bytes: 0, received_bytes: 0 },
             },
-            verdict: Verdict {
-                status: Status::Errors,
+            verdict: RunVerdict {
+                status: RunStatus::Errors,
                 reasons: vec!["2 connections failed (2 closed by peer), 100 messages lost: see the server's log".to_owned()],
                 warnings: vec![],
             },
@@ -371,7 +374,7 @@ connect       56.8 us    82.4 us          -          -          -    4.68 ms
 
 messages  200,112 sent = 200,012 answered + 100 lost + 0 outstanding
 rate      20,001 replies a second; 20,011 a second were due
-client    7.41 us CPU a message, busiest thread 15.3 %, run delay 0.1 %, steal
+client    7.41 us CPU per message, busiest thread 15.3 %, run delay 0.1 %, steal
           unknown
 errors    2 connections: closed by peer
 
@@ -399,8 +402,8 @@ verdict: not valid (errors)
     fn churn_reads_like_this() {
         let mut run = run();
         run.cut_short = true;
-        run.verdict = Verdict {
-            status: Status::Noisy,
+        run.verdict = RunVerdict {
+            status: RunStatus::Noisy,
             reasons: vec!["the client waited for its cpu 5.2 % of the time: something else runs there; leave it alone (--cpus)".to_owned()],
             warnings: vec!["this is a debug build: build with --release before you believe a figure".to_owned()],
         };
@@ -433,8 +436,8 @@ verdict: not valid (errors)
         run.plan.pipeline = 1;
         run.end.offered_per_s = None;
         run.end.errors.clear();
-        run.verdict = Verdict {
-            status: Status::Valid,
+        run.verdict = RunVerdict {
+            status: RunStatus::Valid,
             reasons: vec![],
             warnings: vec!["closed loop: while the server stalls nothing is sent, so that the tail is hidden (coordinated omission); -R shows it".to_owned()],
         };

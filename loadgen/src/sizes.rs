@@ -149,7 +149,7 @@ pub(crate) fn message_size(text: &str) -> Result<u32, String> {
         size => u32::try_from(size)
             .ok()
             .filter(|size| *size <= MESSAGE_SIZE_MAX)
-            .ok_or_else(|| "at most 64 MiB a message".to_owned()),
+            .ok_or_else(|| "at most 64 MiB per message".to_owned()),
     }
 }
 

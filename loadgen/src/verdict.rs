@@ -7,26 +7,29 @@ use crate::{
     failure::Failure,
     summary::quantile,
     tally::{Tally, Third},
-    words::counted,
 };
-use echometer_host::units::{show_count, show_ns};
+use echometer_host::units::{counted, show_count, show_ns};
+
+// The names that the bench uses.
+#[doc(hidden)]
+pub use self::{RunStatus as Status, RunVerdict as Verdict};
 
 /// Whether a run can be believed, and why not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct RunVerdict {
     /// The gravest of the reasons, or valid.
-    pub status: Status,
+    pub status: RunStatus,
     /// Why it is not valid; empty if it is.
     pub reasons: Vec<String>,
     /// What a reader should know of a valid run, too.
     pub warnings: Vec<String>,
 }
 
-impl Verdict {
+impl RunVerdict {
     /// Takes reasons from the machine for not believing the run; none changes nothing.
     pub fn object(&mut self, reasons: Vec<String>) {
         if !reasons.is_empty() {
-            self.status = self.status.min(Status::Noisy);
+            self.status = self.status.min(RunStatus::Noisy);
             self.reasons.extend(reasons);
         }
     }
@@ -35,7 +38,7 @@ impl Verdict {
 /// What is wrong with a run, the gravest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub enum RunStatus {
     /// Connections failed, or messages were lost.
     Errors,
     /// The client was the bottleneck, or late.
@@ -50,16 +53,16 @@ pub enum Status {
     Valid,
 }
 
-impl Status {
+impl RunStatus {
     /// Its name in files and in the report: `client-bound`.
     pub fn name(self) -> &'static str {
         match self {
-            Status::Errors => "errors",
-            Status::ClientBound => "client-bound",
-            Status::Overloaded => "overloaded",
-            Status::Noisy => "noisy",
-            Status::Unsteady => "unsteady",
-            Status::Valid => "valid",
+            RunStatus::Errors => "errors",
+            RunStatus::ClientBound => "client-bound",
+            RunStatus::Overloaded => "overloaded",
+            RunStatus::Noisy => "noisy",
+            RunStatus::Unsteady => "unsteady",
+            RunStatus::Valid => "valid",
         }
     }
 }
@@ -96,8 +99,8 @@ const GAP_P99S: u64 = 10;
 const GAPS_MAX: f64 = 0.01;
 
 /// Judges a run.
-pub fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let mut reasons: Vec<(Status, String)> = Vec::new();
+pub fn judge(evidence: &Evidence<'_>) -> RunVerdict {
+    let mut reasons: Vec<(RunStatus, String)> = Vec::new();
     let rules = [
         errors,
         client_bound,
@@ -108,18 +111,20 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     ];
     rules.iter().for_each(|rule| rule(evidence, &mut reasons));
     reasons.sort_by_key(|(status, _)| *status);
-    let status = reasons.first().map_or(Status::Valid, |(status, _)| *status);
+    let status = reasons
+        .first()
+        .map_or(RunStatus::Valid, |(status, _)| *status);
     let reasons = reasons.into_iter().map(|(_, reason)| reason).collect();
-    Verdict {
+    RunVerdict {
         status,
         reasons,
         warnings: warnings(evidence),
     }
 }
 
-fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
     let tally = evidence.tally;
-    let mut say = |reason| reasons.push((Status::Errors, reason));
+    let mut say = |reason| reasons.push((RunStatus::Errors, reason));
     if let Some(difference) = tally.mismatch {
         say(format!("what came back is not what was sent: {difference}"));
     }
@@ -163,22 +168,21 @@ fn errors(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
 }
 
 /// Comes last: where a server is plainly overloaded, that is why messages are left unanswered.
-fn unanswered(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+fn unanswered(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
     let overloaded = reasons
         .iter()
-        .any(|(status, _)| *status == Status::Overloaded);
+        .any(|(status, _)| *status == RunStatus::Overloaded);
     if evidence.tally.outstanding != 0 && !(overloaded && evidence.tally.messages != 0) {
         let outstanding = counted(evidence.tally.outstanding, "message");
-        let reason = format!(
-            "{outstanding} never answered within the time for it: is this an echo server, and alive?"
-        );
-        reasons.push((Status::Errors, reason));
+        let reason =
+            format!("{outstanding} not answered in time: is this an echo server, and is it alive?");
+        reasons.push((RunStatus::Errors, reason));
     }
 }
 
-fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
     let tally = evidence.tally;
-    let mut say = |reason| reasons.push((Status::ClientBound, reason));
+    let mut say = |reason| reasons.push((RunStatus::ClientBound, reason));
     if !evidence.open {
         return;
     }
@@ -205,9 +209,9 @@ fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     }
 }
 
-fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
     let tally = evidence.tally;
-    let mut say = |reason| reasons.push((Status::Overloaded, reason));
+    let mut say = |reason| reasons.push((RunStatus::Overloaded, reason));
     if !evidence.open {
         return;
     }
@@ -241,13 +245,13 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     {
         let (from, to) = (show_ns(first.queue_p50_ns), show_ns(last.queue_p50_ns));
         say(format!(
-            "the wait for room grew, p50 {from} in the first third to {to} in the last: lower -R"
+            "the wait for room on the connections grew: p50 {from} in the first third, {to} in the last: lower -R"
         ));
     }
 }
 
-fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
-    let mut say = |reason| reasons.push((Status::Noisy, reason));
+fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
+    let mut say = |reason| reasons.push((RunStatus::Noisy, reason));
     if let Some(steal) = evidence.steal_ratio
         && NOISE_MAX < steal
     {
@@ -267,7 +271,7 @@ fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     }
 }
 
-fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
+fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
     let Some([first, _, last]) = &evidence.tally.thirds else {
         return;
     };
@@ -278,7 +282,7 @@ fn unsteady(evidence: &Evidence<'_>, reasons: &mut Vec<(Status, String)>) {
     if DRIFT_MAX < (to - from).abs() / from.max(1.0) {
         let (from, to) = (show_ns(first.latency_p50_ns), show_ns(last.latency_p50_ns));
         reasons.push((
-            Status::Unsteady,
+            RunStatus::Unsteady,
             format!("p50 went from {from} in the first third to {to} in the last: warm up longer (-w), or run longer (-d)"),
         ));
     }
@@ -303,13 +307,13 @@ fn warnings(evidence: &Evidence<'_>) -> Vec<String> {
     if tally.window.censored() != 0 {
         let censored = counted(tally.window.censored(), "message");
         warnings.push(format!(
-            "{censored} without an answer are in the latency at the time that they had waited; where a quantile reaches \
-             them it is shown as >= x"
+            "{censored} without an answer count in the latency with the time that they had waited; a quantile that \
+             reaches them is shown as >= x"
         ));
     }
     if tally.window.clipped != 0 {
         warnings.push(format!(
-            "{} over 60 s, held as 60 s",
+            "{} above 60 s, recorded as 60 s",
             counted(tally.window.clipped, "value")
         ));
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use echometer_host::units::{show_count, show_duration, show_size};
+use echometer_host::units::{counted, show_count, show_duration, show_size};
 
 use crate::{
     plan::{Arrivals, Load, OPEN_LOOP_PIPELINE, Plan},
@@ -24,7 +24,7 @@ pub struct LoadWords {
     pub pipeline: Option<String>,
     /// `closed loop` or `open loop`.
     pub kind: &'static str,
-    /// `20,000/s`, of a ramp `1,000/s to 2,000/s`; `None` in closed loop.
+    /// `at 20,000/s`, of a ramp `from 1,000/s to 2,000/s`; `None` in closed loop.
     pub rate: Option<String>,
     /// `Poisson` or `uniform`; `None` in closed loop.
     pub arrivals: Option<&'static str>,
@@ -68,7 +68,7 @@ impl LoadWords {
     pub fn timing(&self) -> String {
         let mut text = self.kind.to_owned();
         if let Some(rate) = &self.rate {
-            text += &format!(" at {rate}");
+            text += &format!(" {rate}");
         }
         for more in self.arrivals.into_iter().chain(self.think.as_deref()) {
             text += &format!(", {more}");
@@ -116,9 +116,9 @@ impl Plan {
                 arrivals,
             } => {
                 let rate = match self.ramp_to_per_s {
-                    None => show_rate(rate_per_s),
+                    None => format!("at {}", show_rate(rate_per_s)),
                     Some(to_per_s) => {
-                        format!("{} to {}", show_rate(rate_per_s), show_rate(to_per_s))
+                        format!("from {} to {}", show_rate(rate_per_s), show_rate(to_per_s))
                     }
                 };
                 let arrivals = match arrivals {
@@ -157,7 +157,7 @@ impl Plan {
             1 => " (a new one for each message)".to_owned(),
             count => format!(" (a new one after {} messages)", show_count(count.into())),
         };
-        format!("{}{churn}", counted(self.connections, "connection"))
+        format!("{}{churn}", counted(self.connections.into(), "connection"))
     }
 
     fn pipeline_in_words(&self, open: bool) -> String {
@@ -180,14 +180,6 @@ impl Plan {
         } else {
             format!("{duration} after {} of warm-up", show_duration(self.warmup))
         }
-    }
-}
-
-/// `1 connection`, `1,000 connections`.
-pub(crate) fn counted(count: impl Into<u64>, one: &str) -> String {
-    match count.into() {
-        1 => format!("1 {one}"),
-        count => format!("{} {one}s", show_count(count)),
     }
 }
 
@@ -266,7 +258,7 @@ mod tests {
             ramp_to_per_s: Some(2_000.0),
             ..open(1_000.0)
         };
-        assert_eq!(words(ramp), "open loop at 1,000/s to 2,000/s, Poisson");
+        assert_eq!(words(ramp), "open loop from 1,000/s to 2,000/s, Poisson");
     }
 
     #[test]

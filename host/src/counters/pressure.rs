@@ -18,6 +18,7 @@ pub fn cpu_pressure() -> io::Result<Pressure> {
 
 /// Pressure on a resource (Documentation/accounting/psi.rst).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Pressure {
     /// Time in which at least one task was stalled, in nanoseconds since boot; the kernel counts in
     /// microseconds.

@@ -79,6 +79,7 @@ pub struct Seen {
 
 /// A sleep state of a cpu.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct IdleState {
     /// Its name, such as `C6`.
     pub name: String,
@@ -97,6 +98,7 @@ pub enum CpuQuota {
 
 /// A queue of a network device whose work is bound to given cpus.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Steering {
     /// `lo rx-0`.
     pub queue: String,
@@ -108,6 +110,7 @@ pub struct Steering {
 
 /// Whether a ring could be set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UringTrial {
     /// It could.
     Works,

@@ -7,6 +7,7 @@ use super::{descendants, invalid, threads};
 
 /// What a process and its living descendants have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Usage {
     /// Times that a thread gave up its cpu to wait: one for each sleep.
     pub voluntary_switches: u64,

@@ -4,19 +4,19 @@ use super::*;
 
 #[test]
 fn a_machine_that_is_not_fit_makes_a_valid_run_noisy_and_a_failed_one_no_better() {
-    let verdict = |status| Verdict {
+    let verdict = |status| RunVerdict {
         status,
         reasons: Vec::new(),
         warnings: Vec::new(),
     };
-    let mut run = verdict(Status::Valid);
+    let mut run = verdict(RunStatus::Valid);
     run.object(Vec::new());
-    assert_eq!(run.status, Status::Valid);
+    assert_eq!(run.status, RunStatus::Valid);
     run.object(vec!["the machine is not fit (clocksource: hpet)".into()]);
-    assert_eq!((run.status, run.reasons.len()), (Status::Noisy, 1));
-    let mut run = verdict(Status::Errors);
+    assert_eq!((run.status, run.reasons.len()), (RunStatus::Noisy, 1));
+    let mut run = verdict(RunStatus::Errors);
     run.object(vec!["x".into()]);
-    assert_eq!(run.status, Status::Errors);
+    assert_eq!(run.status, RunStatus::Errors);
 }
 use crate::{
     failure::Failures,
@@ -91,7 +91,7 @@ fn faultless(open: bool) -> Tally {
     }
 }
 
-fn judged(open: bool, steal: f64, change: impl FnOnce(&mut Tally)) -> Verdict {
+fn judged(open: bool, steal: f64, change: impl FnOnce(&mut Tally)) -> RunVerdict {
     let mut tally = faultless(open);
     change(&mut tally);
     judge(&Evidence {
@@ -110,23 +110,26 @@ fn last(tally: &mut Tally) -> &mut Third {
 fn a_faultless_run_is_valid() {
     for open in [true, false] {
         let verdict = judged(open, 0.01, |_| {});
-        assert_eq!((verdict.status, verdict.reasons), (Status::Valid, vec![]));
+        assert_eq!(
+            (verdict.status, verdict.reasons),
+            (RunStatus::Valid, vec![])
+        );
     }
 }
 
 #[test]
 fn each_rule_finds_its_fault_and_says_what_to_do() {
     type Change = fn(&mut Tally);
-    let faults: [(Status, &str, Change); 11] = [
-        (Status::Errors, "see the server's log", |tally| {
+    let faults: [(RunStatus, &str, Change); 11] = [
+        (RunStatus::Errors, "see the server's log", |tally| {
             tally.errors.count(Failure::Reset);
             (tally.lost, tally.messages) = (5, 11_995);
         }),
-        (Status::Errors, "did the server die", |tally| {
+        (RunStatus::Errors, "did the server die", |tally| {
             tally.errors.count(Failure::ClosedByPeer);
             tally.connections_alive = 0;
         }),
-        (Status::Errors, "connection 3, byte 9", |tally| {
+        (RunStatus::Errors, "connection 3, byte 9", |tally| {
             tally.mismatch = Some(Difference {
                 connection: 3,
                 offset: 9,
@@ -134,13 +137,13 @@ fn each_rule_finds_its_fault_and_says_what_to_do() {
                 got: 2,
             });
         }),
-        (Status::Errors, "echo server, and alive", |tally| {
+        (RunStatus::Errors, "echo server, and is it alive", |tally| {
             tally.outstanding = 1;
         }),
-        (Status::ClientBound, "add --threads", |tally| {
+        (RunStatus::ClientBound, "add --threads", |tally| {
             tally.busiest_thread = 0.91;
         }),
-        (Status::ClientBound, "send lag p99 10.0 us", |tally| {
+        (RunStatus::ClientBound, "send lag p99 10.0 us", |tally| {
             tally
                 .open
                 .as_mut()
@@ -149,19 +152,23 @@ fn each_rule_finds_its_fault_and_says_what_to_do() {
                 .record_n(10_000, 200)
                 .unwrap();
         }),
-        (Status::Overloaded, "lower -R", |tally| {
+        (RunStatus::Overloaded, "lower -R", |tally| {
             tally.window.unsent = 102;
         }),
-        (Status::Overloaded, "unanswered messages grew", |tally| {
+        (RunStatus::Overloaded, "unanswered messages grew", |tally| {
             last(tally).unanswered_mean = 33.5;
         }),
-        (Status::Overloaded, "wait for room grew", |tally| {
-            last(tally).queue_p50_ns = 5_000;
-        }),
-        (Status::Noisy, "pin it", |tally| {
+        (
+            RunStatus::Overloaded,
+            "wait for room on the connections grew",
+            |tally| {
+                last(tally).queue_p50_ns = 5_000;
+            },
+        ),
+        (RunStatus::Noisy, "pin it", |tally| {
             tally.run_delay_ns = 101_000_000;
         }),
-        (Status::Unsteady, "warm up longer", |tally| {
+        (RunStatus::Unsteady, "warm up longer", |tally| {
             last(tally).latency_p50_ns = 105_100;
         }),
     ];
@@ -171,7 +178,7 @@ fn each_rule_finds_its_fault_and_says_what_to_do() {
         assert!(verdict.reasons[0].contains(words), "{verdict:?}");
     }
     let stolen = judged(true, 0.011, |_| {});
-    assert_eq!(stolen.status, Status::Noisy);
+    assert_eq!(stolen.status, RunStatus::Noisy);
     assert!(
         stolen.reasons[0].contains("hypervisor took 1.1 %"),
         "{stolen:?}"
@@ -192,7 +199,7 @@ fn a_window_with_nothing_in_it_is_no_valid_run() {
             tally.think_ns = think_ns;
             tally.stopped_early = stopped_early;
         });
-        assert_eq!(verdict.status, Status::Errors, "{verdict:?}");
+        assert_eq!(verdict.status, RunStatus::Errors, "{verdict:?}");
         assert!(verdict.reasons[0].contains(words), "{verdict:?}");
     }
 }
@@ -206,7 +213,7 @@ fn what_lies_on_the_right_side_of_its_bound_is_no_fault() {
         last(tally).latency_p50_ns = 95_000;
         last(tally).unanswered_mean = 33.3;
     });
-    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    assert_eq!(verdict.status, RunStatus::Valid, "{verdict:?}");
 }
 
 #[test]
@@ -215,7 +222,7 @@ fn a_closed_loop_can_t_be_overloaded_or_client_bound() {
         tally.busiest_thread = 1.0;
         last(tally).unanswered_mean = 1_000.0;
     });
-    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    assert_eq!(verdict.status, RunStatus::Valid, "{verdict:?}");
     assert!(verdict.warnings[0].contains("no latency under load"));
     assert!(
         judged(true, 0.0, |_| {})
@@ -234,7 +241,7 @@ fn the_gravest_reason_comes_first_and_none_is_left_out() {
     });
     assert_eq!(
         (verdict.status, verdict.reasons.len()),
-        (Status::Errors, 4),
+        (RunStatus::Errors, 4),
         "{verdict:?}"
     );
 }
@@ -247,14 +254,14 @@ fn unanswered_under_overload_is_the_overload_s_fault() {
     });
     assert_eq!(
         (verdict.status, verdict.reasons.len()),
-        (Status::Overloaded, 1),
+        (RunStatus::Overloaded, 1),
         "{verdict:?}"
     );
     let verdict = judged(true, 0.0, |tally| {
         (tally.outstanding, tally.messages) = (12_000, 0);
         (tally.window.answered, tally.window.outstanding) = (0, 10_000);
     });
-    assert_eq!(verdict.status, Status::Errors, "{verdict:?}");
+    assert_eq!(verdict.status, RunStatus::Errors, "{verdict:?}");
 }
 
 #[test]
@@ -306,7 +313,7 @@ fn what_was_censored_or_clipped_is_said() {
         "{verdict:?}"
     );
     assert!(
-        verdict.warnings[1].contains("1 value over 60 s"),
+        verdict.warnings[1].contains("1 value above 60 s"),
         "{verdict:?}"
     );
 }
@@ -317,7 +324,7 @@ fn a_ramp_is_not_unsteady() {
         last(tally).latency_p50_ns = 1_000_000;
         tally.ramped = true;
     });
-    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    assert_eq!(verdict.status, RunStatus::Valid, "{verdict:?}");
 }
 
 #[test]
@@ -329,5 +336,5 @@ fn too_few_messages_for_a_median_are_not_judged_by_it() {
         last(tally).latency_p50_ns = 1_000_000;
         tally.latency = histogram();
     });
-    assert_eq!(verdict.status, Status::Valid, "{verdict:?}");
+    assert_eq!(verdict.status, RunStatus::Valid, "{verdict:?}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use echometer_loadgen::{
     Phase, Plan, Tally,
     plan::{Arrivals, Engine, Load},
-    verdict::{Evidence, Status, judge},
+    verdict::{Evidence, RunStatus, judge},
 };
 
 use crate::{
@@ -163,7 +163,7 @@ fn an_overload_is_called_one(engine: Engine) {
     let rate = tally.replies as f64 / tally.recorded_span_ns as f64 * 1e9;
     assert!(rate < 2_100.0, "{rate}/s is more than the server can do");
     let verdict = judge(&evidence(&tally, true));
-    assert!(verdict.status <= Status::Overloaded, "{verdict:?}");
+    assert!(verdict.status <= RunStatus::Overloaded, "{verdict:?}");
     assert!(
         verdict
             .reasons
