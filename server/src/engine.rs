@@ -180,15 +180,10 @@ pub enum ServeError {
 impl From<&SetupError> for Unavailable {
     fn from(error: &SetupError) -> Unavailable {
         let text = error.to_string();
-        // A trial that lacked a descriptor says nothing of the kernel; what it met stands in its text only.
-        let lacked = [Errno::MFILE, Errno::NFILE]
-            .into_iter()
-            .find(|errno| text.contains(&format!("(os error {})", errno.raw_os_error())));
-        let hint = match (error, lacked) {
-            (SetupError::Other { source, .. }, _) => {
+        let hint = match error {
+            SetupError::Other { source, .. } => {
                 format!("{}{}", limits::hint(source), threads::hint(source))
             }
-            (_, Some(errno)) => limits::hint(&errno.into()),
             _ if error.is_unavailable() => {
                 return Unavailable::Denied(format!("{text}; or use --engine epoll"));
             }
