@@ -22,7 +22,6 @@ use echometer_host::signals::Stop;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
 use echometer_host::threads::{self, ThreadError};
 use echometer_ring::SetupError;
-use rustix::io::Errno;
 
 use crate::config::Config;
 use crate::counters::Counters;
