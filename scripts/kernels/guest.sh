@@ -181,9 +181,14 @@ check_sizes() {
           # there is a second try.
           load -c "$c" -s "$size" -d $((2 + in_flight * pace / 100))s --think 60m
           if [ -n "$load_error" ]; then
-            stop_server
-            serve_anew "$engine"
-            load -c "$c" -s "$size" -d $((10 + in_flight / 2))s --think 60m
+            first_error=$load_error
+            stop_server || first_error="$first_error; the server had to be killed"
+            if serve_anew "$engine"; then
+              load -c "$c" -s "$size" -d $((10 + in_flight / 2))s --think 60m
+            else
+              load_error="no new start: $(why)"
+            fi
+            [ -z "$load_error" ] || load_error="$first_error; second try: $load_error"
           fi
         fi
         if [ -z "$load_error" ] && [ "$answered" -lt "$c" ]; then
