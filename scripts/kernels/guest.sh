@@ -451,7 +451,7 @@ report() {
   took=$(($(ticks) - began))
   chosen || [ "$1" = fail ] || return 0
   printf '@\tcase\t%s\t%s\t%s\t%d.%02d\t%s\n' "$check" "$case_name" "$1" $((took / 100)) $((took % 100)) \
-    "$(echo "$2" | tr '\t\r\n' '   ')" >&3
+    "$(echo "$2" | tr '\t\r\n' '   ' | sed 's/ *$//')" >&3
 }
 
 fact() {
