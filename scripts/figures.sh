@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Writes the figures of README.md anew from results/: nothing that was measured is typed by hand.
+# Writes the figures of README.md and docs/*.md from results/, so that no measured number is typed by hand there.
 #
-#     scripts/figures.sh             writes README.md and docs/figures/
+#     scripts/figures.sh             writes the pages and docs/figures/
 #     scripts/figures.sh --check     changes nothing; exit 1 where they differ from what results/ gives
 #
-# README.md names its figures in comments, and what lies up to the closing comment is written from them:
+# A page names its figures in comments. What stands between the two comments is written by this script:
 #
 #     <!-- figure: text RESULT -->              the report as it was printed
-#     <!-- figure: ratios RESULT... -->         a row a comparison: what decides, with its interval
+#     <!-- figure: ratios RESULT... -->         one row per comparison: the metric that decides, with its interval
+#     <!-- figure: table RESULT -->             the table of a folder that scripts/compare-engines.sh made
 #     <!-- figure: chart RESULT CHART -->       a chart as docs/figures/RESULT-CHART.svg
 #     <!-- /figure -->
 #
@@ -22,7 +23,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export LC_ALL=C
 
 main() {
-  local check=no made
+  local check=no made page
   case ${1-} in
     '') ;;
     --check) check=yes ;;
@@ -36,40 +37,46 @@ main() {
   made=$(mktemp --directory)
   # shellcheck disable=SC2064 # The folder's name is known now and not at the end.
   trap "rm --recursive --force '$made'" EXIT
-  mkdir --parents "$made/figures"
-  readme "$made/figures" > "$made/README.md"
+  mkdir --parents "$made/docs/figures"
+  for page in README.md docs/*.md; do
+    with_figures "$page" "$made/docs/figures" > "$made/$page"
+  done
   if [[ $check == yes ]]; then
-    if ! diff --unified README.md "$made/README.md" || ! figures_are_the_same "$made/figures"; then
-      echo 'figures.sh: README.md or docs/figures/ is not what results/ gives: run scripts/figures.sh' >&2
+    if ! are_the_same "$made"; then
+      echo 'figures.sh: the pages or docs/figures/ are not what results/ gives: run scripts/figures.sh' >&2
       exit 1
     fi
   else
-    cp "$made/README.md" README.md
-    if compgen -G "$made/figures/*" > /dev/null; then
-      rm --recursive --force docs/figures
-      mkdir --parents docs/figures
-      cp "$made"/figures/* docs/figures/
-    fi
+    for page in README.md docs/*.md; do
+      cmp --silent "$made/$page" "$page" || cp "$made/$page" "$page"
+    done
+    rm --recursive --force docs/figures
+    cp --recursive "$made/docs/figures" docs/figures
   fi
 }
 
-figures_are_the_same() {
-  if compgen -G "$1/*" > /dev/null; then
-    diff --brief --recursive docs/figures "$1"
-  fi
+# Whether the pages and charts in the folder $1 are those that stand here; shows what differs.
+are_the_same() {
+  local page same=yes
+  for page in README.md docs/*.md; do
+    diff --unified "$page" "$1/$page" || same=no
+  done
+  diff --brief --recursive docs/figures "$1/docs/figures" || same=no
+  [[ $same == yes ]]
 }
 
-# README.md with its figures made anew; charts go into the folder $1.
-readme() {
-  local line inside=no
-  while IFS= read -r line; do
+# The page $1 with its figures written anew. Charts go into the folder $2.
+with_figures() {
+  local page=$1 charts=$2 line lines inside=no
+  mapfile -t lines < "$page"
+  for line in "${lines[@]}"; do
     case $line in
       '<!-- figure: '*' -->')
         inside=yes
         printf '%s\n\n' "$line"
         line=${line#'<!-- figure: '}
         # shellcheck disable=SC2086 # It is split into words on purpose.
-        figure "$1" ${line%' -->'}
+        figure "$page" "$charts" ${line%' -->'}
         ;;
       '<!-- /figure -->')
         inside=no
@@ -79,16 +86,17 @@ readme() {
         [[ $inside == yes ]] || printf '%s\n' "$line"
         ;;
     esac
-  done < README.md
+  done
   [[ $inside == no ]] || {
-    echo 'figures.sh: README.md has a figure that is not closed' >&2
+    echo "figures.sh: $page has a figure that is not closed" >&2
     exit 1
   }
 }
 
+# `figure PAGE FOLDER KIND ARGUMENT...`: one figure of the page. A chart goes into the folder.
 figure() {
-  local folder=$1 kind=$2 result
-  shift 2
+  local page=$1 folder=$2 kind=$3 result name from_page=
+  shift 3
   case $kind in
     text) "$echometer" report "results/$1" --format text | sed 's/^\(.\)/    \1/' ;;
     ratios)
@@ -98,20 +106,24 @@ figure() {
         ratios "$result"
       done
       ;;
+    table) grep '^|' "results/$1/table.md" ;;
     chart)
       "$echometer" report "results/$1" --svg "$folder/all" > /dev/null
-      mv "$folder/all/$2.svg" "$folder/$(basename "$1")-$2.svg"
+      name=$(basename "$1")
+      mv "$folder/all/$2.svg" "$folder/$name-$2.svg"
       rm --recursive "$folder/all"
-      printf '![%s of %s](docs/figures/%s-%s.svg)\n' "$2" "$(basename "$1")" "$(basename "$1")" "$2"
+      # A page of docs/ names it from where the page lies.
+      [[ $page == docs/* ]] || from_page=docs/
+      printf '![%s of %s](%sfigures/%s-%s.svg)\n' "$2" "$name" "$from_page" "$name" "$2"
       ;;
     *)
-      echo "figures.sh: README.md asks for a figure of kind '$kind', which there is not" >&2
+      echo "figures.sh: $page asks for a figure of kind '$kind', which there is not" >&2
       exit 1
       ;;
   esac
 }
 
-# A row for each arm of a comparison: the metric that was named before the run is the one with a star.
+# One row per arm of a comparison: the metric with a star is the one that was named before the run.
 ratios() {
   local load
   load=$("$echometer" report "results/$1" --format markdown | sed --quiet '3s/;.*//p')
