@@ -5,7 +5,7 @@
 #     scripts/bench.sh --quick     6 short blocks
 #     scripts/bench.sh --help      every flag of `echometer compare`; they all go through
 #
-# Needs Rust, two cpus and a Linux with io_uring. Results go to results/ beside this folder; relative
+# Needs Rust, two cpus and Linux 6.1 or later (for io_uring). Results go to results/ beside this folder; relative
 # paths in flags count from the repository's root. Exits as `echometer compare` does: 0 valid, 1 could
 # not do it, 2 usage, 3 measured but not valid.
 set -o errexit -o nounset -o pipefail
@@ -40,7 +40,7 @@ if [[ -r /proc/kallsyms ]] && ! grep --quiet sys_io_uring_setup /proc/kallsyms \
   && grep --quiet sys_epoll_create /proc/kallsyms; then
   missing \
     "this kernel ($(uname --kernel-release)) has no io_uring." \
-    "Boot Linux 5.19 or later built with CONFIG_IO_URING=y; every current distribution's is."
+    "Boot Linux 6.1 or later, built with CONFIG_IO_URING=y; every current distribution's is."
 fi
 if [[ -r /proc/sys/kernel/io_uring_disabled && $(< /proc/sys/kernel/io_uring_disabled) == 2 ]]; then
   missing \

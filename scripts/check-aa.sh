@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Does the bench keep its word on this machine? The same server against itself, over and over: at most 3 of 20 short
-# comparisons may call the primary metric different. And a server that burns 20 us a message must be found worse each
-# time.
+# Does the bench tell the truth on this machine? It compares the same server with itself, again and again: at most 3 of
+# 20 short comparisons may call the primary metric different. And a server that uses 20 us more CPU per message must be
+# found worse each time.
 #
-#     scripts/check-aa.sh                            20 repeats of each, some five minutes
+#     scripts/check-aa.sh                            20 repeats of each, about five minutes
 #     scripts/check-aa.sh --repeats 5 --busy 2       fewer: at most 3 in 20 of them, rounded down
 #     scripts/check-aa.sh --repeats 20 --out DIR     resumes: what DIR holds already is not measured again
 #     scripts/check-aa.sh --arm 'uring'              another server than epoll
@@ -92,6 +92,6 @@ for ((i = 1; i <= busy; i++)); do
   printf 'busy %d of %d: %s\n' "$i" "$busy" "$word"
   [[ $word != worse ]] || found=$((found + 1))
 done
-printf 'a server that burns 20 us a message: found worse in %d of %d (must be all)\n' "$found" "$busy"
+printf 'a server that burns 20 us per message: found worse in %d of %d (must be all)\n' "$found" "$busy"
 
 ((different <= allowed && found == busy))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does what CI does, in its order, and stops at the first fault.
+# Does what CI does, in the same order, and stops at the first failure.
 #
 #     scripts/check.sh                 everything: fmt circles clippy doc licences shell test kernels bench figures
 #     scripts/check.sh clippy test     these only
@@ -27,7 +27,9 @@ step_clippy() {
   cargo clippy --locked --workspace --all-targets -- --deny warnings
 }
 
+# The pages name files and tests that exist, and the Rust documentation builds.
 step_doc() {
+  scripts/check-paths.py --self-test
   RUSTDOCFLAGS='--deny warnings' cargo doc --locked --no-deps --workspace
 }
 
@@ -114,7 +116,7 @@ check_comparison() {
   done
 }
 
-# What README.md shows of results/ must be what they give.
+# What README.md and docs/ show of results/ must be what they give.
 step_figures() {
   scripts/figures.sh --check
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What several scripts here do alike. To be sourced.
+# Functions that several scripts here share. To be sourced.
 
 # `help_if_asked "$@"`: for --help prints the head of the script that calls, and ends it.
 help_if_asked() {

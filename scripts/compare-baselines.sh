@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Our epoll and io_uring engines against the leanest correct ones in C, at 50 and 1,000 connections: is what we compare
-# with others as good as it can be? `epoll` must cost no more than 3 % above its own (scripts/baselines/README.md).
+# Compares our epoll and io_uring engines with the leanest correct servers in C, at 50 and 1,000 connections: are ours as
+# good as they can be? `epoll` may cost at most 3 % more than its C server (scripts/baselines/README.md).
 #
 #     scripts/compare-baselines.sh              about five minutes
 #     scripts/compare-baselines.sh -d 1s        flags go through to `echometer compare`
 #     ENGINES=epoll CONNECTIONS=50 scripts/compare-baselines.sh
 #
-# Needs Rust, a C compiler, two cpus, and liburing 2.3 or later for the second one (apt-get install liburing-dev). Exits
+# Needs Rust, a C compiler, two cpus, and liburing 2.3 or later for `uring` (apt-get install liburing-dev). Exits
 # as scripts/compare-engines.sh does.
 set -o errexit -o nounset -o pipefail
 

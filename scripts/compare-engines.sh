@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# All five engines of echometer-server against each other, epoll being the baseline, at 1, 50 and 1,000 connections:
-# three comparisons into results/, and one table and one chart of them beside those.
+# Compares all five engines of echometer-server, with epoll as the baseline, at 1, 50 and 1,000 connections. Writes three
+# comparisons to results/, and beside them a folder engines-NNN with one table and one chart of all three.
 #
 #     scripts/compare-engines.sh                about eight minutes
 #     scripts/compare-engines.sh -d 700ms       flags go through to `echometer compare`

@@ -3,7 +3,7 @@
 # requires-python = ">=3.9"
 # dependencies = []
 # ///
-"""One table and one chart of several comparisons of the same arms: server CPU a message against the baseline.
+"""One table and one chart of several comparisons of the same arms: server CPU per message against the baseline.
 
     scripts/engines_table.py results/.../compare-001/compare.json ...
 
@@ -56,7 +56,7 @@ def table(runs):
     arms = [arm["name"] for arm in runs[0][1]["arms"]]
     machine = runs[0][1]["machine"]
     lines = [
-        f"Server CPU a message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
+        f"Server CPU per message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
         f" kernel {machine['kernel']}, one cpu a side.",
         "",
         "| engine | " + " | ".join(connections(run) for _, run in runs) + " |",
@@ -94,7 +94,7 @@ def chart(runs):
     svg = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        f'<text x="8" y="16">server CPU a message / {runs[0][1]["arms"][0]["name"]} (less is better)</text>',
+        f'<text x="8" y="16">server CPU per message / {runs[0][1]["arms"][0]["name"]} (less is better)</text>',
     ]
     for tick in [step / 4 for step in range(int(top * 4) + 1)]:
         ink = "#333" if tick == 1 else "#ddd"

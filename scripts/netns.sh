@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Two machines on one: makes two network namespaces joined by a virtual cable, runs a server in each way that is to be
-# compared in the one, and from the other compares them as `tcp:` arms: servers that run already, elsewhere, and whose
-# CPU nobody here can read. Everything is taken down again, whatever happens.
+# Plays two machines on one. Makes two network namespaces with a virtual cable between them, runs one server per engine in
+# the first, and compares them from the second as `tcp:` arms: servers that run already, elsewhere, and whose CPU can't
+# be read from here. Everything is removed again, whatever happens.
 #
-#     scripts/netns.sh                         epoll against uring, some twenty seconds
+#     scripts/netns.sh                         epoll against uring, about twenty seconds
 #     scripts/netns.sh -R 20k --design runs    flags go through to `echometer compare`
 #     ENGINES='epoll tokio' scripts/netns.sh
 #

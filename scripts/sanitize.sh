@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the ring's tests under AddressSanitizer: all of them, and the property test that misuses the ring with as many
-# cases as are asked for.
+# Runs all tests of the ring under AddressSanitizer. The property test that misuses the ring runs as many cases as
+# --cases says.
 #
-#     scripts/sanitize.sh                every test of the ring, 500 cases of misuse
-#     scripts/sanitize.sh --cases 5000   as many
+#     scripts/sanitize.sh                every test of the ring, with 500 cases of misuse
+#     scripts/sanitize.sh --cases 5000   with 5,000
 #
-# The sanitizer sees what our own code does with freed memory. What the kernel reads of it no sanitizer sees: so freed
-# memory is filled with a byte that no connection has, and a peer that gets it fails the test.
+# The sanitizer sees what our own code does with freed memory, but not what the kernel does with it. So freed memory is
+# filled with a byte that no connection sends, and a peer that receives this byte fails the test.
 #
 # Needs a Rust toolchain that brings the sanitizer's runtime: rustup's do on x86_64 and aarch64. The flag is unstable, so
 # the compiler is told to take it (RUSTC_BOOTSTRAP). Builds into target/asan.

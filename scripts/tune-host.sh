@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes this machine fitter to measure latency on, and can undo it. What it would change it only shows.
+# Makes this machine fitter to measure latency on, and can undo it. Without a flag it only shows what it would change.
 #
 #     scripts/tune-host.sh                     shows each setting: what it is, what it would be, and why
 #     sudo scripts/tune-host.sh --apply        records what is there, then changes it
@@ -8,8 +8,8 @@
 #     --state FILE    where the record is kept [default: /run/echometer-tune-host.saved]
 #     --root DIR      works below DIR instead of / (for tests)
 #
-# Nothing lasts beyond a reboot. `echometer doctor` says what else is in the way, and what only a boot
-# parameter or other hardware can mend. A machine that others use gets hotter and uses more power meanwhile.
+# Nothing lasts beyond a reboot. `echometer doctor` says what else is in the way, and what only a boot parameter or
+# other hardware can change. Meanwhile the machine gets hotter and uses more power.
 set -o errexit -o nounset -o pipefail
 
 action=show

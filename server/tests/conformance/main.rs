@@ -17,8 +17,8 @@ mod streams;
 mod support;
 mod waiting;
 
-/// What an engine does not promise, and why; README has the same table. A test named here is not run for the engine, a
-/// part of one is left out.
+/// What an engine does not promise, and why; docs/engines.md has the same table. A test named here is not run for the
+/// engine, a part of one is left out.
 const EXCEPTIONS: &[Exception] = &[
     Exception {
         engines: &["tokio", "tokio-uring", "blocking"],
