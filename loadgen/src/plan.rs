@@ -35,7 +35,7 @@ pub const WORKERS_MAX: usize = 1_024;
 /// nothing waits in the client before the server is truly overloaded.
 pub const OPEN_LOOP_PIPELINE: u32 = 1_024;
 
-/// The shortest line of the interval series: to add up a line takes the client some 0.3 ms of CPU a worker.
+/// The shortest line of the interval series: to add up a line takes the client about 0.3 ms of CPU per worker.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The most lines of the interval series: 11 days by the second.
 pub const INTERVALS_MAX: u128 = 1_000_000;

@@ -39,7 +39,7 @@ impl Verdict {
 /// Which way a metric's ratio is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Good {
-    /// CPU a message, latency.
+    /// CPU per message, latency.
     Lower,
     /// Rate.
     Higher,

@@ -103,7 +103,7 @@ impl CpuTimes {
 
 /// Whether the kernel keeps interrupt time apart from the time of the process that was interrupted.
 ///
-/// It matters to every figure of CPU a message: on loopback most of TCP's work is done in soft interrupts
+/// It matters to every figure of CPU per message: on loopback most of TCP's work is done in soft interrupts
 /// inside the sender's own `send`. With this accounting on, the sender is not charged for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -51,7 +51,7 @@ pub(crate) fn config(
     region: Arc<[u8]>,
 ) -> Config {
     // A reply fits a buffer, and a bundle that takes all free buffers ends its multishot receive (6.18), which then has
-    // to be armed again for each reply: 17 % more CPU a message.
+    // to be armed again for each reply: 17 % more CPU per message.
     let features = Features::default().without(Feature::Bundle);
     Config {
         entries: 256,
