@@ -14,7 +14,7 @@ use clap::{
 };
 
 use echometer_loadgen::{flags::with_default_help, run::command_line};
-use echometer_report::saved::harmless::harmless;
+use echometer_report::{file::entries::ENGINES, saved::harmless::harmless};
 
 use crate::{
     compare::{
@@ -150,6 +150,9 @@ impl Cli {
                     .mut_arg("seed", |flag| {
                         flag.help("Makes the arms' order, schedule and payload repeatable")
                     });
+                let about = compare.get_long_about().map(ToString::to_string);
+                let about = about.unwrap_or_default();
+                let compare = compare.long_about(about.replace("{engines}", &ENGINES.join(", ")));
                 with_default_help(compare, &load_defaults(false))
             })
             .mut_subcommand("find-rate", |find_rate| {
@@ -217,7 +220,7 @@ pub(crate) enum Colour {
 pub(crate) enum Command {
     /// Compare servers with each other: which is cheaper or faster, by how much, how sure
     ///
-    /// An ARM is [NAME=]SPEC. SPEC is an engine of echometer-server (auto, uring, epoll, tokio-uring, tokio, blocking),
+    /// An ARM is [NAME=]SPEC. SPEC is an engine of echometer-server ({engines}),
     /// perhaps with its flags after a colon; tcp:HOST:PORT, a server that is already running; or else a command that
     /// starts an echo server, in which {port} stands for the port it shall listen on and {cpus} for its cpus. The first
     /// arm is the baseline.
@@ -282,4 +285,21 @@ pub(crate) enum Command {
     /// Kill the servers of a bench that has died. The bench starts it by itself.
     #[command(name = guard::SUBCOMMAND, hide = true)]
     Guard,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_names_the_engines_that_are_arms() {
+        let mut parser = Cli::parser();
+        let compare = parser.find_subcommand_mut("compare").expect("it is there");
+        let help = compare.render_long_help().to_string();
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(
+            help.contains(&format!("({}), perhaps with its flags", ENGINES.join(", "))),
+            "{help}"
+        );
+    }
 }

@@ -280,7 +280,7 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
                 return Err(End::Stopped);
             }
             let again = if attempt == 1 { "" } else { ", again" };
-            progress.doing(&format!(
+            progress.show_step(&format!(
                 "{}/s{again}",
                 show_count(rate_per_s.round() as u64)
             ));

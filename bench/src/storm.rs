@@ -176,7 +176,7 @@ fn run_blocks(
                 record.save()?;
                 break 'blocks;
             }
-            progress.doing(&settings.levels[level].server.name);
+            progress.show_step(&settings.levels[level].server.name);
             match round(index, level, load, servers, watch) {
                 Ok(round) => record.keep(index, level, &round)?,
                 Err(RoundError::NotStarted(reason)) if record.is_empty() => {

@@ -217,7 +217,7 @@ fn run_blocks<S: Stage>(
             let watch = &mut |cell: usize| {
                 let cell = &grid.cells[cell];
                 let (point, arm) = (&grid.points[cell.point].label, &grid.arms[cell.arm]);
-                progress.doing(&format!("{arm} {point}"));
+                progress.show_step(&format!("{arm} {point}"));
             };
             match block::measure(index, group, terms, stage, &mut random, stop, watch) {
                 Ok(measured) => {

@@ -72,15 +72,15 @@ impl Progress {
     /// What comes next within the block.
     pub(crate) fn step(&self, step: Step) {
         match step {
-            Step::Start { arm } => self.doing(&format!("starting {}", self.arms[arm])),
-            Step::Warm { arm } => self.doing(&format!("warming up {}", self.arms[arm])),
-            Step::Slice { arm, .. } => self.doing(&self.arms[arm]),
-            Step::Floor => self.doing("floor"),
+            Step::Start { arm } => self.show_step(&format!("starting {}", self.arms[arm])),
+            Step::Warm { arm } => self.show_step(&format!("warming up {}", self.arms[arm])),
+            Step::Slice { arm, .. } => self.show_step(&self.arms[arm]),
+            Step::Floor => self.show_step("floor"),
         }
     }
 
     /// What is done now within the block.
-    pub(crate) fn doing(&self, doing: &str) {
+    pub(crate) fn show_step(&self, doing: &str) {
         let Form::Line(bar) = &self.form else { return };
         bar.set_position(self.block as u64 - 1);
         let left = self.time_left().as_secs() + 1;

@@ -29,7 +29,7 @@ pub fn sentence(comparison: &Comparison) -> String {
         .map(|metric| match comparison.verdict.status {
             // Without enough blocks the reason is the same for every arm and metric, and the comparison's own.
             Status::Invalid if metric.ci_low.is_none() => {
-                unsaid(metric, &comparison.verdict.reasons.join("; "))
+                cannot_say(metric, &comparison.verdict.reasons.join("; "))
             }
             // Runs have labellings enough for any number of arms.
             _ if comparison.design.kind == Design::Runs => claim(metric, 1, margin),
@@ -51,7 +51,7 @@ pub fn sentence(comparison: &Comparison) -> String {
 
 fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
     let (Some(ratio), Some(low), Some(high)) = (metric.ratio, metric.ci_low, metric.ci_high) else {
-        return unsaid(
+        return cannot_say(
             metric,
             metric.reason.as_deref().unwrap_or("there are no figures"),
         );
@@ -88,14 +88,14 @@ fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
                 equality(metric.name)
             )
         }
-        Verdict::Undecided => unsaid(
+        Verdict::Undecided => cannot_say(
             metric,
             &format!(
                 "{sure}; {}",
                 advice(metric, questions, margin, (ratio, low, high))
             ),
         ),
-        Verdict::Invalid => unsaid(
+        Verdict::Invalid => cannot_say(
             metric,
             metric
                 .reason
@@ -105,7 +105,7 @@ fn claim(metric: &MetricResult, questions: usize, margin: f64) -> String {
     }
 }
 
-fn unsaid(metric: &MetricResult, why: &str) -> String {
+fn cannot_say(metric: &MetricResult, why: &str) -> String {
     let wish = match metric.name.good() {
         Good::Lower => comparative(metric.name, 0.5, ""),
         Good::Higher => comparative(metric.name, 2.0, ""),
