@@ -34,8 +34,8 @@ use crate::{
         trial::{Trial, judge},
     },
     measure::{
-        open_run::{Loadgen, OpenLoad, OpenRun},
-        sides::Arms,
+        open_run::{Loadgen, OpenLoad},
+        sides::{Arms, WholeRun},
     },
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},
@@ -55,7 +55,7 @@ pub(crate) struct Tried {
     /// Counted from 1; more where earlier ones were invalid.
     pub attempt: u32,
     /// The run.
-    pub run: OpenRun,
+    pub run: WholeRun,
     /// What it says.
     pub trial: Trial,
 }
@@ -286,7 +286,7 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
             ));
             let load = self.load_at(rate_per_s);
             let outcome = self.load.run(address, &load);
-            let whole = |run: &OpenRun| run.verdict.status != verdict::Status::Errors;
+            let whole = |run: &WholeRun| run.judged.verdict.status != verdict::Status::Errors;
             let went_well = outcome.as_ref().is_ok_and(whole);
             if let Some(ended) = self.servers.ended_after(0, went_well) {
                 return Err(End::Failed(ended));

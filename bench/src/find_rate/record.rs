@@ -149,7 +149,7 @@ impl Record {
     pub(crate) fn keep_run(&mut self, block: usize, tried: &Tried) -> anyhow::Result<()> {
         let run = &tried.run;
         let hlog = format!("{BLOCKS}/{block:03}-{:04}.hlog", self.file.runs.len() + 1);
-        histogram(run.window_ns, &run.latency)
+        histogram(run.stretch.recorded_span_ns, &run.stretch.latency)
             .and_then(|bytes| self.folder.write(&hlog, &bytes))
             .with_context(|| format!("cannot write {}", self.folder.join(&hlog).display()))?;
         let holds = match tried.trial {
@@ -164,14 +164,14 @@ impl Record {
             block,
             rate_per_s: tried.rate_per_s,
             attempt: tried.attempt,
-            offered_per_s: run.offered_per_s,
-            achieved_per_s: run.rate_per_s,
-            slo_ns: self.slo.value_ns(&run.latency),
-            latency_ns: Summary::of(&run.latency, None),
+            offered_per_s: run.judged.offered_per_s.unwrap_or_default(),
+            achieved_per_s: run.rate_per_s(),
+            slo_ns: self.slo.value_ns(&run.stretch.latency),
+            latency_ns: Summary::of(&run.stretch.latency, None),
             holds,
-            status: run.verdict.status,
-            reasons: run.verdict.reasons.clone(),
-            client_busy: run.client_busiest,
+            status: run.judged.verdict.status,
+            reasons: run.judged.verdict.reasons.clone(),
+            client_busy: run.stretch.client_busiest,
             hlog,
         });
         Ok(())
@@ -195,9 +195,9 @@ impl Record {
         let point = &mut self.points[place];
         point
             .latency
-            .add(&tried.run.latency)
+            .add(&tried.run.stretch.latency)
             .expect("a histogram that grows takes any other");
-        point.achieved += tried.run.rate_per_s;
+        point.achieved += tried.run.rate_per_s();
         point.runs += 1;
         point.held += usize::from(holds);
     }

@@ -1,6 +1,6 @@
 //! Whole searches against a made-up server of known capacity.
 
-use std::{cell::Cell, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 
@@ -11,7 +11,10 @@ use echometer_report::folder::ResultFolder;
 use super::*;
 use crate::{
     flags::{MachineSettings, OutputSettings},
-    measure::world::{GOOD, Server, World},
+    measure::{
+        sides::{Judged, Stretch, WholeRun},
+        world::{GOOD, Server, World},
+    },
     place::placement::Placement,
     serve::arm::parse_arms,
 };
@@ -37,7 +40,7 @@ const SOUND: MadeUp = MadeUp {
 };
 
 impl OpenLoad for MadeUp {
-    fn run(&mut self, _address: std::net::SocketAddr, load: &Plan) -> Result<OpenRun, String> {
+    fn run(&mut self, _address: std::net::SocketAddr, load: &Plan) -> Result<WholeRun, String> {
         let rate = load.rate_per_s().ok_or("is no open loop")?;
         self.runs += 1;
         if self.breaks_at == Some(self.runs) {
@@ -57,22 +60,28 @@ impl OpenLoad for MadeUp {
         } else {
             Status::Valid
         };
-        Ok(OpenRun {
-            verdict: Verdict {
-                status,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
+        Ok(WholeRun {
+            stretch: Stretch {
+                latency,
+                recorded: count,
+                recorded_span_ns: load.duration.as_nanos() as u64,
+                messages: count,
+                faults: BTreeMap::new(),
+                wrong: None,
+                client_cpu_ns: 0,
+                client_busiest: 0.5,
+                client_run_delay: 0.0,
             },
-            latency,
-            censored_from_ns: None,
-            offered_per_s: rate,
-            rate_per_s: rate,
-            answered: count,
-            window_ns: load.duration.as_nanos() as u64,
-            messages: count,
-            client_cpu_ns_per_message: None,
-            client_busiest: 0.5,
-            client_run_delay: 0.0,
+            judged: Judged {
+                verdict: Verdict {
+                    status,
+                    reasons: Vec::new(),
+                    warnings: Vec::new(),
+                },
+
+                offered_per_s: Some(rate),
+                censored_from_ns: None,
+            },
             cut_short: false,
         })
     }

@@ -3,7 +3,7 @@
 use echometer_loadgen::verdict::Status;
 use echometer_report::file::slo::Slo;
 
-use crate::measure::open_run::OpenRun;
+use crate::measure::sides::WholeRun;
 
 /// What a run says of a rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub(crate) enum Trial {
 
 /// What a run says.
 #[must_use]
-pub(crate) fn judge(slo: &Slo, run: &OpenRun) -> Trial {
-    let value = slo.value_ns(&run.latency);
+pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
+    let value = slo.value_ns(&run.stretch.latency);
     let within = slo.holds(value);
     // Unanswered messages are in the histogram, at the time that they had waited.
-    let enough = slo.messages_min() <= run.latency.len();
-    match run.verdict.status {
+    let enough = slo.messages_min() <= run.stretch.latency.len();
+    match run.judged.verdict.status {
         Status::Valid if enough => match within {
             true => Trial::Holds,
             false => Trial::Fails,
@@ -52,30 +52,38 @@ mod tests {
     use echometer_loadgen::verdict::Verdict;
 
     use super::*;
+    use crate::measure::sides::Judged;
+    use crate::measure::sides::Stretch;
+    use std::collections::BTreeMap;
 
     fn slo(text: &str) -> Slo {
         text.parse().expect("a test's objective")
     }
 
-    fn run(status: Status, latency_ns: u64, count: u64) -> OpenRun {
+    fn run(status: Status, latency_ns: u64, count: u64) -> WholeRun {
         let mut latency = Histogram::new(3).expect("digits");
         latency.record_n(latency_ns, count).expect("it grows");
-        OpenRun {
-            verdict: Verdict {
-                status,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
+        WholeRun {
+            stretch: Stretch {
+                latency,
+                recorded: count,
+                recorded_span_ns: 1,
+                messages: count,
+                faults: BTreeMap::new(),
+                wrong: None,
+                client_cpu_ns: 0,
+                client_busiest: 0.5,
+                client_run_delay: 0.0,
             },
-            latency,
-            censored_from_ns: None,
-            offered_per_s: 1.0,
-            rate_per_s: 1.0,
-            answered: count,
-            window_ns: 1,
-            messages: count,
-            client_cpu_ns_per_message: None,
-            client_busiest: 0.5,
-            client_run_delay: 0.0,
+            judged: Judged {
+                verdict: Verdict {
+                    status,
+                    reasons: Vec::new(),
+                    warnings: Vec::new(),
+                },
+                offered_per_s: Some(1.0),
+                censored_from_ns: None,
+            },
             cut_short: false,
         }
     }

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use crate::measure::{
     floor::FloorSlice,
+    reading::ServerSide,
     sides::{CpuTimes, Stretch, Usage, WholeRun},
 };
 
@@ -160,6 +161,24 @@ impl Block {
 }
 
 impl ArmBlock {
+    /// A whole run as an arm with one slice, so that its figures are those of every other design.
+    #[must_use]
+    pub(crate) fn of_run(run: WholeRun, server: &ServerSide) -> Self {
+        Self {
+            slices: vec![Slice {
+                span_ns: server.span_ns,
+                server_cpu_ns: server.cpu_ns,
+                server_cpus: server.cpus,
+                ..Slice::of(0, &run.stretch)
+            }],
+            runs: Vec::new(),
+            latency: run.stretch.latency,
+            resting_cpu_ns: None,
+            resting_span_ns: 0,
+            usage: server.usage,
+        }
+    }
+
     fn new() -> Self {
         Self {
             slices: Vec::new(),

@@ -106,6 +106,8 @@ impl Client for FleetClient {
                     .then(|| due as f64 * 1e9 / tally.recorded_span_ns.max(1) as f64),
                 censored_from_ns: tally.window.censored_from_ns,
             },
+            // The runs ask for themselves, before and after.
+            cut_short: false,
         })
     }
 

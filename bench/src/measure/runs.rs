@@ -147,7 +147,7 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
         let outcome = self.client.run(arm, ramp, ramp + self.plan.measured);
         let side = before.until(&Reading::take(self.arms, arm));
         let (outcome, judged) = match outcome {
-            Ok(WholeRun { stretch, judged }) => (Ok(stretch), Some(judged)),
+            Ok(run) => (Ok(run.stretch), Some(run.judged)),
             Err(reason) => (Err(reason), None),
         };
         let stretch = clean(self.arms, arm, outcome)?;
@@ -173,7 +173,11 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
             context_switches: earlier + usage.context_switches,
             ..usage
         });
-        let run = judged.map(|judged| WholeRun { stretch, judged });
+        let run = judged.map(|judged| WholeRun {
+            stretch,
+            judged,
+            cut_short: false,
+        });
         figures.runs.extend(run);
         Ok(())
     }

@@ -119,6 +119,20 @@ pub(crate) struct WholeRun {
     pub stretch: Stretch,
     /// What is known only of a whole run.
     pub judged: Judged,
+    /// Whether a request to stop ended it, where the one who made it knows.
+    pub cut_short: bool,
+}
+
+impl WholeRun {
+    /// Replies in the window, a second.
+    pub(crate) fn rate_per_s(&self) -> f64 {
+        let Stretch {
+            recorded,
+            recorded_span_ns,
+            ..
+        } = self.stretch;
+        recorded as f64 * 1e9 / recorded_span_ns.max(1) as f64
+    }
 }
 
 /// How a whole run is to be taken.

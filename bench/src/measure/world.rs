@@ -194,6 +194,7 @@ impl Client for World {
                 offered_per_s: None,
                 censored_from_ns: None,
             },
+            cut_short: false,
         })
     }
 

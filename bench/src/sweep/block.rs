@@ -15,9 +15,9 @@ use crate::{
     judge::figures::{arm_figures, block_figures},
     measure::{
         block::{Abort, ArmBlock, Block, Fault, Step},
-        open_run::{OpenLoad, OpenRun},
+        open_run::OpenLoad,
         reading::Reading,
-        sides::{Arms, Started},
+        sides::{Arms, Started, WholeRun},
         slices::{SlicePlan, run_block},
     },
     sweep::{
@@ -211,7 +211,7 @@ fn open_run(
     let before = Reading::take(servers, 0);
     let outcome = load.run(address, &group.load);
     let side = before.until(&Reading::take(servers, 0));
-    let whole = |run: &OpenRun| run.verdict.status != verdict::Status::Errors;
+    let whole = |run: &WholeRun| run.judged.verdict.status != verdict::Status::Errors;
     let ended = servers.ended_after(0, outcome.as_ref().is_ok_and(whole));
     let (mut reasons, mut remarks) = (Vec::new(), Vec::new());
     let mut cut_short = false;
@@ -223,10 +223,10 @@ fn open_run(
         }
         Ok(run) => {
             cut_short = run.cut_short;
-            censored_from_ns = run.censored_from_ns;
+            censored_from_ns = run.judged.censored_from_ns;
             // What the server does not hold is a finding, and so is the noise that all points share; figures that the
             // client makes, or that lack messages, are none.
-            let verdict = &run.verdict;
+            let verdict = &run.judged.verdict;
             match verdict.status {
                 verdict::Status::Valid => {}
                 verdict::Status::Errors | verdict::Status::ClientBound => {
@@ -234,7 +234,7 @@ fn open_run(
                 }
                 status => remarks.push(status.name().to_owned()),
             }
-            Some(run.into_block(&side))
+            Some(ArmBlock::of_run(run, &side))
         }
     };
     if cut_short {

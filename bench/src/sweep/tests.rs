@@ -1,6 +1,6 @@
 //! Whole sweeps against a made-up world: no process, no socket, no clock.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use hdrhistogram::Histogram;
 
@@ -21,7 +21,8 @@ use super::*;
 use crate::{
     levels::{Change, parse_axes},
     measure::{
-        open_run::{OpenLoad, OpenRun},
+        open_run::OpenLoad,
+        sides::{Judged, Stretch, WholeRun},
         world::{GOOD, Server, World},
     },
     serve::arm::parse_arms,
@@ -44,7 +45,7 @@ struct MadeUp {
 struct FakeLoad;
 
 impl OpenLoad for FakeLoad {
-    fn run(&mut self, _address: SocketAddr, load: &Plan) -> Result<OpenRun, String> {
+    fn run(&mut self, _address: SocketAddr, load: &Plan) -> Result<WholeRun, String> {
         let Load::Open { rate_per_s, .. } = load.load else {
             return Err("is no open loop".to_owned());
         };
@@ -59,22 +60,28 @@ impl OpenLoad for FakeLoad {
             true => verdict::Status::Overloaded,
             false => verdict::Status::Valid,
         };
-        Ok(OpenRun {
-            verdict: Verdict {
-                status,
-                reasons: Vec::new(),
-                warnings: Vec::new(),
+        Ok(WholeRun {
+            stretch: Stretch {
+                latency,
+                recorded: answered,
+                recorded_span_ns: load.duration.as_nanos() as u64,
+                messages: answered,
+                faults: BTreeMap::new(),
+                wrong: None,
+                client_cpu_ns: 1_000 * answered,
+                client_busiest: 0.5,
+                client_run_delay: 0.0,
             },
-            latency,
-            censored_from_ns: None,
-            offered_per_s: rate_per_s,
-            rate_per_s,
-            answered,
-            window_ns: load.duration.as_nanos() as u64,
-            messages: answered,
-            client_cpu_ns_per_message: Some(1_000.0),
-            client_busiest: 0.5,
-            client_run_delay: 0.0,
+            judged: Judged {
+                verdict: Verdict {
+                    status,
+                    reasons: Vec::new(),
+                    warnings: Vec::new(),
+                },
+
+                offered_per_s: Some(rate_per_s),
+                censored_from_ns: None,
+            },
             cut_short: false,
         })
     }

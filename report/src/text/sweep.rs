@@ -363,7 +363,7 @@ fn of_arm<'a>(file: &'a SweepFile, point: &'a PointEntry, arm: &str) -> Option<&
 
 #[cfg(test)]
 mod tests {
-    use echometer_loadgen::plan::{Arrivals, Load};
+    use echometer_loadgen::plan::{Arrivals, Load, OPEN_LOOP_PIPELINE};
 
     use super::*;
     use crate::file::sweep::KeyEntry;
@@ -377,6 +377,7 @@ mod tests {
             arrivals: Arrivals::Poisson,
         };
         file.design.load.connections = 50;
+        file.design.load.pipeline = OPEN_LOOP_PIPELINE;
         let mut said = |keys: &[&str]| {
             file.keys = keys
                 .iter()
