@@ -22,8 +22,12 @@ use anyhow::Context;
 use hdrhistogram::Histogram;
 
 use echometer_host::{
-    clock, counters::Steal, limits, process::process_run_delay_ns, signals::Stop,
-    units::show_duration,
+    clock,
+    counters::Steal,
+    limits,
+    process::process_run_delay_ns,
+    signals::Stop,
+    units::{counted, show_duration},
 };
 use echometer_loadgen::{
     Fleet, Plan, Target,
@@ -34,7 +38,6 @@ use echometer_loadgen::{
 use echometer_report::{
     file::selftest::{FILE_NAME, Outcome, SCHEMA, Selftest, Truth},
     folder::ResultFolder,
-    text::counted::counted,
 };
 
 use crate::{

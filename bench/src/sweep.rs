@@ -21,7 +21,7 @@ use echometer_host::{
     cpus::{self, CpuList},
     signals::Stop,
     topology::Topology,
-    units::{show_duration, show_size},
+    units::{counted, show_duration, show_size},
 };
 use echometer_loadgen::{
     Plan,
@@ -33,7 +33,6 @@ use echometer_report::{
         trust::Status,
     },
     folder::REPORT_NAME,
-    text::counted::counted,
 };
 use echometer_statistics::Verdict;
 

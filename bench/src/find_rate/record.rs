@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use hdrhistogram::Histogram;
 
-use echometer_host::{clock, fitness, machine::Facts};
+use echometer_host::{clock, fitness, machine::Facts, units::counted};
 use echometer_loadgen::{
     Plan,
     file::Summary,
@@ -26,10 +26,7 @@ use echometer_report::{
         trust::{Status, Trust},
     },
     folder::{BLOCKS, ResultFolder},
-    text::{
-        counted::{counted, counted_were},
-        find_rate as text,
-    },
+    text::{counted::counted_were, find_rate as text},
 };
 use echometer_statistics::{ALPHA, blocks_min};
 

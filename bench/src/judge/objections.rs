@@ -1,9 +1,10 @@
 //! Why figures can be shown and not judged, in words. `who` is an arm, or an arm at a point of a sweep.
 
+use echometer_host::units::counted;
 use echometer_loadgen::file::Summary;
 use echometer_report::{
     file::{figures::ArmFigures, metric::Metric},
-    text::counted::{counted, counted_are},
+    text::counted::counted_are,
 };
 use echometer_statistics::{ALPHA, Answer, Verdict, blocks_min, median};
 

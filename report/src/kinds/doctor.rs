@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-pub(super) use crate::file::doctor::Examination;
 use crate::{
     file::doctor,
     kinds::{ResultKind, Shown},
@@ -13,6 +12,8 @@ use crate::{
     },
     text,
 };
+
+pub(super) use crate::file::doctor::Examination;
 
 impl ResultKind for Examination {
     const SCHEMA: &'static str = doctor::SCHEMA;

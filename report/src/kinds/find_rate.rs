@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-pub(super) use crate::file::find_rate::FindRateFile;
 use crate::{
     file::find_rate,
     kinds::{ResultKind, Shown},
@@ -13,6 +12,8 @@ use crate::{
     },
     text,
 };
+
+pub(super) use crate::file::find_rate::FindRateFile;
 
 impl ResultKind for FindRateFile {
     const SCHEMA: &'static str = find_rate::SCHEMA;

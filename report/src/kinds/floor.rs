@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-pub(super) use crate::file::floor::FloorFile;
 use crate::{
     file::floor,
     kinds::{ResultKind, Shown},
@@ -13,6 +12,8 @@ use crate::{
     },
     text,
 };
+
+pub(super) use crate::file::floor::FloorFile;
 
 impl ResultKind for FloorFile {
     const SCHEMA: &'static str = floor::SCHEMA;

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-pub(super) use crate::file::selftest::Selftest;
 use crate::{
     file::selftest,
     kinds::{ResultKind, Shown},
@@ -13,6 +12,8 @@ use crate::{
     },
     text,
 };
+
+pub(super) use crate::file::selftest::Selftest;
 
 impl ResultKind for Selftest {
     const SCHEMA: &'static str = selftest::SCHEMA;

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-pub(super) use crate::file::sweep::SweepFile;
 use crate::{
     file::sweep,
     kinds::{ResultKind, Shown},
@@ -13,6 +12,8 @@ use crate::{
     },
     text,
 };
+
+pub(super) use crate::file::sweep::SweepFile;
 
 impl ResultKind for SweepFile {
     const SCHEMA: &'static str = sweep::SCHEMA;

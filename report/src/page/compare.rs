@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use echometer_host::units::counted;
 use echometer_loadgen::file::Summary;
 use echometer_statistics::{Good, Verdict};
 
@@ -18,7 +19,7 @@ use crate::{
         model::{Page, TrustShown, machine_rows},
         table::{Cell, Table},
     },
-    text::{compare as report, counted::counted},
+    text::compare as report,
 };
 
 /// The page of a comparison. `latencies` are the arms' over all valid blocks, as far as they are there.

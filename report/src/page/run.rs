@@ -1,6 +1,6 @@
 //! A run of the load generator to look at.
 
-use echometer_host::units::{show_count, show_duration};
+use echometer_host::units::{counted, show_count, show_duration};
 use echometer_loadgen::{
     file::{RunFile, Summary},
     plan::{Engine, Load, Wait},
@@ -14,7 +14,6 @@ use crate::{
         table::{Cell, Table},
     },
     saved::hlog::Log,
-    text::counted::counted,
 };
 
 /// The page of a run; without its log it has no spectrum.

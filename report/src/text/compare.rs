@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::units::{show_ns, show_size};
+use echometer_host::units::{counted, show_ns, show_size};
 use echometer_statistics::{Verdict, median};
 
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
             cpus, five_chars, interval_title, paragraph, plain_table, render_right, short,
             show_interval, show_value,
         },
-        counted::counted,
         remarks::{self, spoilt},
     },
 };

@@ -1,13 +1,6 @@
-//! Counts with their noun: `1 block`, `1,000 blocks`.
+//! Counts with their noun and its verb: `1 block is`, `5 blocks are`.
 
-use echometer_host::units::show_count;
-
-/// So many of `noun`, which takes an `s` for its plural.
-#[must_use]
-pub fn counted(count: u64, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{} {noun}{plural}", show_count(count))
-}
+use echometer_host::units::counted;
 
 /// `1 block is`, `5 blocks are`.
 #[must_use]
@@ -28,11 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_has_no_plural() {
-        assert_eq!(
-            [0, 1, 1_000].map(|count| counted(count, "connection")),
-            ["0 connections", "1 connection", "1,000 connections"]
-        );
+    fn one_has_a_verb_of_its_own() {
         assert_eq!(
             [1, 5].map(|count| counted_are(count, "block")),
             ["1 block is", "5 blocks are"]

@@ -2,12 +2,12 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::fitness::{Grade, Use};
-
-use crate::{
-    file::doctor::Examination,
-    text::{columns::paragraph, counted::counted},
+use echometer_host::{
+    fitness::{Grade, Use},
+    units::counted,
 };
+
+use crate::{file::doctor::Examination, text::columns::paragraph};
 
 /// For people, in at most 80 columns, without colours; ends with the sentence.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::units::{show_count, show_ns};
+use echometer_host::units::{counted, show_count, show_ns};
 use echometer_loadgen::LoadPart;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     text::{
         bars::{Bar, bars},
         columns::{align_right, cpus, paragraph, plain_table, render},
-        counted::{counted, counted_are},
+        counted::counted_are,
         remarks::{remarks, spoilt},
     },
 };

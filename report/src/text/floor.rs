@@ -2,16 +2,13 @@
 
 use echometer_host::{
     machine::Facts,
-    units::{show_count, show_ns, show_size},
+    units::{counted, show_count, show_ns, show_size},
 };
 use echometer_statistics::{ALPHA, blocks_min};
 
 use crate::{
     file::floor::{FloorFile, FloorRow},
-    text::{
-        columns::{interval_title, paragraph, plain_table, render_right},
-        counted::counted,
-    },
+    text::columns::{interval_title, paragraph, plain_table, render_right},
 };
 
 /// The report, of at most 80 columns; ends with the sentence.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use echometer_host::{
     fitness,
-    units::{show_count, show_ns, show_size},
+    units::{counted, show_count, show_ns, show_size},
 };
 
 use crate::{
@@ -12,10 +12,7 @@ use crate::{
         entries::ENGINES,
         storm::{LevelEntry, StormFile, late_echoes},
     },
-    text::{
-        columns::{align_right, cpus, paragraph, plain_table, render, short},
-        counted::counted,
-    },
+    text::columns::{align_right, cpus, paragraph, plain_table, render, short},
 };
 
 /// The whole report; ends with the sentence.

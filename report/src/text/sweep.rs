@@ -4,6 +4,7 @@ mod tables;
 
 use std::fmt::Write as _;
 
+use echometer_host::units::counted;
 use echometer_loadgen::LoadPart;
 use echometer_statistics::Verdict;
 
@@ -14,7 +15,6 @@ use crate::{
     },
     text::{
         columns::{five_chars, paragraph, show_value},
-        counted::counted,
         remarks,
         sweep::tables::{chart, movement_table, others_table, primary_table},
     },
