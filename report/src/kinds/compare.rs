@@ -9,13 +9,13 @@ use crate::{
     file::compare::{self, Comparison},
     kinds::{ResultKind, Shown},
     names::file_name,
-    page::{self, model::Page},
+    page::{compare::page, model::Page},
     saved::{
         error::FileError,
         hlog,
         place::{Place, typed},
     },
-    text,
+    text::compare::text,
 };
 
 /// The file, and by the arm's name its latencies.
@@ -51,11 +51,11 @@ impl ResultKind for Compared {
 
 impl Shown for Compared {
     fn text(&self) -> String {
-        text::compare::text(&self.file)
+        text(&self.file)
     }
 
     fn page(&self) -> Page {
-        page::compare::page(&self.file, &self.latencies)
+        page(&self.file, &self.latencies)
     }
 
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {

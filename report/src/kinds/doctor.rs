@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{
     file::doctor,
     kinds::{ResultKind, Shown},
-    page::{self, model::Page},
+    page::{doctor::page, model::Page},
     saved::{
         error::FileError,
         place::{Place, typed},
     },
-    text,
+    text::doctor::text,
 };
 
 pub(super) use crate::file::doctor::Examination;
@@ -26,10 +26,10 @@ impl ResultKind for Examination {
 
 impl Shown for Examination {
     fn text(&self) -> String {
-        text::doctor::text(self)
+        text(self)
     }
 
     fn page(&self) -> Page {
-        page::doctor::page(self)
+        page(self)
     }
 }

@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{
     file::find_rate,
     kinds::{ResultKind, Shown},
-    page::{self, model::Page},
+    page::{find_rate::page, model::Page},
     saved::{
         error::FileError,
         place::{Place, typed},
     },
-    text,
+    text::find_rate::text,
 };
 
 pub(super) use crate::file::find_rate::FindRateFile;
@@ -26,10 +26,10 @@ impl ResultKind for FindRateFile {
 
 impl Shown for FindRateFile {
     fn text(&self) -> String {
-        text::find_rate::text(self)
+        text(self)
     }
 
     fn page(&self) -> Page {
-        page::find_rate::page(self)
+        page(self)
     }
 }

@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{
     file::floor,
     kinds::{ResultKind, Shown},
-    page::{self, model::Page},
+    page::{floor::page, model::Page},
     saved::{
         error::FileError,
         place::{Place, typed},
     },
-    text,
+    text::floor::text,
 };
 
 pub(super) use crate::file::floor::FloorFile;
@@ -26,10 +26,10 @@ impl ResultKind for FloorFile {
 
 impl Shown for FloorFile {
     fn text(&self) -> String {
-        text::floor::text(self)
+        text(self)
     }
 
     fn page(&self) -> Page {
-        page::floor::page(self)
+        page(self)
     }
 }

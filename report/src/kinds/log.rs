@@ -10,7 +10,7 @@ use echometer_loadgen::file::Summary;
 use crate::{
     kinds::Shown,
     names::file_name,
-    page::{self, model::Page},
+    page::{log::page, model::Page, text::text},
     saved::hlog::Log,
 };
 
@@ -45,11 +45,11 @@ impl LogFile {
 impl Shown for LogFile {
     /// Of none of our commands: its page's words and main table.
     fn text(&self) -> String {
-        page::text::text(&self.page())
+        text(&self.page())
     }
 
     fn page(&self) -> Page {
-        page::log::page(&self.log, &self.file)
+        page(&self.log, &self.file)
     }
 
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {

@@ -5,12 +5,12 @@ use serde_json::Value;
 
 use echometer_loadgen::{
     file::{self, RunFile},
-    report,
+    report::text,
 };
 
 use crate::{
     kinds::{ResultKind, Shown, log::of_tags},
-    page::{self, model::Page},
+    page::{model::Page, run::page},
     saved::{
         error::FileError,
         hlog::Log,
@@ -39,11 +39,11 @@ impl ResultKind for Run {
 
 impl Shown for Run {
     fn text(&self) -> String {
-        report::text(&self.file)
+        text(&self.file)
     }
 
     fn page(&self) -> Page {
-        page::run::page(&self.file, self.log.as_ref())
+        page(&self.file, self.log.as_ref())
     }
 
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {

@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{
     file::selftest,
     kinds::{ResultKind, Shown},
-    page::{self, model::Page},
+    page::{model::Page, selftest::page},
     saved::{
         error::FileError,
         place::{Place, typed},
     },
-    text,
+    text::selftest::text,
 };
 
 pub(super) use crate::file::selftest::Selftest;
@@ -26,10 +26,10 @@ impl ResultKind for Selftest {
 
 impl Shown for Selftest {
     fn text(&self) -> String {
-        text::selftest::text(self)
+        text(self)
     }
 
     fn page(&self) -> Page {
-        page::selftest::page(self)
+        page(self)
     }
 }

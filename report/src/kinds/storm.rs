@@ -9,13 +9,13 @@ use crate::{
     file::storm::{self, StormFile},
     kinds::{ResultKind, Shown, log::of_tags},
     names::file_name,
-    page::{self, model::Page},
+    page::{model::Page, storm::page},
     saved::{
         error::FileError,
         hlog::Log,
         place::{Place, typed},
     },
-    text,
+    text::storm::text,
 };
 
 /// The file, and by the level's name its histograms.
@@ -39,11 +39,11 @@ impl ResultKind for Stormed {
 
 impl Shown for Stormed {
     fn text(&self) -> String {
-        text::storm::text(&self.file)
+        text(&self.file)
     }
 
     fn page(&self) -> Page {
-        page::storm::page(&self.file, &self.logs)
+        page(&self.file, &self.logs)
     }
 
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {

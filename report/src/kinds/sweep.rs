@@ -5,12 +5,12 @@ use serde_json::Value;
 use crate::{
     file::sweep,
     kinds::{ResultKind, Shown},
-    page::{self, model::Page},
+    page::{model::Page, sweep::page},
     saved::{
         error::FileError,
         place::{Place, typed},
     },
-    text,
+    text::sweep::text,
 };
 
 pub(super) use crate::file::sweep::SweepFile;
@@ -26,10 +26,10 @@ impl ResultKind for SweepFile {
 
 impl Shown for SweepFile {
     fn text(&self) -> String {
-        text::sweep::text(self)
+        text(self)
     }
 
     fn page(&self) -> Page {
-        page::sweep::page(self)
+        page(self)
     }
 }
