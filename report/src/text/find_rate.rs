@@ -6,7 +6,10 @@ use echometer_host::units::{counted, show_count, show_ns};
 use echometer_loadgen::LoadPart;
 
 use crate::{
-    file::find_rate::{CurvePoint, FindRateFile},
+    file::{
+        find_rate::{CurvePoint, FindRateFile},
+        slo::Slo,
+    },
     text::{
         bars::{Bar, bars},
         columns::{align_right, cpus, paragraph, plain_table, render},
@@ -38,11 +41,10 @@ pub fn text(file: &FindRateFile) -> String {
     }
     if !file.curve.is_empty() {
         let drawn = drawn(file);
-        let _ = writeln!(
-            text,
-            "\n{} by rate (bars end at {BAR_LIMITS} x the limit):",
-            slo_name(file)
-        );
+        let end = bars_end_ns(file).map_or_else(String::new, |_| {
+            format!(" (bars end at {BAR_LIMITS} x the limit)")
+        });
+        let _ = writeln!(text, "\n{} by rate{end}:", slo_name(file));
         text.push_str(&chart(file, &drawn));
         let _ = writeln!(text, "\n{}", curve_table(&drawn));
         let _ = writeln!(
@@ -125,10 +127,10 @@ fn slo_name(file: &FindRateFile) -> &str {
     file.slo.split('<').next().unwrap_or_default()
 }
 
-fn limit_ns(file: &FindRateFile) -> f64 {
-    file.slo
-        .parse::<crate::file::slo::Slo>()
-        .map_or(0.0, |slo| slo.limit_ns() as f64)
+/// Where bars end, ns; `None` where the objective of a foreign file can't be read.
+fn bars_end_ns(file: &FindRateFile) -> Option<f64> {
+    let slo: Slo = file.slo.parse().ok()?;
+    Some(slo.limit_ns() as f64 * BAR_LIMITS)
 }
 
 /// The load, without the rate: that is what was searched for.
@@ -169,7 +171,7 @@ fn drawn(file: &FindRateFile) -> Vec<&CurvePoint> {
 }
 
 fn chart(file: &FindRateFile, drawn: &[&CurvePoint]) -> String {
-    let most = limit_ns(file) * BAR_LIMITS;
+    let most = bars_end_ns(file).unwrap_or(f64::INFINITY);
     let all: Vec<Bar> = drawn
         .iter()
         .map(|point| Bar {
@@ -200,4 +202,22 @@ fn curve_table(drawn: &[&CurvePoint]) -> String {
     }
     align_right(&mut table, 0..=6);
     render(&mut table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_of_an_objective_that_cannot_be_read_are_as_long_as_they_are() {
+        let saved = include_str!("../../tests/saved/find-rate.json");
+        let mut file: FindRateFile = serde_json::from_str(saved).expect("a search");
+        let bars_of = |file: &FindRateFile| chart(file, &drawn(file));
+        assert!(text(&file).contains("(bars end at 3 x the limit)"));
+        assert!(bars_of(&file).contains('#') || bars_of(&file).contains('\u{2588}'));
+        file.slo = "from another world".to_owned();
+        assert!(!text(&file).contains("bars end"));
+        let bars = bars_of(&file);
+        assert!(bars.contains('#') || bars.contains('\u{2588}'), "{bars}");
+    }
 }
