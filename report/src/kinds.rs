@@ -83,3 +83,24 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_kinds_are_taken_for_each_other() {
+        for names in [
+            KINDS.map(|kind| kind.schema),
+            KINDS.map(|kind| kind.file_name),
+        ] {
+            assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), KINDS.len());
+        }
+        for kind in KINDS {
+            let name = kind.file_name.trim_end_matches(".json");
+            assert_eq!(kind.schema, format!("echometer.{name}/1"));
+        }
+    }
+}
