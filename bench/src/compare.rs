@@ -1,6 +1,7 @@
 //! `echometer compare`: place both sides, run the blocks, save after each, say what was learnt.
 
 pub(crate) mod analysis;
+pub(crate) mod command;
 pub(crate) mod flags;
 pub(crate) mod record;
 
@@ -265,6 +266,5 @@ fn block_time(settings: &CompareSettings, floor: bool) -> Duration {
     ((measured + settings.load.warmup + START_AND_STOP) * arms + floor_time) * runs
 }
 
-pub(crate) mod command;
 #[cfg(test)]
 mod tests;

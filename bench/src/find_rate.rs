@@ -8,6 +8,7 @@ pub(crate) mod bisection;
 pub(crate) mod command;
 pub(crate) mod flags;
 pub(crate) mod record;
+pub(crate) mod trial;
 
 use anyhow::bail;
 
@@ -341,4 +342,3 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
 
 #[cfg(test)]
 mod tests;
-pub(crate) mod trial;

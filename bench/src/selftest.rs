@@ -2,7 +2,7 @@
 //! slowness is known, is put under the load generator and into a comparison, and what they show is held against what
 //! is known.
 //!
-//! The [`truths`] say what must be shown, [`mod@file`] is what is kept of it, [`report`] how it reads.
+//! The [`truths`] say what must be shown; what is kept of it and how it reads is `echometer-report`'s.
 
 pub(crate) mod command;
 pub(crate) mod flags;

@@ -1,14 +1,16 @@
 //! `echometer sweep`: one or two keys over their levels, with one arm or more, in randomised complete blocks.
 //!
 //! [`grid`] plans the cells, [`block`] measures each of them once a block on a [`stage`], [`findings`] draws the
-//! conclusions, [`mod@file`] is saved after every block, [`text`] is a rendering of it, and a [`job`] repeats it.
+//! conclusions of [`contrasts`] and a [`ranking`], the [`record`] is saved after every block, and a [`job`] repeats it.
 
 pub(crate) mod block;
 pub(crate) mod command;
+mod contrasts;
 pub(crate) mod findings;
 pub(crate) mod flags;
 pub(crate) mod grid;
 pub(crate) mod job;
+mod ranking;
 pub(crate) mod record;
 pub(crate) mod stage;
 
@@ -346,7 +348,5 @@ fn load_command(load: &Plan) -> String {
     text
 }
 
-mod contrasts;
-mod ranking;
 #[cfg(test)]
 mod tests;

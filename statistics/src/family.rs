@@ -86,7 +86,7 @@ pub struct Answer {
 
 /// Answers every question: two families, the primary metric (one question an arm) and everything else.
 ///
-/// `margin` as for [`verdict`].
+/// `margin` as for [`verdict()`].
 #[must_use]
 pub fn answer_all(questions: &[Question], margin: f64) -> Vec<Answer> {
     let tests: Vec<Option<Test>> = questions
