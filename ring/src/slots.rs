@@ -193,11 +193,17 @@ impl Slots {
         (state.generation == slot.generation() && state.life == Life::Open).then_some(state)
     }
 
-    /// The slot that a completion names, if any file was ever in its place.
+    /// The state of the place that a completion names, if any file was ever there, and the slot that it has now.
     #[inline]
-    pub(crate) fn named(&self, number: u32, generation: u32) -> Option<Slot> {
-        let known = (number as usize) < self.states.len();
-        let generation = NonZeroU32::new(generation).filter(|_| known)?;
+    pub(crate) fn at(&mut self, number: u32) -> Option<(Slot, &mut State)> {
+        let tag = self.naming.tag;
+        let state = self.states.get_mut(number as usize)?;
+        Some((Slot::new(tag, number, state.generation), state))
+    }
+
+    /// The slot that a file had which is gone by now, for its last event.
+    pub(crate) fn former(&self, number: u32, generation: u32) -> Option<Slot> {
+        let generation = NonZeroU32::new(generation)?;
         Some(Slot::new(self.naming.tag, number, generation))
     }
 

@@ -329,23 +329,13 @@ impl Ring {
         if token.op == Op::Accept && !more {
             self.accepts -= 1;
         }
-        let slot = self.slots.named(token.number, token.generation)?;
         let group = match token.op {
             Op::BulkRecv => Group::Large,
             _ => Group::Small,
         };
-        let state = self.slots.state(slot);
-        if state.generation != slot.generation() {
-            self.discard_received(group, result, flags);
-            match token.op {
-                Op::Close => {
-                    self.slots.closed(slot);
-                    return Some(Event::Close { slot });
-                }
-                Op::Send => self.end_lingering(entry.user_data()),
-                _ => {}
-            }
-            return None;
+        let (slot, state) = self.slots.at(token.number)?;
+        if slot.generation().get() != token.generation {
+            return self.settle_stale(token, group, entry);
         }
         let cancelling = state.cancelling;
         if !more {
@@ -487,6 +477,23 @@ impl Ring {
             Op::Poll => (0 <= result).then_some(Event::Poll { slot }),
             // A close carries the generation that it ended, so it is never met here.
             Op::Close | Op::Cancel => None,
+        }
+    }
+
+    /// A completion of a file that is gone by now: of its close, or of a zero-copy send's notification.
+    fn settle_stale(&mut self, token: Token, group: Group, entry: &cqueue::Entry) -> Option<Event> {
+        self.discard_received(group, entry.result(), entry.flags());
+        match token.op {
+            Op::Close => {
+                let slot = self.slots.former(token.number, token.generation)?;
+                self.slots.closed(slot);
+                Some(Event::Close { slot })
+            }
+            Op::Send => {
+                self.end_lingering(entry.user_data());
+                None
+            }
+            _ => None,
         }
     }
 

@@ -31,6 +31,7 @@ use crate::delay::{DelayQueue, Releases, WAKE_LEAD_NS};
 use crate::engine::accept_failures::{AcceptFailures, Next};
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
+use crate::log;
 use crate::wait::Patience;
 
 /// Whether this kernel lets a ring be made, and whether `--uring` names features that exist.
@@ -105,6 +106,9 @@ struct Server<'a> {
     drain_deadline: Option<Instant>,
     patience: Patience,
     idle: Option<IdleWatch>,
+    /// Submits that the kernel refused for the moment, as told of.
+    refusals: u64,
+    refusal_log: log::Seldom,
     config: &'a Config,
     worker: &'a Worker,
 }
@@ -164,6 +168,8 @@ impl<'a> Server<'a> {
             drain_deadline: None,
             patience: Patience::new(config.wait),
             idle: config.idle_timeout.map(IdleWatch::new),
+            refusals: 0,
+            refusal_log: log::Seldom::default(),
             config,
             worker,
         })
@@ -471,10 +477,27 @@ impl<'a> Server<'a> {
         }
         self.end_idle();
         let counts = self.ring.counts();
+        if counts.refusals != self.refusals {
+            self.refusals = counts.refusals;
+            self.tell_of_refusals();
+        }
         let counters = &self.worker.counters;
         counters.enters.set(counts.enters);
         counters.cqes.set(counts.cqes);
         counters.cq_overflows.set(counts.cq_overflows);
+    }
+
+    /// The kernel refuses to submit for the moment, and the ring rests between its attempts.
+    #[cold]
+    fn tell_of_refusals(&mut self) {
+        if let Some(errno) = self.ring.last_refusal() {
+            let errno = std::io::Error::from(errno);
+            let (index, refusals) = (self.worker.index, self.refusals);
+            self.refusal_log.line(format_args!(
+                "note: the kernel refused to take worker {index}'s requests for the moment, {refusals} times so far: {errno}; \
+                 they are tried again after a rest"
+            ));
+        }
     }
 
     fn end_idle(&mut self) {

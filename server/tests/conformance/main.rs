@@ -15,6 +15,7 @@ mod sandbox;
 mod stopping;
 mod streams;
 mod support;
+mod trials;
 mod waiting;
 
 /// What an engine does not promise, and why; docs/engines.md has the same table. A test named here is not run for the
