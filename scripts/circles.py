@@ -16,7 +16,6 @@ import pathlib
 import re
 import sys
 import tempfile
-import tomllib
 
 NEUTRAL = re.compile(
     r"""//[^\n]*                                  # comments
@@ -32,10 +31,14 @@ PATH = re.compile(r"(?<![\w:])((?:\w+)(?:\s*::\s*\w+)+)")
 
 
 def main(arguments):
+    if "-h" in arguments or "--help" in arguments:
+        print(__doc__.strip())
+        return 0
     if arguments == ["--self-test"]:
         return self_test()
     root = pathlib.Path(__file__).resolve().parent.parent
-    members = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["members"]
+    members = re.search(r"^members = \[(.*?)\]", (root / "Cargo.toml").read_text(), re.DOTALL | re.MULTILINE)
+    members = re.findall(r'"([^"]+)"', members[1])
     failed = False
     for name in arguments or members:
         for circle in circles(root / name / "src"):
