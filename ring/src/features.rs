@@ -21,7 +21,8 @@ pub enum Feature {
     Gather,
     /// Sends that go out at once, whole, say nothing: no completion is written or read for them (5.17).
     SkipSuccess,
-    /// Direct descriptors: files known to the ring alone (5.19 for allocation by the kernel).
+    /// Direct descriptors: files known to the ring alone (5.19 for allocation by the kernel). Before 6.13 one that is closed
+    /// is let go only when all requests are over that began before, an armed accept too; there they are not used.
     Direct,
     /// Completions are worked off when the ring's own thread asks, not by interrupting it (6.1).
     DeferTaskrun,
