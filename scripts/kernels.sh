@@ -138,7 +138,7 @@ read_flags() {
   [[ $jobs =~ ^[1-9][0-9]?$ ]] || usage "--jobs is a number from 1 on"
   [[ $limit =~ ^([1-9][0-9]{0,5})?$ ]] || usage "--limit is a number of seconds"
   [[ -z $commands || -z $write$short${only[*]-} ]] || usage "--run goes alone: no checks are run then"
-  [[ -z $write || -z $short${only[*]-} ]] || usage "--write wants every check, whole: the table says what passed"
+  [[ -z $write || ( -z $short && ${only[*]-} != */* ) ]] || usage "--write wants whole checks: the table says what passed"
   local name
   for name in "${only[@]}"; do
     [[ " ${checks[*]} " == *" ${name%%/*} "* ]] || usage "there is no check '${name%%/*}' (${checks[*]})"
@@ -550,7 +550,7 @@ table_row() {
     END {
       n = split(order, check, " ")
       for (i = 1; i <= n; i++) {
-        if (!(check[i] in all)) continue
+        if (!(check[i] in all)) { passed = passed (passed == "" ? "" : ", ") check[i] " not run"; continue }
         passed = passed (passed == "" ? "" : ", ") check[i] " " (good[check[i]] + 0) " of " all[check[i]]
         if (!(check[i] in ended)) passed = passed " (cut short)"
       }
