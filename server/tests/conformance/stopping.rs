@@ -9,8 +9,8 @@ use echometer_host::units::show_duration;
 use rustix::process::Signal;
 
 use crate::support::{
-    Pattern, Process, close, connect, connect_to, echo, finish, read_stats, read_to_eof, reset,
-    serve, slow, stuff, uninterrupted, until,
+    Pattern, Process, close, connect, connect_to, echo, finish, limit, read_stats, read_to_eof,
+    reset, serve, slow, stuff, uninterrupted, until,
 };
 
 pub(crate) fn a_stop_under_load_accounts_for_every_byte(engine: &str) {
@@ -166,6 +166,27 @@ pub(crate) fn a_peer_that_never_closes_is_cut_off_at_the_drain_time(engine: &str
     let took = began.elapsed();
     assert!(drain_time <= took && took < 10 * drain_time, "{took:?}");
     assert_eq!(stats.total.closed["drain_expired"], 2);
+    assert_eq!(stats.total.closed["drained"], 1);
+}
+
+/// The idle time is for connections that nobody wants any more. A stop has a limit of its own, and until that a client may
+/// take its time to read what it is owed.
+pub(crate) fn a_slow_reader_has_the_whole_drain_time(engine: &str) {
+    let idle = slow(Duration::from_millis(1_500));
+    let server = serve(engine, |config| {
+        config.idle_timeout = Some(idle);
+        config.drain_timeout = limit();
+    });
+    let client = connect(&server);
+    let (mut sent, mut expected) = (Pattern::new(3), Pattern::new(3));
+    stuff(&client, &mut sent);
+    server.stop();
+    // What is waited for is that nothing happens.
+    thread::sleep(2 * idle);
+    let echoed = read_to_eof(&client, &mut expected);
+    drop(client);
+    let stats = finish(server);
+    assert_eq!(stats.total.bytes_in, echoed);
     assert_eq!(stats.total.closed["drained"], 1);
 }
 

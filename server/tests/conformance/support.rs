@@ -48,17 +48,14 @@ pub(crate) fn serve(engine: &str, change: impl FnOnce(&mut Config)) -> Running {
     start(config, &Stop::new().expect("a pipe")).expect("the server starts")
 }
 
-/// The io_uring engine stands in the suite several times, as kernels of several ages would have it.
+/// The io_uring engine stands in the suite several times, as kernels of several ages have it (docs/kernels.md).
 const RINGS: [(&str, &str); 5] = [
     (
         "uring_none",
-        "-multishot-accept,-multishot-recv,-bundle,-gather,-skip-success,-direct,-defer-taskrun,-registered-ring,-no-sqarray,-bind-listen",
+        "-multishot-accept,-multishot-recv,-bundle,-bulk-recv,-gather,-skip-success,-direct,-defer-taskrun,-registered-ring,-no-sqarray,-bind-listen",
     ),
-    (
-        "uring_5_19",
-        "-multishot-recv,-bundle,-skip-success,-defer-taskrun,-no-sqarray,-bind-listen",
-    ),
-    ("uring_6_1", "-bundle,-no-sqarray,-bind-listen"),
+    ("uring_6_1", "-bundle,-direct,-no-sqarray,-bind-listen"),
+    ("uring_6_12", "-bundle,-direct"),
     ("uring_all", "+restrictions,+napi"),
     // Zero-copy excludes two of the others.
     ("uring_zc", "+send-zc,-skip-success,-gather"),

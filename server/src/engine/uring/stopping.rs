@@ -17,6 +17,8 @@ impl Server<'_> {
             return;
         }
         self.drain_deadline = Some(Instant::now() + self.config.drain_timeout);
+        // From here on the drain time rules: a client may take all of it to read what it is owed.
+        self.idle = None;
         let was_armed = self.admission.arm().is_some();
         self.admission.end();
         let armed = match self.listener {
