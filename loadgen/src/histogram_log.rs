@@ -34,10 +34,12 @@ pub fn begin<'a, 'b, W: io::Write>(
         .begin_log_with(writer, serializer)
 }
 
-/// Writes one interval's histogram under a tag: `latency`, `service` or `connect`. `start` counts from the base.
+/// Writes one interval's histogram under a tag: `latency`, `service` or `connect`; an empty one writes a line without a
+/// tag, because `Tag=,` stops other readers. `start` counts from the base.
 ///
 /// # Errors
-/// The writer's.
+/// The writer's; the tag holds a blank, a comma or a line break, which the format has no way to write; a count is beyond
+/// 2^63 - 1. Nothing is written then, no part of a line either, unless it is the writer that failed.
 pub fn write<W: io::Write>(
     log: &mut IntervalLogWriter<'_, '_, W, V2DeflateSerializer>,
     tag: &str,
@@ -45,11 +47,35 @@ pub fn write<W: io::Write>(
     start: Duration,
     length: Duration,
 ) -> io::Result<()> {
-    log.write_histogram(histogram, start, length, Tag::new(tag))
+    let tag = tag_of(tag)?;
+    // The line's beginning would be written before its histogram is found to be too much.
+    let count_max = histogram.iter_recorded().map(|step| step.count_at_value());
+    if count_max.max().is_some_and(|count| (1 << 63) <= count) {
+        return Err(io::Error::other(
+            "a count of 2^63 or more has no form in a histogram log",
+        ));
+    }
+    log.write_histogram(histogram, start, length, tag)
         .map_err(|error| match error {
             IntervalLogWriterError::IoError(error) => error,
             IntervalLogWriterError::SerializeError(error) => io::Error::other(error),
         })
+}
+
+/// The tag as the format has it: none for an empty one.
+fn tag_of(tag: &str) -> io::Result<Option<Tag<'_>>> {
+    if tag.is_empty() {
+        return Ok(None);
+    }
+    // Written without it, the line would pass for one of those that have none.
+    let written = Tag::new(tag).filter(|_| !tag.contains(char::is_whitespace));
+    written.map(Some).ok_or_else(|| {
+        let why = format!(
+            "the tag {tag:?} can't be written: tags of a histogram log have no blanks, commas or line breaks; \
+             rename it in the log that it comes from"
+        );
+        io::Error::new(io::ErrorKind::InvalidInput, why)
+    })
 }
 
 /// One line of a log that is written at once.
@@ -164,6 +190,41 @@ mod tests {
             .deserialize(&mut decoded.as_slice())
             .unwrap();
         assert_eq!(read, values);
+    }
+
+    /// F.34: `Tag=read op` was written without its tag, and no tag as `Tag=,`.
+    #[test]
+    fn a_tag_is_written_as_it_is_or_not_at_all() {
+        let values = histogram();
+        let written = |tag| {
+            let line = Line {
+                tag,
+                histogram: &values,
+                start: Duration::ZERO,
+                length: Duration::from_secs(1),
+            };
+            whole(SystemTime::UNIX_EPOCH, [line]).map(|bytes| String::from_utf8(bytes).unwrap())
+        };
+        let last = |text: &str| text.lines().last().unwrap().to_owned();
+        assert!(last(&written("").unwrap()).starts_with("0.000,1.000,0.000,HIST"));
+        assert!(last(&written("read-op").unwrap()).starts_with("Tag=read-op,0.000,"));
+        assert!(written("latency").unwrap().ends_with('\n'));
+        for tag in ["read op", "a,b", "a\tb", "a\nb", "\r", " ", "a\u{a0}b"] {
+            let error = written(tag).unwrap_err().to_string();
+            assert!(error.contains(&format!("the tag {tag:?}")), "{error}");
+        }
+    }
+
+    /// Each histogram whole: what can't be written leaves no half line behind.
+    #[test]
+    fn a_count_without_a_form_leaves_the_log_as_it_was() {
+        let mut values = histogram();
+        values.record_n(1, 1 << 63).unwrap();
+        let (mut bytes, mut serializer) = (Vec::new(), V2DeflateSerializer::new());
+        let mut log = begin(&mut bytes, &mut serializer, SystemTime::now()).unwrap();
+        let second = Duration::from_secs(1);
+        write(&mut log, "latency", &values, second, second).unwrap_err();
+        assert!(bytes.ends_with(b"]\n"));
     }
 
     /// Plain base64, the slow way: enough for a test.
