@@ -94,7 +94,7 @@ pub struct Line<'a> {
 /// A whole log, whose times count from `base`.
 ///
 /// # Errors
-/// A histogram can't be written down.
+/// A histogram or a tag can't be written down.
 pub fn whole<'a>(
     base: SystemTime,
     lines: impl IntoIterator<Item = Line<'a>>,
@@ -108,34 +108,36 @@ pub fn whole<'a>(
 }
 
 /// The percentile spectrum of a histogram in ns, as `.hgrm` text in ms: five steps for each halving of the distance to
-/// 100 %.
+/// 100 %. Every line begins with a blank and has four numbers, because hdr-plot drops all others: so the last one, whose
+/// inverse is infinite, has twice the count there, which lies beyond that of all lines before it.
 pub fn spectrum(histogram: &Histogram<u64>) -> String {
     const NS_PER_MS: f64 = 1e6;
     const STEPS: u32 = 5;
     let mut text = format!(
-        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        " {:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
-    let mut total = 0;
+    let (mut total, mut last) = (0, 1.0_f64);
     for step in histogram.iter_quantiles(STEPS) {
         total += step.count_since_last_iteration();
         let value_ms = step.value_iterated_to() as f64 / NS_PER_MS;
         let quantile = step.quantile_iterated_to();
-        let line = if quantile < 1.0 {
-            let inverse = 1.0 / (1.0 - quantile);
-            writeln!(
-                text,
-                "{value_ms:>12.6} {quantile:>14.12} {total:>10} {inverse:>14.2}"
-            )
-        } else {
-            writeln!(text, "{value_ms:>12.6} {quantile:>14.12} {total:>10}")
+        let inverse = match quantile < 1.0 {
+            true => 1.0 / (1.0 - quantile),
+            false => last.max(2.0 * total as f64),
         };
-        line.expect("a string takes all that is written to it");
+        last = inverse;
+        writeln!(
+            text,
+            " {value_ms:>12.6} {quantile:>14.12} {total:>10} {inverse:>14.2}"
+        )
+        .expect("a string takes all that is written to it");
     }
     let (mean, deviation) = (histogram.mean() / NS_PER_MS, histogram.stdev() / NS_PER_MS);
     let (max, count) = (histogram.max() as f64 / NS_PER_MS, histogram.len());
-    let sub_buckets = 1u32 << 11; // What 3 significant digits take.
     let buckets = histogram.buckets();
+    // As many as tell all numbers of its digits apart.
+    let sub_buckets = (2 * 10_u32.pow(u32::from(histogram.sigfig()))).next_power_of_two();
     write!(
         text,
         "#[Mean    = {mean:>12.6}, StdDeviation   = {deviation:>12.6}]\n\
@@ -253,7 +255,7 @@ mod tests {
             .skip(2)
             .collect();
         let last: Vec<&str> = rows.last().unwrap().split_whitespace().collect();
-        assert_eq!(last[1..], ["1.000000000000", "1000"]);
+        assert_eq!(last[1..], ["1.000000000000", "1000", "2000.00"]);
         assert!(text.contains("Total count    =         1000]"));
         let p50 = rows
             .iter()
@@ -270,5 +272,47 @@ mod tests {
                 < 0.5,
             "{p50}"
         );
+    }
+
+    /// F.39: hdr-plot takes lines of a blank and four numbers, so it dropped the last one and all from 10,000 ms.
+    #[test]
+    fn every_line_of_a_spectrum_is_one_for_hdr_plot() {
+        let plotted = |line: &str| {
+            let numbers: Option<Vec<f64>> = line
+                .split_whitespace()
+                .map(|word| word.parse().ok())
+                .collect();
+            line.starts_with(' ')
+                && numbers.is_some_and(|numbers| {
+                    numbers.len() == 4 && numbers.iter().all(|number| number.is_finite())
+                })
+        };
+        let mut slow = histogram();
+        for value in [1, 9_999_999_999, 10_000_000_000, 59_999_999_999] {
+            slow.record(value).unwrap();
+        }
+        let mut once = histogram();
+        once.record(1).unwrap();
+        let mut vast = Histogram::<u64>::new(2).unwrap();
+        vast.record(i64::MAX as u64).unwrap();
+        for (values, sub_buckets) in [(&slow, 2_048), (&once, 2_048), (&vast, 256)] {
+            let text = spectrum(values);
+            let rows: Vec<&str> = text
+                .lines()
+                .skip(2)
+                .filter(|line| !line.starts_with('#'))
+                .collect();
+            assert!(rows.iter().all(|row| plotted(row)), "{text}");
+            let rising: Vec<f64> = rows
+                .iter()
+                .map(|row| row.split_whitespace().last().unwrap().parse().unwrap())
+                .collect();
+            assert!(rising.is_sorted(), "{text}");
+            assert!(rows.last().unwrap().contains(" 1.000000000000 "), "{text}");
+            assert!(
+                text.contains(&format!("SubBuckets     = {sub_buckets:>12}]")),
+                "{text}"
+            );
+        }
     }
 }
