@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     page::model::Page,
-    saved::{error::FileError, place::Place},
+    saved::{error::FileError, hlog::Unit, place::Place},
 };
 
 /// A kind of result that has a JSON file.
@@ -46,6 +46,11 @@ pub trait Shown: fmt::Debug {
     /// Its histograms, each with a name that is fit for a file.
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {
         Vec::new()
+    }
+
+    /// What the values of a histogram log were taken for: they are shown in ns. None for a result of ours.
+    fn read_as(&self) -> Option<Unit> {
+        None
     }
 }
 

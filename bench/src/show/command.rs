@@ -25,7 +25,7 @@ use crate::{
 /// # Errors
 /// The result can't be read, or what was asked for can't be written.
 pub(crate) fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
-    let saved = Saved::open(&flags.result)?;
+    let saved = Saved::open(&flags.result, flags.unit)?;
     if let Some(folder) = &flags.svg {
         return list(&render::figures(&saved, folder)?);
     }
@@ -48,7 +48,7 @@ pub(crate) fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<Exit
 /// # Errors
 /// A log can't be read or written.
 pub(crate) fn merge(flags: &MergeFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
-    merge_files(&flags.logs, &flags.out).and_then(|said| printed(&said))
+    merge_files(&flags.logs, &flags.out, flags.unit).and_then(|said| printed(&said))
 }
 
 /// `echometer export`.
@@ -56,7 +56,7 @@ pub(crate) fn merge(flags: &MergeFlags, _: &Invocation) -> anyhow::Result<ExitCo
 /// # Errors
 /// The result can't be read, or a file can't be written.
 pub(crate) fn export(flags: &ExportFlags, _: &Invocation) -> anyhow::Result<ExitCode> {
-    let saved = Saved::open(&flags.result)?;
+    let saved = Saved::open(&flags.result, flags.unit)?;
     let beside = || saved.folder.join("export");
     list(&write_files(
         &saved,

@@ -16,7 +16,7 @@ use echometer_loadgen::histogram_log;
 use echometer_report::{
     names::{file_name, free_name},
     page::{self, csv},
-    saved::Saved,
+    saved::{Saved, hlog::Unit},
 };
 
 /// Writes the files into `folder` and says which.
@@ -29,7 +29,10 @@ pub(crate) fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<Pa
     for (name, histogram) in saved.kind.histograms() {
         let name = free_name(name, &mut taken);
         files.push((format!("{name}.hgrm"), histogram_log::spectrum(&histogram)));
-        files.push((format!("{name}.csv"), counts(&histogram)));
+        files.push((
+            format!("{name}.csv"),
+            counts(&histogram, saved.kind.read_as()),
+        ));
     }
     for table in &page::of(saved).tables {
         let name = free_name(format!("table-{}", file_name(&table.title)), &mut taken);
@@ -54,15 +57,20 @@ pub(crate) fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<Pa
         .collect()
 }
 
-/// Every bucket that holds anything: its greatest value in ns, how many are in it, and how many up to it.
-fn counts(histogram: &Histogram<u64>) -> String {
-    let mut text = "value_ns,count,total\n".to_owned();
+/// Every bucket that holds anything: its greatest value in ns, how many are in it, and how many up to it. Of a log also
+/// what its values were taken for before they were made ns.
+fn counts(histogram: &Histogram<u64>, read_as: Option<Unit>) -> String {
+    let (head, unit) = match read_as {
+        Some(unit) => (",read_as", format!(",{unit}")),
+        None => ("", String::new()),
+    };
+    let mut text = format!("value_ns,count,total{head}\n");
     let mut total = 0;
     for step in histogram.iter_recorded() {
         total += step.count_at_value();
         let _ = writeln!(
             text,
-            "{},{},{total}",
+            "{},{},{total}{unit}",
             step.value_iterated_to(),
             step.count_at_value()
         );
@@ -80,12 +88,18 @@ mod tests {
         for value in [1, 1, 7, 100_000] {
             histogram.record(value).expect("it fits");
         }
-        let text = counts(&histogram);
+        let text = counts(&histogram, None);
         assert!(
             text.starts_with("value_ns,count,total\n1,2,2\n7,1,3\n"),
             "{text}"
         );
         assert!(text.ends_with(",1,4\n"), "{text}");
+        // F.39: which unit was taken.
+        let text = counts(&histogram, Some(Unit::Us));
+        assert!(
+            text.starts_with("value_ns,count,total,read_as\n1,2,2,us\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use echometer_report::render::Format;
+use echometer_report::{render::Format, saved::hlog::Unit};
 
 /// The flags of `echometer report`.
 #[derive(Debug, Args)]
 pub(crate) struct ReportFlags {
-    /// A result: its folder, its JSON file, or a histogram log of any tool (.hlog, V2)
+    /// A result: its folder, its JSON file, or a histogram log of any tool (HdrHistogram V2 or V1, gzip too)
     #[arg(value_name = "RESULT", value_hint = ValueHint::AnyPath)]
     pub result: PathBuf,
 
@@ -24,18 +24,26 @@ pub(crate) struct ReportFlags {
     /// Write each figure into this folder as SVG instead
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with_all = ["out", "format"])]
     pub svg: Option<PathBuf>,
+
+    /// What the values of a histogram log are in, where it doesn't say so itself [default: ns]
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub unit: Option<Unit>,
 }
 
 /// The flags of `echometer merge`.
 #[derive(Debug, Args)]
 pub(crate) struct MergeFlags {
-    /// Histogram logs of any tool (HdrHistogram V2)
+    /// Histogram logs of any tool (HdrHistogram V2 or V1, gzip too)
     #[arg(value_name = "LOG", required = true, num_args = 1.., value_hint = ValueHint::FilePath)]
     pub logs: Vec<PathBuf>,
 
     /// The new log; it must not be there yet
     #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+
+    /// What the values of a log are in, where it doesn't say so itself [default: ns]
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub unit: Option<Unit>,
 }
 
 /// The flags of `echometer export`.
@@ -48,6 +56,10 @@ pub(crate) struct ExportFlags {
     /// Write into this folder, over nothing that is there [default: export/ in the result's folder]
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
+
+    /// What the values of a histogram log are in, where it doesn't say so itself [default: ns]
+    #[arg(long, value_enum, value_name = "UNIT")]
+    pub unit: Option<Unit>,
 }
 
 /// The flags of `echometer completions`.
@@ -88,7 +100,8 @@ Examples:
   echometer merge host-a/run.hlog host-b/run.hlog -o both.hlog
   echometer report both.hlog
 
-Counts are added up exactly, tag by tag and interval by interval.
+Counts are added up exactly, tag by tag and interval by interval. What is written
+is in ns.
 Exit codes: 0 ok, 1 a log that is truncated, damaged, foreign or newer, or OUT is
 there already.";
 

@@ -16,7 +16,7 @@ use hdrhistogram::Histogram;
 
 use echometer_host::signals::Stop;
 use echometer_loadgen::{Plan, Target, plan::Load, recorder, run};
-use echometer_report::saved::hlog::{Interval, Log};
+use echometer_report::saved::hlog::{Encoded, Interval, Log};
 
 /// A saved result, and what its page must have.
 pub(crate) struct Fixture {
@@ -146,12 +146,10 @@ pub(crate) fn storm(folder: &Path) -> PathBuf {
         let times: Vec<u64> = fast
             .chain((0..late).map(|index| 1_030_000_000 + index * 10_000))
             .collect();
-        let log = Log {
-            intervals: vec![
-                interval("connect", 0, &times),
-                interval("first_echo", 0, &times),
-            ],
-        };
+        let log = Log::of(vec![
+            interval("connect", 0, &times),
+            interval("first_echo", 0, &times),
+        ]);
         let name = format!("blocks/001-{level}.hlog");
         log.write(&path.join(name)).expect("it is writable");
     }
@@ -165,11 +163,11 @@ pub(crate) fn log(folder: &Path) -> PathBuf {
             .map(|index| 20_000 + offset + index * index % 90_000)
             .collect()
     };
-    let log = Log {
-        intervals: (0..5)
+    let log = Log::of(
+        (0..5)
             .map(|second| interval("latency", second, &values(second * 1_000)))
             .collect(),
-    };
+    );
     let path = folder.join("merged.hlog");
     log.write(&path).expect("it is writable");
     path
@@ -184,6 +182,6 @@ fn interval(tag: &str, start_s: u64, values: &[u64]) -> Interval {
         tag: tag.to_owned(),
         start: Duration::from_secs(1_700_000_000 + start_s),
         length: Duration::from_secs(1),
-        histogram,
+        histogram: Encoded::of(&histogram).expect("few values"),
     }
 }

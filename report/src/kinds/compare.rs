@@ -11,7 +11,7 @@ use crate::{
     names::file_name,
     page::{compare::page, model::Page},
     saved::{
-        error::FileError,
+        error::{FileError, Reason},
         hlog,
         place::{Place, typed},
     },
@@ -38,10 +38,13 @@ impl ResultKind for Compared {
                 .filter_map(|block| Some(&block.arms.get(&arm.name)?.hlog));
             let mut parts = Vec::new();
             for name in names {
-                let log = place.log(name)?;
-                parts.extend(log.and_then(|log| log.whole("latency")));
+                let intervals = place.log(name)?.into_iter().flat_map(|log| log.intervals);
+                let of_latency = intervals.filter(|interval| interval.tag == "latency");
+                parts.extend(of_latency.map(|interval| interval.histogram));
             }
-            if let Some(whole) = hlog::sum(parts.iter()) {
+            let whole = hlog::sum(parts.iter())
+                .map_err(|error| Reason::Damaged(error.to_string()).of(place.file))?;
+            if let Some(whole) = whole {
                 latencies.insert(arm.name.clone(), whole);
             }
         }

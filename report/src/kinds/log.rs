@@ -11,7 +11,7 @@ use crate::{
     kinds::Shown,
     names::file_name,
     page::{log::page, model::Page, text::text},
-    saved::hlog::Log,
+    saved::hlog::{Log, Unit},
 };
 
 /// The log, and the file that it was read from.
@@ -37,7 +37,13 @@ impl LogFile {
             })
             .collect();
         let intervals = self.log.intervals.len();
-        let value = json!({"schema": "echometer.log/1", "intervals": intervals, "tags": tags});
+        let value = json!({
+            "schema": "echometer.log/1",
+            "read_as": self.log.read_as().to_string(),
+            "notes": self.log.notes,
+            "intervals": intervals,
+            "tags": tags,
+        });
         format!("{value:#}\n")
     }
 }
@@ -54,6 +60,10 @@ impl Shown for LogFile {
 
     fn histograms(&self) -> Vec<(String, Histogram<u64>)> {
         of_tags(&self.log)
+    }
+
+    fn read_as(&self) -> Option<Unit> {
+        Some(self.log.read_as())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     saved::hlog::Log,
 };
 
-/// The page of a log. Values are taken for ns, as HdrHistogram's own tools record.
+/// The page of a log. Values are taken for ns, as HdrHistogram's own tools record, unless the log or the user said else.
 pub(crate) fn page(log: &Log, file: &Path) -> Page {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let of_tags: Vec<(String, Histogram<u64>)> = log
@@ -35,7 +35,16 @@ pub(crate) fn page(log: &Log, file: &Path) -> Page {
     let mut table = Table::new(
         "Times",
         [
-            "", "count", "min", "mean", "p50", "p90", "p99", "p99.9", "p99.99", "max",
+            &format!("read as {}", log.read_as()),
+            "count",
+            "min",
+            "mean",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "max",
         ],
     );
     for (tag, whole) in &of_tags {
@@ -61,7 +70,7 @@ pub(crate) fn page(log: &Log, file: &Path) -> Page {
     Page {
         kind: "log".into(),
         title: format!("Histogram log {name}"),
-        subtitle: "values are taken for nanoseconds".into(),
+        subtitle: subtitle(log),
         sentence: format!(
             "{} values in {} intervals.",
             show_count(values),
@@ -71,6 +80,17 @@ pub(crate) fn page(log: &Log, file: &Path) -> Page {
         tables: vec![table],
         ..Page::default()
     }
+}
+
+/// What the values were taken for, and what else to know.
+fn subtitle(log: &Log) -> String {
+    let taken = match log.unit {
+        Some(unit) if !log.own_unit => format!("values are {}, as --unit says", unit.words()),
+        _ => "values are taken for nanoseconds".to_owned(),
+    };
+    let notes = log.notes.iter().cloned();
+    let all: Vec<String> = std::iter::once(taken).chain(notes).collect();
+    all.join("; ")
 }
 
 fn shown(tag: &str) -> String {
@@ -96,7 +116,7 @@ fn over_time(log: &Log) -> Chart {
         });
         for interval in log.intervals.iter().filter(|interval| interval.tag == tag) {
             let from = (interval.start - begin).as_secs_f64();
-            let values = &interval.histogram;
+            let values = &interval.histogram.histogram();
             let at = |quantile| {
                 echometer_loadgen::file::quantile(values, quantile).map(|ns| ns.max(1) as f64)
             };

@@ -36,6 +36,14 @@ pub enum Reason {
     /// It is no file of ours, or of the format.
     #[error("is foreign: {0}")]
     Foreign(String),
+    /// It is beyond a bound.
+    #[error("is too large: {0}")]
+    Large(String),
+    /// A unit was told of what says its own.
+    #[error(
+        "says itself that its values are in ns: --unit is for logs of tools that don't say theirs"
+    )]
+    OwnUnit,
     /// It is of a later version than this program.
     #[error(
         "is newer than this program: it is of {found}, and {known} is read here; use a newer echometer"

@@ -14,7 +14,7 @@ use crate::{
     saved::{
         error::{FileError, Reason},
         harmless::harmless,
-        hlog::Log,
+        hlog::{Log, add_counts},
     },
 };
 
@@ -43,7 +43,7 @@ impl Place<'_> {
         }
         let path = self.folder.join(name);
         if path.exists() {
-            Log::read(&path).map(Some)
+            Log::read(&path, None).map(Some)
         } else {
             self.missing.push(name.to_owned());
             Ok(None)
@@ -67,11 +67,17 @@ impl Place<'_> {
                 .and_then(|name| name.strip_suffix(".hlog")?.split_once('-'))
                 .map(|(_, level)| harmless(level).into_owned());
             let Some(level) = level else { continue };
-            let Log { intervals } = Log::read(&path)?;
+            let Log { intervals, .. } = Log::read(&path, None)?;
+            // A log counts to 2^63 - 1 at most, and so do those of a level together.
+            let counts = logs.get(&level).into_iter().flat_map(|log| &log.intervals);
+            counts
+                .chain(&intervals)
+                .try_fold(0, |sum, interval| add_counts(sum, interval.histogram.len()))
+                .map_err(|error| Reason::Damaged(error.to_string()).of(&path))?;
             match logs.get_mut(&level) {
                 Some(log) => log.intervals.extend(intervals),
                 None => {
-                    logs.insert(level, Log { intervals });
+                    logs.insert(level, Log::of(intervals));
                 }
             }
         }
