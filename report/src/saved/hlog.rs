@@ -199,7 +199,7 @@ pub fn sum<'a>(
     histograms: impl Iterator<Item = &'a Encoded> + Clone,
 ) -> Result<Option<Histogram<u64>>, TooMany> {
     let shapes = histograms.clone().map(Encoded::shape);
-    let Some(shape) = shapes.reduce(|one, other| one.and(other)) else {
+    let Some(shape) = shapes.reduce(encoded::Shape::and) else {
         return Ok(None);
     };
     let (mut total, mut count, mut room) = (shape.histogram(), 0_u64, Vec::new());
