@@ -77,7 +77,7 @@ fn request(family: AddressFamily, port: u16) -> Vec<u8> {
     bytes.extend((LENGTH as u32).to_ne_bytes());
     bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     bytes.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    // Sequence number and port id: one request a socket needs neither.
+    // Sequence number and port id: one request per socket needs neither.
     bytes.extend([0; 8]);
     bytes.extend([family.as_raw() as u8, IPPROTO_TCP, 0, 0]);
     bytes.extend((1_u32 << TCP_LISTEN).to_ne_bytes());
