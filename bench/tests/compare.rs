@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use echometer_report::file::entries::ENGINES;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
@@ -323,7 +324,7 @@ fn servers_of_ours_and_others_are_compared_and_the_files_are_whole() {
         }
     }
     let metrics = file["metrics"].as_array().expect("a list");
-    assert_eq!(metrics.len(), 2 * 7, "one entry an arm and metric");
+    assert_eq!(metrics.len(), 2 * 7, "one entry per arm and metric");
     for metric in metrics {
         assert_eq!(metric["baseline"], "epoll");
         for field in [
@@ -510,4 +511,22 @@ fn a_bench_that_is_killed_takes_its_servers_with_it() {
             let _ = kill_process(server, Signal::KILL);
         },
     );
+}
+
+/// Their names stand in two programs: the bench is built without the server.
+#[test]
+fn the_engines_that_an_arm_can_name_are_the_servers() {
+    let output = Command::new(&*SERVER)
+        .args(["--engine", "none-of-this-name"])
+        .output()
+        .expect("it was just built");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let (_, names) = stderr
+        .split_once("there are ")
+        .unwrap_or_else(|| panic!("it lists its engines: {stderr}"));
+    let mut names: Vec<&str> = names.lines().next().unwrap_or("").split(", ").collect();
+    let mut ours = ENGINES.to_vec();
+    names.sort_unstable();
+    ours.sort_unstable();
+    assert_eq!(ours, names);
 }

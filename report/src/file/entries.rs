@@ -48,5 +48,7 @@ impl CommandEntry {
 
 /// The words that name an engine of `echometer-server`; anything else is a command.
 ///
-/// Which of them the installed server really has, it says itself when it is started.
+/// Which of them the installed server really has, it says itself when it is started. The list repeats the names of the
+/// server's own table, because nothing here is built with the server (and its runtimes); a test of the bench compares
+/// the two.
 pub const ENGINES: [&str; 6] = ["auto", "uring", "epoll", "tokio-uring", "tokio", "blocking"];

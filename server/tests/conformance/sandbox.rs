@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use echometer_host::signals::Stop;
 use echometer_server::config::{Config, EngineChoice};
+use echometer_server::engine::ENGINES;
 use echometer_server::running::start;
 use rustix::process::Signal;
 use seccompiler::{
@@ -192,15 +193,9 @@ fn an_accept_that_fails_for_ever_costs_little() {
     }
 }
 
-const ENGINES: &[&str] = &[
-    "uring",
-    "epoll",
-    "blocking",
-    #[cfg(feature = "tokio")]
-    "tokio",
-    #[cfg(feature = "tokio-uring")]
-    "tokio-uring",
-];
+fn engines() -> impl Iterator<Item = &'static str> {
+    ENGINES.iter().map(|engine| engine.name)
+}
 
 /// The filter can't count: it refuses every thread, and the first one that is wanted ends the start.
 #[test]
@@ -217,7 +212,7 @@ fn without_threads_a_start_ends_with_the_limits_named() {
         (libc::SYS_clone3, libc::ENOSYS, Vec::new()),
         (libc::SYS_clone, libc::EAGAIN, vec![rule.expect("a rule")]),
     ];
-    for &engine in ENGINES {
+    for engine in engines() {
         let output = confined(denials.clone(), || {
             run(&["--engine", engine, "--listen", "127.0.0.1:0"])
         });
@@ -251,7 +246,7 @@ fn without_threads_a_start_ends_with_the_limits_named() {
 #[test]
 fn a_pin_that_is_forbidden_is_called_that() {
     let denials = [(libc::SYS_sched_setaffinity, libc::EPERM)];
-    for &engine in ENGINES {
+    for engine in engines() {
         let args = ["--engine", engine, "--listen", "127.0.0.1:0", "--cpus", "0"];
         let output = denying(&denials, || run(&args));
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -272,7 +267,7 @@ fn too_few_descriptors_are_called_that() {
     let uring_is_usual = Process::start("auto", &["--threads", "1"])
         .ready_line
         .contains(" engine=uring ");
-    for &engine in ENGINES.iter().chain(&["auto"]) {
+    for engine in engines().chain(["auto"]) {
         for nofile in 6..40 {
             let flags = ["--threads", "2", "--metrics", "127.0.0.1:0"];
             match Process::try_start_limited(engine, nofile, &flags) {
