@@ -57,7 +57,7 @@ def table(runs):
     machine = runs[0][1]["machine"]
     lines = [
         f"Server CPU per message, and its ratio to {arms[0]} with the interval of the comparison; {machine['cpu_model']},"
-        f" kernel {machine['kernel']}, one cpu a side.",
+        f" kernel {machine['kernel']}, one cpu per side.",
         "",
         "| engine | " + " | ".join(connections(run) for _, run in runs) + " |",
         "|---|" + "---|" * len(runs),

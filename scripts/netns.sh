@@ -85,7 +85,7 @@ defaults=()
 [[ " $*" == *' --client-cpus'* ]] || defaults+=(--client-cpus 1)
 [[ " $*" == *' -d'[\ =0-9]* || " $*" == *' --duration'* ]] || defaults+=(--duration 1s)
 
-# Servers that were started by hand keep what they are: no fresh process a block, no CPU, no memory to be seen.
+# Servers that were started by hand keep what they are: no fresh process per block, no CPU, no memory to be seen.
 # In the foreground, so that a Ctrl-C reaches it.
 status=0
 ip netns exec "$near" timeout --foreground 280 "$bin/echometer" compare "${arms[@]}" "${defaults[@]}" "$@" || status=$?

@@ -36,7 +36,7 @@ main() {
   "$action"
 }
 
-# path | wanted | why, one setting a line. A setting whose file is absent is none of this machine's.
+# path | wanted | why, one setting per line. A setting whose file is absent is none of this machine's.
 settings() {
   local file
   for file in "$root"/sys/devices/system/cpu/cpufreq/policy*/scaling_governor; do

@@ -179,7 +179,7 @@ impl Cli {
                         )
                     })
                     .mut_arg("connect_rate", |flag| {
-                        flag.help("Connects a second; 0: all at once [default: 0]")
+                        flag.help("Connects per second; 0: all at once [default: 0]")
                     })
             })
             .mut_subcommand("sweep", |sweep| {
@@ -229,7 +229,7 @@ pub(crate) enum Command {
     /// What an echo costs the kernel at least on this machine
     ///
     /// One pinned thread holds both ends of loopback connections: it sends on all, receives on all, sends back and
-    /// receives back. The CPU time of an echo and side, less two empty system calls, is what no server on this kernel
+    /// receives back. The CPU time of an echo and side, minus two empty system calls, is what no server on this kernel
     /// can go below as long as it uses TCP over sockets.
     #[command(after_help = floor::flags::EXAMPLES)]
     Floor(FloorFlags),
@@ -272,14 +272,14 @@ pub(crate) enum Command {
     Sweep(Box<SweepFlags>),
     /// Prove on this machine that the instrument tells the truth
     ///
-    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is held
-    /// against what is known: medians, tails, ratios and their intervals.
+    /// A server whose slowness is known (echometer-server --delay) is loaded and compared, and what is shown is
+    /// compared with what is known: medians, tails, ratios and their intervals.
     #[command(after_help = selftest::flags::EXAMPLES)]
     Selftest(Box<SelftestFlags>),
     /// Show one connection step by step, each timed: what the benchmark measures, and which step is slow
     ///
     /// Each step comes with the call or io_uring operation that does it, its descriptor, what came of it and what it
-    /// would have said on failure. --explain is for who sees it for the first time.
+    /// would have said on failure. --explain is for readers who see this for the first time.
     #[command(after_help = trace::flags::EXAMPLES)]
     Trace(Box<TraceFlags>),
     /// Kill the servers of a bench that has died. The bench starts it by itself.

@@ -14,7 +14,7 @@ pub(crate) struct MachineFlags {
     #[arg(long, value_name = "LIST")]
     server_cpus: Option<CpuList>,
 
-    /// Where the load generator runs, one thread a cpu [default: chosen by the machine's topology]
+    /// Where the load generator runs, one thread per cpu [default: chosen by the machine's topology]
     #[arg(long, value_name = "LIST")]
     client_cpus: Option<CpuList>,
 

@@ -18,9 +18,9 @@ use crate::{
 pub(crate) enum Key {
     /// The load's connections.
     Connections,
-    /// The load's bytes a message.
+    /// The load's bytes per message.
     Size,
-    /// The load's messages in flight a connection.
+    /// The load's messages in flight per connection.
     Pipeline,
     /// The rate of an open loop.
     Rate,
@@ -82,7 +82,7 @@ pub(crate) enum Change {
     Size(u32),
     /// [`Plan::pipeline`].
     Pipeline(u32),
-    /// The rate of an open loop, a second.
+    /// The rate of an open loop, per second.
     Rate(f64),
     /// A flag of the server.
     ServerFlag {

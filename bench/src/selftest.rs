@@ -213,7 +213,7 @@ impl Bench<'_> {
             ..method.plan.clone()
         };
         plan.validate()?;
-        // The server inherits the limit, and needs a descriptor a connection as the client does.
+        // The server inherits the limit, and needs a descriptor per connection as the client does.
         limits::raise_nofile(u64::from(plan.connections) * 2 + 256)?;
         let mut name = format!("{}-{}", name_of(&item.truth), name_of(&item.client));
         if 1 < item.attempt {

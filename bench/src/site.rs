@@ -62,11 +62,11 @@ impl Site {
         })
     }
 
-    /// The load as it will be made here: a thread a client's cpu.
+    /// The load as it will be made here: one thread per cpu of the client.
     ///
     /// # Errors
-    /// It can't be made, or not with so many descriptors: servers inherit the limit, and each needs one a connection as
-    /// the client does. `at_once` is how many connections there are at a time, over all servers.
+    /// It can't be made, or not with so many descriptors: servers inherit the limit, and each needs one per connection
+    /// as the client does. `at_once` is how many connections there are at a time, over all servers.
     pub(crate) fn load(&self, load: &Plan, at_once: u64) -> anyhow::Result<Plan> {
         let load = Plan {
             workers: self.placement.client.iter().map(Some).collect(),

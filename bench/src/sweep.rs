@@ -79,7 +79,7 @@ pub(crate) enum Outcome {
 /// A request on `stop` ends it after the slice; what is whole is analysed.
 ///
 /// # Errors
-/// What was asked is not to be had on this machine, a server can't be started, a file can't be written.
+/// What was asked is not available on this machine, a server can't be started, a file can't be written.
 pub(crate) fn sweep(
     settings: &SweepSettings,
     how: &Invocation,

@@ -39,7 +39,7 @@ const BACKLOG: u32 = 4096;
 /// Traces what `settings` name.
 ///
 /// # Errors
-/// The server can't be started or found, or the engine is not to be had. A step that fails is no error, but the
+/// The server can't be started or found, or the engine is not available. A step that fails is no error, but the
 /// trace's end.
 pub(crate) fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
     match &settings.target {
@@ -48,7 +48,7 @@ pub(crate) fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
             // A ring that ends interrupts the thread that used it some time later: so it has a thread of its own.
             let traced = thread::spawn(move || {
                 let pair = Pair::ring().context(
-                    "io_uring is not to be had here (`echometer-server probe` says why): trace epoll instead",
+                    "io_uring is not available here (`echometer-server probe` says why): trace epoll instead",
                 )?;
                 Ok(both_sides("uring", pair, demo))
             });

@@ -52,7 +52,7 @@ fn the_floor_is_shown_and_saved() {
     let saved = day.path().join("here/floor-001");
     let report = fs::read_to_string(saved.join("report.txt")).expect("it is saved");
     assert!(text.starts_with(&report), "{text}\n---\n{report}");
-    assert!(!saved.join("blocks").exists(), "it has no files a block");
+    assert!(!saved.join("blocks").exists(), "it has no files per block");
     let file: Value =
         serde_json::from_slice(&fs::read(saved.join("floor.json")).expect("it is saved"))
             .expect("it is JSON");

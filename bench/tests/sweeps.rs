@@ -126,7 +126,7 @@ fn two_arms_are_swept_over_a_load_and_the_job_repeats_it() {
         assert_eq!(
             list(&point["metrics"]).len(),
             2 * 7,
-            "one an arm and metric"
+            "one per arm and metric"
         );
     }
     for block in list(&file["blocks"]) {

@@ -16,6 +16,7 @@ pub mod interrupts;
 pub mod kernel;
 pub mod limits;
 pub mod machine;
+pub mod output;
 pub mod pinning;
 pub mod process;
 pub mod receive_buffer;

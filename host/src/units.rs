@@ -77,7 +77,7 @@ pub fn count(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "a count is a whole number, with k or M if you like: 64, 1k".to_owned())
 }
 
-/// Parses a rate a second, above 0 and up to 1 G: `20k`, `0.5`, `1.5M`.
+/// Parses a rate per second, above 0 and up to 1 G: `20k`, `0.5`, `1.5M`.
 ///
 /// # Errors
 /// A sentence that says what is wrong and how to write it.
@@ -88,12 +88,12 @@ pub fn rate(text: &str) -> Result<f64, String> {
         .ok_or("a rate is a number a second, with k or M if you like: 500, 20k, 1.5M")?;
     if rate <= 0.0 {
         return Err(
-            "a rate of 0 sends nothing: give messages a second, or leave -R away for closed loop"
+            "a rate of 0 sends nothing: give messages per second, or leave -R away for closed loop"
                 .to_owned(),
         );
     }
     if !(1e-3..=1e9).contains(&rate) {
-        return Err("a rate lies between 0.001 and 1,000,000,000 a second".to_owned());
+        return Err("a rate lies between 0.001 and 1,000,000,000 per second".to_owned());
     }
     Ok(rate)
 }

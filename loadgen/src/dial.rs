@@ -43,7 +43,7 @@ pub(crate) struct Route {
     /// The source is chosen anew for each connection.
     pub(crate) options: ConnectOptions,
     pub(crate) sources: Option<Sources>,
-    /// Connects a second of this worker; 0 for as fast as can be.
+    /// Connects per second of this worker; 0 for as fast as can be.
     pub(crate) rate_per_s: f64,
 }
 

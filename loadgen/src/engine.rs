@@ -1,4 +1,4 @@
-//! How bytes move: one engine a file. An engine carries runs of the payload to the kernel and received bytes back; it
+//! How bytes move: one engine per file. An engine carries runs of the payload to the kernel and received bytes back; it
 //! knows neither messages nor schedules nor times.
 //!
 //! The loop above ([`crate::drive`]) is generic over the engine, so that no call between them is indirect.

@@ -3,8 +3,8 @@
 //!
 //! `[OF.]FIGURE OP VALUE`. OF is `latency` (where nothing stands before the figure), `service`, `queue`, `send_lag`,
 //! `recv_lag`, `connect` or `first_echo`; of these the figures are `min`, `mean`, `max` and quantiles: `p50`, `p99.9`. Besides there
-//! are `rate` (replies a second), `errors` (connections that failed or could not be made) and `lost` (messages without
-//! an answer). OP is one of `<`, `<=`, `>`, `>=`, `==`. Times carry a unit.
+//! are `rate` (replies per second), `errors` (connections that failed or could not be made) and `lost` (messages
+//! without an answer). OP is one of `<`, `<=`, `>`, `>=`, `==`. Times carry a unit.
 
 use std::{fmt, str::FromStr};
 
@@ -19,7 +19,7 @@ pub struct Expression {
     pub figure: Figure,
     /// How it is to stand to the limit.
     pub comparison: Comparison,
-    /// In ns, a second, or a count, as the figure is.
+    /// In ns, per second, or a count, as the figure is.
     pub limit: f64,
 }
 
@@ -45,7 +45,7 @@ pub enum ExpressionError {
 pub enum Figure {
     /// A time, ns.
     Time(Of, Statistic),
-    /// Replies a second.
+    /// Replies per second.
     Rate,
     /// Connections that failed or could not be made.
     Errors,

@@ -23,7 +23,7 @@ pub struct Threshold(Expression);
 pub struct Held {
     /// The expression as it was typed.
     pub expression: String,
-    /// The figure: ns, a second, or a count. Null where too few samples lie above a quantile for it to be told.
+    /// The figure: ns, per second, or a count. Null where too few samples lie above a quantile for it to be told.
     pub value: Option<f64>,
     /// The figure is only known to be at least that: it reaches messages without an answer.
     pub at_least: bool,
@@ -51,7 +51,7 @@ pub struct Figures<'a> {
     pub connect: Censored<'a>,
     /// Connects with the first answer.
     pub first_echo: Censored<'a>,
-    /// Replies a second.
+    /// Replies per second.
     pub rate_per_s: f64,
     /// Connections that failed or could not be made.
     pub errors: u64,

@@ -112,10 +112,10 @@ pub struct End {
     pub connections_opened: u64,
     /// How many of them took the place of one that had failed, or that could not be made at first.
     pub reconnects: u64,
-    /// Replies that were harvested inside the window, a second: the server's throughput, whatever messages they were
+    /// Replies that were harvested inside the window, per second: the server's throughput, whatever messages they were
     /// replies to.
     pub rate_per_s: f64,
-    /// Messages really due inside the window, a second; null in closed loop, where nothing is due.
+    /// Messages really due inside the window, per second; null in closed loop, where nothing is due.
     pub offered_per_s: Option<f64>,
     /// Due (open loop) or written (closed loop) to reply.
     pub latency_ns: Summary,

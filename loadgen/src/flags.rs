@@ -35,7 +35,7 @@ pub struct Cli {
     #[command(flatten)]
     pub load: LoadFlags,
 
-    /// One worker thread a cpu, pinned to it: 1, 2-5, 0,4
+    /// One worker thread per cpu, pinned to it: 1, 2-5, 0,4
     #[arg(long, value_name = "LIST", value_parser = cpu_list, conflicts_with = "threads", help_heading = "Client")]
     pub cpus: Option<CpuList>,
 
@@ -73,7 +73,7 @@ pub struct Cli {
     #[arg(long, help_heading = "Output", conflicts_with = "json")]
     pub latency: bool,
 
-    /// No progress, and of the text only what is wrong
+    /// No progress; print only what is wrong
     #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
 }
@@ -99,7 +99,7 @@ pub struct LoadFlags {
     #[arg(short = 'w', long, value_name = "TIME", value_parser = units::duration)]
     pub warmup: Option<Duration>,
 
-    /// Open loop: messages a second in total, whatever the replies do: 20k; or changing over the duration: 10k..100k.
+    /// Open loop: messages per second in total, whatever the replies do: 20k; or changing over the duration: 10k..100k.
     /// Without it closed loop
     #[arg(short = 'R', long, value_name = "RATE", value_parser = rates)]
     pub rate: Option<Rates>,
@@ -124,7 +124,7 @@ pub struct LoadFlags {
     #[arg(long, value_enum, requires = "requests_per_connection")]
     pub close: Option<Close>,
 
-    /// Connects a second at most, over all worker threads; 0: no limit [default: 0]
+    /// Connects per second at most, over all worker threads; 0: no limit [default: 0]
     #[arg(long, value_name = "RATE", value_parser = rate_or_none)]
     pub connect_rate: Option<f64>,
 
@@ -166,7 +166,7 @@ pub struct LoadFlags {
     pub rcvbuf: Option<u32>,
 }
 
-/// A rate, or a change from one to another, in messages a second.
+/// A rate, or a change from one to another, in messages per second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rates {
     /// At the start.

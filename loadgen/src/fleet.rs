@@ -85,10 +85,10 @@ pub enum FleetError {
     /// A worker can't be pinned where the plan says.
     #[error("{0}")]
     Pin(PinError),
-    /// The engine asked for is not to be had here.
+    /// The engine asked for is not available here.
     #[error("{0}")]
     Engine(SetupError),
-    /// No thread to be had.
+    /// No thread could be started.
     #[error("cannot start a worker thread: {0}")]
     Thread(io::Error),
     /// A fault of ours: a worker has ended without a word.
@@ -501,7 +501,7 @@ impl Worker {
     }
 }
 
-/// Finds out by trying whether there is io_uring to be had. Only "missing or forbidden" makes `auto` fall back: a limit
+/// Finds out by trying whether io_uring is available. Only "missing or forbidden" makes `auto` fall back: a limit
 /// that is too low is the user's to raise.
 fn choose_engine(plan: &Plan) -> Result<(Engine, Option<String>), FleetError> {
     let asked = plan.engine;

@@ -46,7 +46,7 @@ pub(crate) struct LifePlan {
     pub(crate) close: Close,
     /// Whether a connection that failed is dialed again.
     pub(crate) again: bool,
-    /// Dials a second, of this worker; 0 for as fast as can be.
+    /// Dials per second, of this worker; 0 for as fast as can be.
     pub(crate) dial_rate_per_s: f64,
     /// How long a connect may take.
     pub(crate) time_limit_ns: u64,
@@ -67,7 +67,7 @@ enum State {
     Gone,
 }
 
-/// How long after a failed connect the next is tried: a server that is gone is asked a few times a second.
+/// How long after a failed connect the next is tried: a server that is gone is asked a few times per second.
 const RETRY_AFTER_NS: u64 = 100_000_000;
 
 /// No instant of this stretch.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
+use echometer_host::output::unless_closed;
 use echometer_loadgen::{
     Plan, Stop, Target, TargetError,
     flags::{Cli, with_default_help},
@@ -56,13 +57,8 @@ fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> 
         progress.show(row);
     })?;
     progress.clear();
-    // Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
-    match io::stdout().lock().write_all(output(cli, &run).as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(error).context("cannot write to stdout");
-        }
-        _ => {}
-    }
+    let written = io::stdout().lock().write_all(output(cli, &run).as_bytes());
+    unless_closed(written).context("cannot write to stdout")?;
     if let Some(unwritten) = run.unwritten {
         return Err(unwritten.into());
     }

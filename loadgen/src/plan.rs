@@ -40,8 +40,8 @@ pub const INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// The most lines of the interval series: 11 days by the second.
 pub const INTERVALS_MAX: u128 = 1_000_000;
 
-/// On loopback, churn goes over so many sources: 64 hold 1.8 million ports, so that 30,000 connections a second last the
-/// minute that a port is out of use.
+/// On loopback, churn goes over so many sources: 64 hold 1.8 million ports, so that 30,000 connections per second last
+/// the minute that a port is out of use.
 const CHURN_SOURCES: u32 = 64;
 
 /// What load is to be made. [`Plan::validate`] holds for every plan that [`crate::flags`] hands out.
@@ -80,13 +80,13 @@ pub struct Plan {
     /// A connection that fails is made anew. (With churn it is in any case.)
     #[serde(default)]
     pub reconnect: bool,
-    /// Connects a second over all workers; 0 for as fast as can be.
+    /// Connects per second over all workers; 0 for as fast as can be.
     #[serde(default)]
     pub connect_rate_per_s: f64,
     /// The addresses to connect from; `None` leaves it to the kernel, or to [`Plan::sources_for`].
     #[serde(default)]
     pub sources: Option<Sources>,
-    /// One entry a worker thread: the cpu that it is pinned to, or `None` for a thread that is free to move.
+    /// One entry per worker thread: the cpu that it is pinned to, or `None` for a thread that is free to move.
     pub workers: Vec<Option<u32>>,
     /// How the client moves its bytes.
     pub engine: Engine,
@@ -121,7 +121,7 @@ pub enum Load {
     Closed,
     /// Messages are due at instants that don't depend on the replies.
     Open {
-        /// Messages a second over all workers; above 0.
+        /// Messages per second over all workers; above 0.
         rate_per_s: f64,
         /// How the due instants lie in time.
         arrivals: Arrivals,
@@ -302,7 +302,7 @@ impl Plan {
         if !self.rate_per_s().is_none_or(is_rate) || !self.ramp_to_per_s.is_none_or(is_rate) {
             return no(
                 "-R",
-                "a rate lies between 0.001 and 1,000,000,000 a second".to_owned(),
+                "a rate lies between 0.001 and 1,000,000,000 per second".to_owned(),
             );
         }
         if self.ramp_to_per_s.is_some() && self.load == Load::Closed {
@@ -323,7 +323,7 @@ impl Plan {
         if self.connect_rate_per_s != 0.0 && !(1e-3..=1e9).contains(&self.connect_rate_per_s) {
             return no(
                 "--connect-rate",
-                "a rate lies between 0.001 and 1,000,000,000 a second; 0 is as fast as can be"
+                "a rate lies between 0.001 and 1,000,000,000 per second; 0 is as fast as can be"
                     .to_owned(),
             );
         }
@@ -443,7 +443,7 @@ impl Plan {
         if needed == 1 { None } else { text.parse().ok() }
     }
 
-    /// The rate asked for, in messages a second over all workers; `None` in closed loop.
+    /// The rate asked for, in messages per second over all workers; `None` in closed loop.
     pub fn rate_per_s(&self) -> Option<f64> {
         match self.load {
             Load::Closed => None,
@@ -456,7 +456,7 @@ impl Plan {
         self.timestamps == Timestamps::Kernel
     }
 
-    /// The highest rate that a ramp reaches, or the rate: messages a second over all workers; `None` in closed loop.
+    /// The highest rate that a ramp reaches, or the rate: messages per second over all workers; `None` in closed loop.
     pub fn rate_max_per_s(&self) -> Option<f64> {
         let rate_per_s = self.rate_per_s()?;
         Some(self.ramp_to_per_s.unwrap_or(rate_per_s).max(rate_per_s))

@@ -185,7 +185,8 @@ impl Recorder {
     }
 
     /// End of the span, from `due_ns` on, in which unsent messages are recorded alike: on the same side of the window's
-    /// bounds, in the same bucket of the histogram. So a thousand million of them take some 30,000 steps, one a bucket.
+    /// bounds, in the same bucket of the histogram. So a thousand million of them take some 30,000 steps, one per
+    /// bucket.
     pub fn alike_until(&self, due_ns: u64, now_ns: u64) -> u64 {
         let waited_ns = now_ns.saturating_sub(due_ns);
         let least_ns = match VALUE_NS_MAX < waited_ns {

@@ -8,10 +8,10 @@ use crate::{
     summary::Summary,
     verdict::{RunStatus, RunVerdict},
 };
-use echometer_host::units::{counted, show_count, show_duration, show_ns};
-
-/// Lines are no longer than this.
-const COLUMNS: usize = 80;
+use echometer_host::{
+    output::hanging,
+    units::{counted, show_count, show_duration, show_ns},
+};
 
 /// The whole report.
 pub fn text(run: &RunFile) -> String {
@@ -67,12 +67,12 @@ pub fn text(run: &RunFile) -> String {
 
     line(&mut text, "messages  ", &messages_of(run));
     let rate = format!(
-        "{} replies a second",
+        "{} replies per second",
         show_count(end.rate_per_s.round() as u64)
     );
     let rate = match end.offered_per_s {
         Some(offered) => format!(
-            "{rate}; {} a second were due",
+            "{rate}; {} per second were due",
             show_count(offered.round() as u64)
         ),
         None => rate,
@@ -195,7 +195,7 @@ fn connects_of(run: &RunFile) -> String {
     let pace = if run.plan.requests_per_connection == 0 {
         String::new()
     } else {
-        format!("{} a second, ", show_count(rate.round() as u64))
+        format!("{} per second, ", show_count(rate.round() as u64))
     };
     let from = end
         .client
@@ -256,33 +256,16 @@ fn table_row(text: &mut String, cells: &[String; 7]) {
     text.push('\n');
 }
 
-/// Appends words behind a label, broken at [`COLUMNS`], further lines indented below the first word.
+/// Appends words behind a label, broken into lines, further ones indented below the first word and by two at least.
 fn line(text: &mut String, label: &str, words: &str) {
-    let mut column = label.chars().count();
-    text.push_str(label);
-    let mut first = true;
-    for word in words.split(' ') {
-        let length = word.chars().count();
-        if !first && COLUMNS < column + 1 + length {
-            text.push('\n');
-            column = label.chars().count().max(2);
-            text.extend(std::iter::repeat_n(' ', column));
-        } else if !first {
-            text.push(' ');
-            column += 1;
-        }
-        text.push_str(word);
-        column += length;
-        first = false;
-    }
-    text.push('\n');
+    hanging(text, label, label.chars().count().max(2), words);
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use echometer_host::machine::Facts;
+    use echometer_host::{machine::Facts, output::COLUMNS};
 
     use super::*;
     use crate::fail_if::Held;
@@ -373,7 +356,7 @@ send lag         0 ns       0 ns       0 ns       0 ns       0 ns       0 ns
 connect       56.8 us    82.4 us          -          -          -    4.68 ms
 
 messages  200,112 sent = 200,012 answered + 100 lost + 0 outstanding
-rate      20,001 replies a second; 20,011 a second were due
+rate      20,001 replies per second; 20,011 per second were due
 client    7.41 us CPU per message, busiest thread 15.3 %, run delay 0.1 %, steal
           unknown
 errors    2 connections: closed by peer
@@ -405,7 +388,7 @@ verdict: not valid (errors)
         run.verdict = RunVerdict {
             status: RunStatus::Noisy,
             reasons: vec!["the client waited for its cpu 5.2 % of the time: something else runs there; leave it alone (--cpus)".to_owned()],
-            warnings: vec!["this is a debug build: build with --release before you believe a figure".to_owned()],
+            warnings: vec!["this is a debug build: build with --release before you trust a figure".to_owned()],
         };
         run.thresholds = ["p99<200us", "connect.p99<1ms", "errors==0"]
             .map(|expression| Held {

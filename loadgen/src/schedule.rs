@@ -53,7 +53,7 @@ enum Gaps {
 /// A rate that grows, or falls, evenly from one value to another: constant before and after.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Ramp {
-    /// Messages a second over all workers, until `from_ns`.
+    /// Messages per second over all workers, until `from_ns`.
     pub from_per_s: f64,
     /// The same, from `until_ns` on.
     pub to_per_s: f64,

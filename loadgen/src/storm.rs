@@ -128,7 +128,7 @@ pub fn run(plan: &StormPlan, target: &Target, stop: Option<&Stop>) -> Result<Sto
     } else {
         Duration::from_secs_f64(f64::from(client.connections) / pace)
     };
-    // The client needs its time too: at least 1,000 connects a second are to be had of it.
+    // The client needs its time too: at least 1,000 connects per second are expected of it.
     let client_limit =
         Duration::from_millis(u64::from(client.connections)) + Duration::from_secs(1);
     let limit = dialing + client_limit + 2 * plan.time_limit;

@@ -322,7 +322,7 @@ fn warnings(evidence: &Evidence<'_>) -> Vec<String> {
     }
     if cfg!(debug_assertions) {
         warnings.push(
-            "this is a debug build: build with --release before you believe a figure".to_owned(),
+            "this is a debug build: build with --release before you trust a figure".to_owned(),
         );
     }
     warnings

@@ -1,4 +1,4 @@
-//! What stands in each result's JSON, as plain data. One file a kind, and what kinds share.
+//! What stands in each result's JSON, as plain data. One file per kind, and what kinds share.
 
 pub mod compare;
 pub mod design;

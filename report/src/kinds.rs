@@ -1,5 +1,5 @@
-//! Which kinds of result are there? One type a kind, which says its schema, its file, its text, its page and its
-//! histograms, and one line a kind in `KINDS`.
+//! Which kinds of result are there? One type per kind, which says its schema, its file, its text, its page and its
+//! histograms, and one line per kind in `KINDS`.
 
 mod compare;
 mod doctor;

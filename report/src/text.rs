@@ -1,4 +1,4 @@
-//! How does a result read in 80 columns? One file a kind, and what they share.
+//! How does a result read in 80 columns? One file per kind, and what they share.
 
 pub(crate) mod bars;
 pub mod columns;

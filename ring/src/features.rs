@@ -153,7 +153,7 @@ const CONTRADICTIONS: [Contradiction; 4] = [
 pub struct Features(u32);
 
 impl Features {
-    /// None of them: one request an operation.
+    /// None of them: one request per operation.
     pub const NONE: Features = Features(0);
 
     /// Every one, contradictions included.

@@ -21,7 +21,7 @@ pub struct Config {
     pub slots: u32,
     /// Buffers that received bytes land in; rounded up to a power of two, at most 32,768.
     pub buffers: u16,
-    /// Bytes a buffer, 64 at least.
+    /// Bytes per buffer, 64 at least.
     pub buffer_size: u32,
     /// Large buffers besides, for bulk receives ([`Feature::BulkRecv`]): how many, rounded up as above; 0 for none, and
     /// then there are no bulk receives.

@@ -1,4 +1,4 @@
-//! The files that a ring holds, one a slot, and what is in flight on each of them.
+//! The files that a ring holds, one per slot, and what is in flight on each of them.
 
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;

@@ -59,7 +59,7 @@ static void receive(int slot) {
   peers[slot].receiving = 1;
 }
 
-// One a connection at a time: a second one would overtake the rest of a first that came up short.
+// One per connection at a time: a second one would overtake the rest of a first that came up short.
 static void start_send(enum op op, int slot, unsigned buffer, const char *bytes, unsigned n, int flags) {
   struct io_uring_sqe *sqe = entry(op, slot, buffer);
   io_uring_prep_send(sqe, slot, bytes, n, MSG_NOSIGNAL | MSG_WAITALL | flags);

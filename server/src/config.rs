@@ -19,7 +19,8 @@ pub struct Config {
     pub listen: Address,
     /// Which engine, by name, or `auto`.
     pub engine: EngineChoice,
-    /// The workers, one an entry: the cpu that it is pinned to, or `None` for wherever the scheduler puts it. Never empty.
+    /// The workers, one per entry: the cpu that it is pinned to, or `None` for wherever the scheduler puts it. Never
+    /// empty.
     pub workers: Vec<Option<u32>>,
     /// Connections that may wait to be accepted, as asked; the kernel caps it at `net.core.somaxconn`.
     pub backlog: u32,
@@ -31,7 +32,7 @@ pub struct Config {
     pub wait: Wait,
     /// Bytes received at once, 1 to 2^30. `None`: the engine's own choice.
     pub buffer_size: Option<u32>,
-    /// Receive buffers a worker, for engines that have a pool of them. `None`: the engine's own choice.
+    /// Receive buffers per worker, for engines that have a pool of them. `None`: the engine's own choice.
     pub buffers: Option<u32>,
     /// Connections open at once over all workers; one more is accepted and closed at once. `None`: as many as
     /// descriptors and engine allow.
@@ -70,7 +71,7 @@ pub enum EngineChoice {
 /// How workers share what arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accept {
-    /// A listener a worker on one port (SO_REUSEPORT): the kernel spreads connections by a hash, so who gets one is
+    /// A listener per worker on one port (SO_REUSEPORT): the kernel spreads connections by a hash, so who gets one is
     /// known before anyone wakes.
     #[default]
     ReusePort,

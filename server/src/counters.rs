@@ -1,4 +1,4 @@
-//! What a worker counts: one struct a worker, written by that worker alone, read by anyone.
+//! What a worker counts: one struct per worker, written by that worker alone, read by anyone.
 //! Single-writer relaxed loads and stores, so counting costs the hot path an addition and no locked instruction.
 
 use std::collections::BTreeMap;

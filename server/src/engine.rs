@@ -63,7 +63,7 @@ pub const ENGINES: &[Engine] = &[
     },
 ];
 
-/// Serves until stopped: one call a worker thread.
+/// Serves until stopped: one call per worker thread.
 ///
 /// The engine takes all that it needs to serve (descriptors, a ring, a runtime), and then calls [`Worker::ready`]. Before
 /// that it accepts nobody, and where the answer is no it returns at once. Then it says [`Worker::accepts`], accepts on `listener` (non-blocking),
@@ -232,7 +232,7 @@ impl Worker {
     }
 
     /// Connections open over all workers. Another worker's may be off by those of this instant: a limit checked
-    /// against it is exact with one worker, and within one connection a worker otherwise.
+    /// against it is exact with one worker, and within one connection per worker otherwise.
     pub fn connections_open(&self) -> u64 {
         self.everyone.iter().map(|counters| counters.open()).sum()
     }

@@ -14,7 +14,7 @@ use crate::engine::{ENGINES, Engine};
 use crate::wait::Wait;
 use echometer_host::units;
 
-/// An echo server to measure against: one pinned worker a cpu, everything that it does counted.
+/// An echo server to measure against: one pinned worker per cpu, everything that it does counted.
 #[derive(Debug, Parser)]
 #[command(name = "echometer-server", version, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -61,7 +61,7 @@ pub struct Flags {
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(0..=0x7fff_ffff), help_heading = "Serving")]
     backlog: u32,
 
-    /// A listener a worker (reuseport: spread by the kernel), or one for all (shared: the next free worker takes it).
+    /// A listener per worker (reuseport: spread by the kernel), or one for all (shared: the next free worker takes it).
     #[arg(long, value_name = "HOW", default_value = "reuseport", value_parser = accept, help_heading = "Serving")]
     accept: Accept,
 
@@ -94,7 +94,7 @@ pub struct Flags {
     #[arg(long, value_name = "SIZE", value_parser = buffer_size, help_heading = "Limits")]
     buffer_size: Option<u32>,
 
-    /// Receive buffers a worker, for an engine with a pool of them. Default: the engine's choice.
+    /// Receive buffers per worker, for an engine with a pool of them. Default: the engine's choice.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32768), help_heading = "Limits")]
     buffers: Option<u32>,
 
@@ -171,7 +171,7 @@ Examples:
 }
 
 impl Flags {
-    /// What else than serving is asked for, if anything.
+    /// What is asked for instead of serving, if anything.
     pub fn subcommand(&self) -> Option<Command> {
         self.command
     }

@@ -13,7 +13,7 @@ pub struct IdleWatch {
     /// The time at which this turn began, for all that happens in it.
     now_ns: u64,
     places: Vec<Place>,
-    /// When to look at which place. One entry a place at most, whoever comes and goes there, so that no crowd of
+    /// When to look at which place. One entry per place at most, whoever comes and goes there, so that no crowd of
     /// short connections fills memory: an entry found early is put back for the time that is left.
     checks: BinaryHeap<Reverse<(u64, u32)>>,
 }

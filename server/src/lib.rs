@@ -1,7 +1,7 @@
 //! How does a byte get echoed?
 //!
-//! [`connection`] says what a connection owes its peer, [`engine`] is the seam below which bytes move, one engine a
-//! file and one worker thread a core; [`running`] is a server's life from listening to the last close. [`flags`] says
+//! [`connection`] says what a connection owes its peer, [`engine`] is the seam below which bytes move, one engine per
+//! file and one worker thread per core; [`running`] is a server's life from listening to the last close. [`flags`] says
 //! what was typed and [`config`] what it means; [`counters`] and [`stats`] say what happened.
 #![forbid(unsafe_code)]
 

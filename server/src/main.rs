@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser as _};
 use echometer_host::limits;
+use echometer_host::output::unless_closed;
 use echometer_host::signals::{self, Stop};
 use echometer_server::flags::{Command, Flags, FlagsError};
 use echometer_server::log;
@@ -92,12 +93,9 @@ fn tell_probe(json: bool) -> anyhow::Result<()> {
 
 /// What became of a write to stdout of what was asked for. Whoever reads no further has what he wants (`probe | head -1`).
 fn arrived(written: std::io::Result<()>) -> anyhow::Result<()> {
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(hinted(error)).context("cannot write to stdout")
-        }
-        _ => Ok(()),
-    }
+    unless_closed(written)
+        .map_err(hinted)
+        .context("cannot write to stdout")
 }
 
 /// The error with its cure, where a limit of this process is in the way.

@@ -1,4 +1,4 @@
-//! A server's life: listen, start a worker a cpu, wait until all of them accept, wait until they are done.
+//! A server's life: listen, start a worker per cpu, wait until all of them accept, wait until they are done.
 //! The binary and the tests start it alike, so that a test's server on port 0 is the real one.
 
 use std::fmt;
@@ -190,7 +190,7 @@ impl Running {
             .idle_timeout
             .map_or("none".into(), |time| format!("{time:?}"));
         let mut text = format!(
-            "limits: connections {connections} (descriptors {}), buffer {buffer}, owed a connection {} B, idle time {idle}, \
+            "limits: connections {connections} (descriptors {}), buffer {buffer}, owed per connection {} B, idle time {idle}, \
              drain time {:?}\nsockets:",
             if nofile == UNLIMITED {
                 "unlimited".into()

@@ -10,9 +10,9 @@ use crate::{Interval, median};
 /// The runs of one block, on the scale of the test (here logarithms): as many of the arm as of the baseline.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct RunBlock {
-    /// One value a run of the baseline; finite.
+    /// One value per run of the baseline; finite.
     pub baseline: Vec<f64>,
-    /// One value a run of the arm; finite.
+    /// One value per run of the arm; finite.
     pub arm: Vec<f64>,
 }
 

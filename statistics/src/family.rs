@@ -22,7 +22,7 @@ pub struct Question {
 /// What the blocks of a comparison gave for one question, on the scale of logarithms; finite.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Samples {
-    /// Slices: ln(arm / baseline), one a block.
+    /// Slices: ln(arm / baseline), one per block.
     Ratios(Vec<f64>),
     /// Whole runs: ln of each run's figure, by block.
     Runs(Vec<RunBlock>),
@@ -84,7 +84,7 @@ pub struct Answer {
     pub verdict: Verdict,
 }
 
-/// Answers every question: two families, the primary metric (one question an arm) and everything else.
+/// Answers every question: two families, the primary metric (one question per arm) and everything else.
 ///
 /// `margin` as for [`verdict()`].
 #[must_use]

@@ -2,7 +2,7 @@
 //! so that every rule can be tested against brute force, against another library and by simulation.
 //!
 //! Requests inside one run are not independent samples, so the unit here is the *block*: each test takes one
-//! value a block, the logarithm of arm / baseline, and its answer is a ratio with an interval.
+//! value per block, the logarithm of arm / baseline, and its answer is a ratio with an interval.
 
 #![forbid(unsafe_code)]
 

@@ -7,7 +7,7 @@
 
 use crate::median;
 
-/// What a test over one value a block gives. All on the scale of the values (here logarithms of ratios).
+/// What a test over one value per block gives. All on the scale of the values (here logarithms of ratios).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SignedRank {
     /// Hodges-Lehmann: the median of the Walsh averages, the means of all pairs (each value with itself too).

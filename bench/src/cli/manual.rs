@@ -129,7 +129,7 @@ pub(super) fn man(command: &Command, of: Option<&str>) -> Result<String, String>
     }
 }
 
-/// Writes a file a page, and says how many.
+/// Writes a file per page, and says how many.
 ///
 /// # Errors
 /// The folder or a file can't be written.

@@ -1,5 +1,5 @@
 //! From the blocks to the answer: each metric of each arm with its interval and verdict, and whatever makes the
-//! whole less than it seems, said aloud. Pure: it can be repeated on a saved file.
+//! whole less than it seems, said in words. Pure: it can be repeated on a saved file.
 
 use std::ops::RangeInclusive;
 
@@ -47,7 +47,7 @@ pub(crate) struct Terms {
 /// The answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Analysis {
-    /// One entry an arm (but the baseline) and metric.
+    /// One entry per arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
     /// Whether it can be trusted, and what to know about it.
     pub verdict: Trust,
@@ -92,7 +92,7 @@ pub(crate) fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
     Analysis { metrics, verdict }
 }
 
-/// One ratio a block, or all the block's runs. A block in which a figure is missing gives none.
+/// One ratio per block, or all the block's runs. A block in which a figure is missing gives none.
 fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Samples {
     let ratio = |block: &&BlockFigures| Some(block.ratios.get(arm)?.get(&metric)?.ln());
     let runs = |block: &&BlockFigures, name: &str| -> Option<Vec<f64>> {

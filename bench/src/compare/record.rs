@@ -270,7 +270,7 @@ fn notes(settings: &CompareSettings, placement: &Placement, machine: &Facts) -> 
     if local && machine.irq_time_accounting == Some(IrqTimeAccounting::On) {
         notes.push(
             "this kernel accounts for interrupts apart (irq time accounting): the soft interrupts inside a server's \
-             sends are not in its CPU a message, but in the column 'cpu softirq'"
+             sends are not in its CPU per message, but in the column 'cpu softirq'"
                 .to_owned(),
         );
     }

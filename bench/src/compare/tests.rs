@@ -172,7 +172,7 @@ fn eight_blocks_end_in_an_answer_and_its_files() {
     assert!(
         comparison
             .sentence
-            .contains("uring needs 12.0 % less server CPU a message than epoll")
+            .contains("uring needs 12.0 % less server CPU per message than epoll")
     );
     let commands: Vec<&str> = comparison
         .commands
@@ -440,7 +440,7 @@ fn whole_runs_end_in_an_answer_and_its_files() {
         .lines()
         .filter(|line| line.starts_with("Tag=latency"))
         .count();
-    assert_eq!(lines, 2, "one a run: {log}");
+    assert_eq!(lines, 2, "one per run: {log}");
     let state = Rc::clone(&trial.world.state);
     assert_eq!(state.borrow().starts, [12, 12], "two in each of six blocks");
     let finished = trial.finish();

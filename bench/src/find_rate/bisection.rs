@@ -6,7 +6,7 @@ pub(crate) const STEP: f64 = 1.02;
 /// The ladder ends this far above the first rate that failed: one failure may be bad luck.
 const HEADROOM: f64 = 1.5;
 
-/// Rates from the lowest on, each [`STEP`] above the one below, as whole messages a second. At least one.
+/// Rates from the lowest on, each [`STEP`] above the one below, as whole messages per second. At least one.
 #[must_use]
 pub(crate) fn ladder(lowest: f64, highest: f64) -> Vec<f64> {
     let mut rates = vec![lowest];

@@ -62,7 +62,7 @@ pub(crate) struct FindRateSettings {
     pub arm: Arm,
     /// What has to hold.
     pub slo: Slo,
-    /// The lowest rate that is tried, messages a second.
+    /// The lowest rate that is tried, messages per second.
     pub lowest: f64,
     /// The highest that may be tried; not below the lowest.
     pub highest: f64,

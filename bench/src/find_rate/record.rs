@@ -312,7 +312,7 @@ impl Record {
     }
 }
 
-/// One row a point.
+/// One row per point.
 fn curve_csv(curve: &[CurvePoint]) -> String {
     let mut text = String::from(
         "rate_per_s,achieved_per_s,runs,held,slo_ns,p50_ns,p90_ns,p99_ns,p99_9_ns,max_ns\n",

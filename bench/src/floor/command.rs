@@ -25,7 +25,8 @@ use crate::{
 };
 
 const METHOD: &str = "One thread on one cpu holds both ends of the connections, non-blocking, over loopback: it sends on \
-     all, receives on all, sends back, receives back. Shown is its CPU time an echo and side, less two empty syscalls.";
+     all, receives on all, sends back, receives back. Shown is its CPU time per echo and side, minus two empty \
+     syscalls.";
 
 /// Runs the command.
 ///

@@ -1,5 +1,5 @@
 //! From a block's slices to its figures: what each arm did, and how it compares with the baseline in this block.
-//! A block gives one ratio a metric and arm; these are the samples of the statistics.
+//! A block gives one ratio per metric and arm; these are the samples of the statistics.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +157,7 @@ fn run_figures(slice: &Slice, run: &WholeRun) -> RunFigures {
 }
 
 /// arm / baseline in each metric that both have: between the geometric means of their runs. The test takes the runs
-/// themselves; this is for whoever wants one number a block.
+/// themselves; this is for whoever wants one number per block.
 fn run_ratios(arm: &ArmFigures, baseline: &ArmFigures) -> BTreeMap<Metric, f64> {
     let middle = |figures: &ArmFigures, metric| {
         let logarithms: Option<Vec<f64>> = figures
@@ -297,7 +297,7 @@ mod tests {
         sides::{CpuTimes, Usage},
     };
 
-    /// One slice of 50 ms: what it takes a server of this cost a message to fill a core.
+    /// One slice of 50 ms: what it takes a server of this cost per message to fill a core.
     fn slice(cycle: u32, message_ns: u64) -> Slice {
         let messages = 50_000_000 / message_ns;
         Slice {

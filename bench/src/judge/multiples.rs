@@ -1,4 +1,4 @@
-//! What the floor says of the servers: each one's CPU a message as a multiple of the kernel's own, block by block,
+//! What the floor says of the servers: each one's CPU per message as a multiple of the kernel's own, block by block,
 //! and over the blocks with its interval. Pure: it can be repeated on a saved file.
 
 use echometer_report::file::{
@@ -100,7 +100,7 @@ mod tests {
         let entry = answered(FloorEntry::withheld(None), &names(), &blocks);
         assert_eq!(entry.cpu_ns_per_message, Some(7_001.11));
         let [epoll, far] = &entry.multiples[..] else {
-            panic!("one an arm: {entry:?}")
+            panic!("one per arm: {entry:?}")
         };
         assert!(
             epoll

@@ -58,7 +58,7 @@ pub(crate) struct Block {
 /// One arm's part of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct ArmBlock {
-    /// One a cycle; in the runs design one a run.
+    /// One per cycle; in the runs design one per run.
     pub slices: Vec<Slice>,
     /// The runs themselves; none in the slices design.
     pub runs: Vec<WholeRun>,

@@ -1,4 +1,5 @@
-//! The raw data of a block, so that every figure can be found again: a histogram log an arm, and a table of all slices.
+//! The raw data of a block, so that every figure can be found again: a histogram log per arm, and a table of all
+//! slices.
 
 use std::{
     fmt::Write as _,
@@ -78,7 +79,7 @@ fn histogram(arm: &ArmBlock) -> io::Result<Vec<u8>> {
     histogram_log::whole(SystemTime::now(), lines)
 }
 
-/// One row a slice, in the order in which they were run.
+/// One row per slice, in the order in which they were run.
 fn slices_csv(block: &Block, names: &[String]) -> String {
     let mut text = String::from(
         "cycle,arm,messages,recorded,recorded_span_ns,span_ns,server_cpu_ns,client_cpu_ns,client_busiest,\

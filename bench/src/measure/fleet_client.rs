@@ -1,4 +1,4 @@
-//! The load generator's fleet, as the slices see it: one session an arm, all on the same worker threads, one of them
+//! The load generator's fleet, as the slices see it: one session per arm, all on the same worker threads, one of them
 //! driven at a time.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};

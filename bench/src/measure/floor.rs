@@ -1,5 +1,5 @@
 //! The floor: the least that an echo costs the kernel on this machine, measured by one pinned thread that holds both
-//! ends of loopback connections. In a comparison it takes its turn among the servers, so that each server's CPU a
+//! ends of loopback connections. In a comparison it takes its turn among the servers, so that each server's CPU per
 //! message can be told as a multiple of it: it shows how much there is left to win at all.
 //!
 //! [`pairs`] are the connections; what becomes of it in a comparison is said in `judge/multiples.rs`.
@@ -48,7 +48,7 @@ pub(crate) struct FloorSlice {
 }
 
 impl FloorSlice {
-    /// CPU time an echo and side, less two empty syscalls, in ns: a server needs the kernel's work, but not a syscall
+    /// CPU time per echo and side, minus two empty syscalls, in ns: a server needs the kernel's work, but not a syscall
     /// for each piece of it. `None` where nothing is left.
     #[must_use]
     pub(crate) fn ns_per_echo(&self) -> Option<f64> {

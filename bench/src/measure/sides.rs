@@ -124,7 +124,7 @@ pub(crate) struct WholeRun {
 }
 
 impl WholeRun {
-    /// Replies in the window, a second.
+    /// Replies in the window, per second.
     pub(crate) fn rate_per_s(&self) -> f64 {
         let Stretch {
             recorded,
@@ -140,7 +140,7 @@ impl WholeRun {
 pub(crate) struct Judged {
     /// What the load generator would say of it.
     pub verdict: Verdict,
-    /// Messages due a second; `None` in closed loop.
+    /// Messages due per second; `None` in closed loop.
     pub offered_per_s: Option<f64>,
     /// From where on the latencies are lower bounds, because messages had no answer, in ns.
     pub censored_from_ns: Option<u64>,

@@ -169,7 +169,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         self.block.cut_short
     }
 
-    /// Loads an arm for a while and returns its rate, in messages a second.
+    /// Loads an arm for a while and returns its rate, in messages per second.
     fn warm(&mut self, arm: usize) -> Result<f64, End> {
         let length = self.plan.warmup.max(self.plan.slice_min);
         let stretch = self.drive(arm, Duration::ZERO, length)?;

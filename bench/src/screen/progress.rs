@@ -1,5 +1,5 @@
 //! Progress on stderr: one line that is redrawn on a terminal (block, arm, time left, the estimate so far), one line
-//! a block elsewhere, nothing where it is not wanted. It is drawn between slices, never during one.
+//! per block elsewhere, nothing where it is not wanted. It is drawn between slices, never during one.
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -1,14 +1,11 @@
 //! What a command leaves on stdout: its report in colour where colour is wanted and the file to open, or its data.
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use serde::Serialize;
 
+use echometer_host::output::unless_closed;
 use echometer_report::{folder::json, text::columns::coloured};
 
 /// A result that was made, and saved.
@@ -36,13 +33,14 @@ pub(crate) fn show<T: Serialize>(
     }
     let text = coloured(&finished.text);
     let mut stdout = anstream::stdout().lock();
-    unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| {
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| {
         writeln!(
             stdout,
             "\nopen: {} (data: {data} beside it)",
             finished.report.display()
         )
-    }))
+    });
+    unless_closed(written).context("cannot write to stdout")
 }
 
 /// Text as it is, with its colours where colour is wanted; or the data file itself, which has none.
@@ -50,7 +48,8 @@ pub(crate) fn show<T: Serialize>(
 /// # Errors
 /// stdout can't be written to.
 pub(crate) fn show_text(text: &str) -> anyhow::Result<()> {
-    unless_closed(anstream::stdout().lock().write_all(text.as_bytes()))
+    let written = anstream::stdout().lock().write_all(text.as_bytes());
+    unless_closed(written).context("cannot write to stdout")
 }
 
 /// As [`show_text`], where nothing else is to be done.
@@ -59,17 +58,4 @@ pub(crate) fn show_text(text: &str) -> anyhow::Result<()> {
 /// stdout can't be written to.
 pub(crate) fn printed(text: &str) -> anyhow::Result<ExitCode> {
     show_text(text).map(|()| ExitCode::SUCCESS)
-}
-
-/// Who closes our output early (`| head`) has seen enough: that is no failure of the measurement.
-///
-/// # Errors
-/// Any other failure to write to stdout.
-pub(crate) fn unless_closed(written: io::Result<()>) -> anyhow::Result<()> {
-    match written {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to stdout")
-        }
-        _ => Ok(()),
-    }
 }

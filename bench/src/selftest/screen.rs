@@ -2,13 +2,16 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use anyhow::Context;
+
+use echometer_host::output::unless_closed;
 use echometer_report::{
     file::selftest::Selftest,
     folder::{REPORT_NAME, ResultFolder, json},
     text::{columns::coloured, selftest as report},
 };
 
-use crate::{flags::OutputSettings, screen::stdout::unless_closed, selftest::step::Step};
+use crate::{flags::OutputSettings, selftest::step::Step};
 
 /// Where a selftest is shown.
 pub(super) struct Screen {
@@ -21,7 +24,7 @@ pub(super) struct Screen {
 enum Progress {
     /// One line that is wiped away again.
     Line,
-    /// A line a truth.
+    /// A line per truth.
     Plain,
     Silent,
 }
@@ -82,7 +85,7 @@ impl Screen {
                 report.display()
             ));
         }
-        unless_closed(self.error.map_or(Ok(()), Err))
+        unless_closed(self.error.map_or(Ok(()), Err)).context("cannot write to stdout")
     }
 
     fn print(&mut self, text: &str) {

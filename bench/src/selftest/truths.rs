@@ -70,7 +70,7 @@ pub(crate) fn method(truth: Truth, quick: bool) -> Method {
             },
             None,
         ),
-        // The p99 of 30,000 messages scatters by 1.3 %, of 21,000 by 1.5 %. On each connection 10 a second, because a
+        // The p99 of 30,000 messages scatters by 1.3 %, of 21,000 by 1.5 %. On each connection 10 per second, because a
         // message that comes while another is held back on its connection may not overtake it.
         Truth::Exponential => {
             let (rate, connections) = if quick {

@@ -156,8 +156,8 @@ impl Launcher {
         })
     }
 
-    /// The command line of one of our engines. It runs on all the servers' cpus, one worker a cpu, unless the arm says
-    /// otherwise.
+    /// The command line of one of our engines. It runs on all the servers' cpus, one worker per cpu, unless the arm
+    /// says otherwise.
     #[must_use]
     pub(crate) fn engine_command(&self, engine: &str, flags: &[String]) -> Vec<String> {
         let mut words: Vec<String> = vec![self.server_binary.display().to_string()];

@@ -77,7 +77,7 @@ pub(crate) struct ManFlags {
     #[arg(value_name = "COMMAND")]
     pub command: Option<String>,
 
-    /// Write one file a page into this folder: echometer.1, echometer-compare.1, ...
+    /// Write one file per page into this folder: echometer.1, echometer-compare.1, ...
     #[arg(long, short, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: Option<PathBuf>,
 }

@@ -91,7 +91,7 @@ impl StormFlags {
         }
         if load.rate.is_some() {
             return Err(
-                "-R: a storm has one message a connection: --connect-rate sets the pace of the connects".to_owned(),
+                "-R: a storm has one message per connection: --connect-rate sets the pace of the connects".to_owned(),
             );
         }
         let other = [

@@ -32,7 +32,7 @@ pub(crate) struct Grid {
 /// One combination of levels.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Point {
-    /// One a key.
+    /// One per key.
     pub levels: Vec<Level>,
     /// `connections=50`, or `connections=50 size=64`.
     pub label: String,
@@ -267,7 +267,7 @@ fn place(layout: &Layout, server: &mut Arm, load: &mut Plan, placement: &mut Pla
     if let Spec::Engine { flags, .. } = &mut server.spec
         && layout.client.is_none()
     {
-        // One worker a cpu would be pinned; `--threads` alone pins nothing.
+        // One worker per cpu would be pinned; `--threads` alone pins nothing.
         flags.extend(["--threads", "1"].map(str::to_owned));
     }
     // A client that spins would not let a server on its own cpu run.

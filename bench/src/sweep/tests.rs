@@ -29,7 +29,7 @@ use crate::{
     sweep::{flags::SweepSettings, grid::Group, stage::Moves},
 };
 
-/// Servers whose cost a message depends on the backlog that they were given, and on nothing else; two of a hundred
+/// Servers whose cost per message depends on the backlog that they were given, and on nothing else; two of a hundred
 /// connections cost twice what they cost with one.
 struct MadeUp {
     groups: Vec<Vec<u64>>,
@@ -281,7 +281,7 @@ fn levels_of_the_load_are_groups_in_random_order() {
         .iter()
         .find(|metric| metric.primary && metric.arm == "mine");
     let contrast = same
-        .expect("one an arm")
+        .expect("one per arm")
         .against_arm
         .as_ref()
         .expect("a baseline");
@@ -306,7 +306,7 @@ fn open_loops_are_whole_runs() {
             .metrics
             .iter()
             .find(|metric| metric.primary);
-        metric.expect("one a point").value.expect("eight blocks")
+        metric.expect("one per point").value.expect("eight blocks")
     };
     assert!((value(1) / value(0) - 2.0).abs() < 0.01);
     let warnings = file.verdict.warnings.join("\n");

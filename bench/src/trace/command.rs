@@ -13,7 +13,7 @@ use crate::{
 /// Runs the command. The exit code is 1 where a step failed that should not have.
 ///
 /// # Errors
-/// The server can't be started or found, the engine is not to be had; stdout can't be written to.
+/// The server can't be started or found, the engine is not available; stdout can't be written to.
 pub(crate) fn run(settings: &TraceSettings, _: &Invocation) -> anyhow::Result<ExitCode> {
     let trace = trace(settings)?;
     show_text(&match settings.json {

@@ -1,4 +1,4 @@
-//! A trace as text of at most 80 columns: a line a step, below it what came of it and what it would have said on
+//! A trace as text of at most 80 columns: a line per step, below it what came of it and what it would have said on
 //! failure; on demand a sentence for who sees it for the first time.
 
 use std::fmt::Write as _;

@@ -64,7 +64,7 @@ impl CpuClock {
 /// the parent says of the children it waited for, or what was last seen of them.
 ///
 /// Exact to the nanosecond while no descendant ends; else low by what the ended ones used since the last
-/// reading, and by two ticks at most where they were waited for. Costs some 20 us a process and reading.
+/// reading, and by two ticks at most where they were waited for. Costs some 20 us per process and reading.
 #[derive(Debug)]
 pub struct TreeClock {
     root: u32,

@@ -30,7 +30,7 @@ pub(crate) struct Job {
     pub(crate) ramp_to_per_s: Option<f64>,
     /// Closed loop: how long after an answer the next message is due.
     pub(crate) think_ns: u64,
-    /// One message a connection, and the end when all are answered: a storm.
+    /// One message per connection, and the end when all are answered: a storm.
     pub(crate) once: bool,
     pub(crate) wait: Wait,
     pub(crate) pipeline: u32,

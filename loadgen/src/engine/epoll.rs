@@ -161,7 +161,7 @@ impl Engine for Epoll {
         let connection = &mut self.connections[connection];
         debug_assert!(
             connection.pending.is_empty(),
-            "one send in flight a connection"
+            "one send in flight per connection"
         );
         connection.pending = range;
         connection.push(&self.region, &mut self.sent_bytes)

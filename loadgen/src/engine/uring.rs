@@ -1,5 +1,5 @@
-//! The io_uring engine: one multishot receive a connection into the ring's pool, silent sends straight from the payload
-//! region, one call into the kernel a turn.
+//! The io_uring engine: one multishot receive per connection into the ring's pool, silent sends straight from the
+//! payload region, one call into the kernel per turn.
 
 use std::{
     io,
@@ -93,7 +93,7 @@ impl Uring {
     /// With `stamped`, which the configuration was made for too, the kernel tells when it received what comes.
     ///
     /// # Errors
-    /// No ring to be had, or no slot in it for a socket.
+    /// No ring could be made, or it has no slot in it for a socket.
     pub(crate) fn new(
         sockets: Vec<OwnedFd>,
         count: u32,

@@ -118,7 +118,7 @@ fn a_full_socket_is_queue_and_a_send_that_went_at_once_is_not() {
     flow.due(0, 15);
     assert!(
         write_all(&mut flow, 16).is_empty(),
-        "one send in flight a connection"
+        "one send in flight per connection"
     );
     flow.begin_turn();
     flow.sent(0, 20);

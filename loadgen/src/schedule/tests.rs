@@ -123,7 +123,7 @@ fn poisson_gaps_are_exponential() {
 
 #[test]
 fn a_ramp_goes_evenly_from_one_rate_to_the_other() {
-    // 1,000/s for a second, then up to 3,000/s over two seconds, then on: 1,000 + 4,000 and 3,000 a second.
+    // 1,000/s for a second, then up to 3,000/s over two seconds, then on: 1,000 + 4,000 and 3,000 per second.
     let ramp = Ramp {
         from_per_s: 1_000.0,
         to_per_s: 3_000.0,
@@ -207,7 +207,7 @@ fn what_nobody_can_deliver_is_counted_in_no_time() {
     }
 }
 
-/// Ways to lay 1,000 to 3,000 messages a second in time, from the start of three seconds to their end.
+/// Ways to lay 1,000 to 3,000 messages per second in time, from the start of three seconds to their end.
 fn schedules(arrivals: Arrivals, seed: u64) -> [Schedule; 2] {
     let ramp = Ramp {
         from_per_s: 1_000.0,

@@ -373,7 +373,7 @@ fn a_signal_ends_the_run_early_and_keeps_it() {
 
 #[test]
 fn connects_of_a_run_that_reconnects_are_all_told() {
-    // Twenty messages a connection.
+    // Twenty messages per connection.
     let address = peer(|mut stream| {
         let mut buffer = [0; 64];
         for _ in 0..20 {

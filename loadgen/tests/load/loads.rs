@@ -67,7 +67,7 @@ fn mixed_sizes_come_back_whole(engine: Engine) {
         assert_eq!((tally.sent, tally.outstanding), (tally.messages, 0));
         assert_eq!(tally.life_sent_bytes, tally.life_received_bytes);
         assert_eq!(server.finish().total.bytes_in, tally.life_sent_bytes);
-        // 3,970 bytes a message on average; a mix and not one size of it.
+        // 3,970 bytes per message on average; a mix and not one size of it.
         let mean = tally.life_sent_bytes as f64 / tally.sent as f64;
         assert!(
             500 < tally.sent && (1_000.0..8_000.0).contains(&mean),

@@ -146,7 +146,7 @@ fn the_engines_agree() {
 }
 
 fn an_overload_is_called_one(engine: Engine) {
-    // 500 us of work a message: 2,000/s at the very most, and twice as many are due.
+    // 500 us of work per message: 2,000/s at the very most, and twice as many are due.
     let server = Server::start("busy:500us");
     let load = Load::Open {
         rate_per_s: 4_000.0,

@@ -46,7 +46,7 @@ fn thresholds_are_judged_and_shown() {
 
 #[test]
 fn an_overload_is_named_and_not_shown_without_a_word() {
-    // 500 us of work a message: twice as many are due as can be done.
+    // 500 us of work per message: twice as many are due as can be done.
     let server = Server::start("busy:500us");
     let (code, stdout, _) = output(&[
         &server.name(),

@@ -51,7 +51,7 @@ pub struct Comparison {
     pub commands: Vec<CommandEntry>,
     /// Every block, invalid ones too.
     pub blocks: Vec<BlockFigures>,
-    /// One entry an arm (but the baseline) and metric.
+    /// One entry per arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
     /// What an echo costs the kernel at least, and each server as a multiple of it; `null` where it was not asked for.
     #[serde(default)]
@@ -73,7 +73,7 @@ pub struct DesignEntry {
     pub margin: f64,
     /// Where the servers ran; `null` where none of them was ours.
     pub server_cpus: Option<CpuList>,
-    /// Where the client ran, one thread a cpu.
+    /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
     /// The load; its duration is the time that each arm was measured in a block, or the length of a run.
     pub load: Plan,

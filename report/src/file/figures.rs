@@ -38,9 +38,9 @@ pub struct BlockFigures {
 pub struct ArmFigures {
     /// Replies between the ramps and the stops, over the time between these.
     pub rate_per_s: f64,
-    /// CPU time of the server and its descendants over the whole slices, a message. `null` where it can't be read.
+    /// CPU time of the server and its descendants over the whole slices, per message. `null` where it can't be read.
     pub server_cpu_ns_per_message: Option<f64>,
-    /// CPU time of the client's threads over the whole slices, a message. `null` without a message.
+    /// CPU time of the client's threads over the whole slices, per message. `null` without a message.
     pub client_cpu_ns_per_message: Option<f64>,
     /// Of the server, over the measured part.
     pub context_switches: Option<u64>,
@@ -56,7 +56,7 @@ pub struct ArmFigures {
     pub slices: usize,
     /// Latency from the write (closed loop) or the due time (open loop) to the reply, in ns.
     pub latency_ns: Summary,
-    /// The share of its slices in which the server computed, 0..1 a cpu that it may use.
+    /// The share of its slices in which the server computed, 0..1 per cpu that it may use.
     pub server_busy: Option<f64>,
     /// The share of its slices in which the client's busiest thread had work, 0..1.
     pub client_busy: f64,
@@ -76,9 +76,9 @@ pub struct ArmFigures {
 /// What one whole run gave: a sample of the statistics in the runs design.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunFigures {
-    /// Replies in the run's window, a second.
+    /// Replies in the run's window, per second.
     pub rate_per_s: f64,
-    /// Messages due in the window, a second; `null` in closed loop.
+    /// Messages due in the window, per second; `null` in closed loop.
     pub offered_per_s: Option<f64>,
     /// As for the block.
     pub server_cpu_ns_per_message: Option<f64>,

@@ -34,8 +34,8 @@ pub struct FindRateFile {
     pub verdict: Trust,
     /// The objective, as typed.
     pub slo: String,
-    /// The highest rate at which it holds, messages a second: the median over the blocks. `null` where even the lowest
-    /// rate fails.
+    /// The highest rate at which it holds, messages per second: the median over the blocks. `null` where even the
+    /// lowest rate fails.
     pub rate_per_s: Option<f64>,
     /// The least of the blocks. `null` with fewer than six, and where even the lowest rate failed in a block.
     pub ci_low: Option<f64>,
@@ -77,7 +77,7 @@ pub struct FindRateDesign {
     pub step: f64,
     /// Where the server ran; `null` where it is not ours.
     pub server_cpus: Option<CpuList>,
-    /// Where the client ran, one thread a cpu.
+    /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
     /// The load; its duration is the least of a run, and its rate is no matter.
     pub load: Plan,
@@ -111,9 +111,9 @@ pub struct RunEntry {
     pub rate_per_s: f64,
     /// 1, or more where earlier runs of this rate in this block were invalid.
     pub attempt: u32,
-    /// Messages really due, a second.
+    /// Messages really due, per second.
     pub offered_per_s: f64,
-    /// Replies, a second.
+    /// Replies, per second.
     pub achieved_per_s: f64,
     /// The latency that the objective is about.
     pub slo_ns: u64,
@@ -136,7 +136,7 @@ pub struct RunEntry {
 pub struct CurvePoint {
     /// The rate that was asked for.
     pub rate_per_s: f64,
-    /// Replies, a second: the mean of its runs.
+    /// Replies, per second: the mean of its runs.
     pub achieved_per_s: f64,
     /// How many runs it stands on.
     pub runs: usize,

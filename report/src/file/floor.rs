@@ -9,7 +9,7 @@ use echometer_host::{fitness::Finding, machine::Facts};
 /// The floor in one block, as it stands in `compare.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FloorFigures {
-    /// CPU time an echo and side, less two empty syscalls: the median over its slices.
+    /// CPU time per echo and side, minus two empty syscalls: the median over its slices.
     pub cpu_ns_per_message: f64,
     /// What two empty syscalls cost: the median over its slices.
     pub two_syscalls_ns: f64,
@@ -17,7 +17,7 @@ pub struct FloorFigures {
     pub echoes: u64,
     /// How many slices it had.
     pub slices: usize,
-    /// By the arm's name: its server's CPU a message over the floor's, the median over the cycles. Arms whose CPU is
+    /// By the arm's name: its server's CPU per message over the floor's, the median over the cycles. Arms whose CPU is
     /// unknown are absent.
     pub multiples: BTreeMap<String, f64>,
 }
@@ -33,11 +33,11 @@ pub struct FloorEntry {
     pub cpu: Option<u32>,
     /// Its connections: as many as the load's.
     pub pairs: Option<u32>,
-    /// CPU time an echo and side, less two empty syscalls: the median over the valid blocks.
+    /// CPU time per echo and side, minus two empty syscalls: the median over the valid blocks.
     pub cpu_ns_per_message: Option<f64>,
     /// What two empty syscalls cost: the median over the valid blocks.
     pub two_syscalls_ns: Option<f64>,
-    /// One entry an arm, the baseline too. They carry no verdict, and take no part in any correction.
+    /// One entry per arm, the baseline too. They carry no verdict, and take no part in any correction.
     pub multiples: Vec<FloorMultiple>,
 }
 
@@ -46,7 +46,7 @@ pub struct FloorEntry {
 pub struct FloorMultiple {
     /// The arm's name.
     pub arm: String,
-    /// Server CPU a message over the floor: the Hodges-Lehmann estimate over the blocks.
+    /// Server CPU per message over the floor: the Hodges-Lehmann estimate over the blocks.
     pub ratio: Option<f64>,
     /// Lower end of its interval; `null` below six blocks.
     pub ci_low: Option<f64>,
@@ -96,7 +96,7 @@ pub struct FloorFile {
     pub duration_ns: u64,
     /// Repeats the order within the blocks.
     pub seed: u64,
-    /// One a number of connections.
+    /// One per number of connections.
     pub rows: Vec<FloorRow>,
 }
 
@@ -105,7 +105,7 @@ pub struct FloorFile {
 pub struct FloorRow {
     /// Pairs of sockets.
     pub connections: u32,
-    /// CPU time an echo and side, less two empty syscalls: Hodges-Lehmann over the blocks.
+    /// CPU time per echo and side, minus two empty syscalls: Hodges-Lehmann over the blocks.
     pub cpu_ns_per_message: Option<f64>,
     /// Lower end of its interval; `null` below six blocks.
     pub ci_low: Option<f64>,

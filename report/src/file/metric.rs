@@ -15,7 +15,7 @@ use echometer_statistics::Good;
 pub enum Metric {
     /// CPU time of the server and its descendants, divided by the messages it answered.
     ServerCpuPerMessage,
-    /// Messages answered a second.
+    /// Messages answered per second.
     Rate,
     /// CPU time of the client, divided by the messages.
     ClientCpuPerMessage,

@@ -35,7 +35,7 @@ pub struct Selftest {
     pub doctor: Vec<fitness::Finding>,
     /// Where the calibration servers ran.
     pub server_cpus: CpuList,
-    /// Where the client ran, one thread a cpu.
+    /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
     /// The selftest's own command line.
     pub command: String,
@@ -176,7 +176,7 @@ pub enum Truth {
     Ratio,
     /// It is the same server twice: the comparison finds no difference that matters
     Same,
-    /// It burns 20 us a message: the comparison calls its CPU and its rate worse
+    /// It burns 20 us per message: the comparison calls its CPU and its rate worse
     Busy,
 }
 
@@ -202,7 +202,7 @@ impl Truth {
             Self::Exponential => "exponential delay, mean 1 ms",
             Self::Ratio => "1.1 ms late against 1 ms late",
             Self::Same => "the same server twice",
-            Self::Busy => "busy 20 us a message against not",
+            Self::Busy => "busy 20 us per message against not",
         }
     }
 }

@@ -28,7 +28,7 @@ pub struct StormFile {
     pub sentence: String,
     /// Connects of one storm; with `connect_rate_per_s` null all at once.
     pub connects: u32,
-    /// Connects a second, where they were not all made at once.
+    /// Connects per second, where they were not all made at once.
     pub connect_rate_per_s: Option<f64>,
     /// Bytes of the one message that follows each connect.
     pub message_size: u32,
@@ -40,7 +40,7 @@ pub struct StormFile {
     pub seed: u64,
     /// Where the servers ran; `null` where none of them was ours.
     pub server_cpus: Option<CpuList>,
-    /// Where the client ran, one thread a cpu.
+    /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
     /// The load.
     pub load: Plan,
@@ -55,7 +55,7 @@ pub struct StormFile {
     pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each level's server as it was started last.
     pub commands: Vec<CommandEntry>,
-    /// One entry a level, in the order of the command line.
+    /// One entry per level, in the order of the command line.
     pub levels: Vec<LevelEntry>,
     /// Storms that gave no figures, and why.
     pub faults: Vec<String>,

@@ -97,7 +97,7 @@ pub struct PointEntry {
     pub label: String,
     /// Where both sides stood, in words, where that was varied.
     pub layout: Option<String>,
-    /// One entry an arm and metric.
+    /// One entry per arm and metric.
     pub metrics: Vec<CellMetric>,
     /// By the arm's name: how both sides were moved about, medians over the blocks.
     pub movement: BTreeMap<String, MovementEntry>,
@@ -106,9 +106,9 @@ pub struct PointEntry {
 /// How both sides were moved about and kept waiting. What can't be read is `null`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct MovementEntry {
-    /// Moves of the server's threads to another cpu, a second.
+    /// Moves of the server's threads to another cpu, per second.
     pub server_migrations_per_s: Option<f64>,
-    /// Moves of the client's threads, a second.
+    /// Moves of the client's threads, per second.
     pub client_migrations_per_s: Option<f64>,
     /// The share of the time in which the server's threads were ready and had no cpu.
     pub server_run_delay: Option<f64>,

@@ -348,9 +348,9 @@ fn throughput(comparison: &Comparison) -> Chart {
     Chart {
         id: "throughput".into(),
         title: "Throughput and latency".into(),
-        caption: "One dot a block: messages a second against the median latency. Right and below is better.".into(),
+        caption: "One dot per block: messages per second against the median latency. Right and below is better.".into(),
         x: Axis {
-            label: "messages a second".into(),
+            label: "messages per second".into(),
             scale: Scale::Linear,
             unit: Unit::Number,
         },
@@ -374,7 +374,7 @@ fn asked(comparison: &Comparison) -> Vec<(String, String)> {
         ("blocks", blocks(comparison)),
         (
             "measured in a block",
-            format!("{:?} an arm", design.load.duration),
+            format!("{:?} per arm", design.load.duration),
         ),
         ("decides", design.primary.label().to_owned()),
         ("margin", percent(design.margin)),

@@ -91,7 +91,7 @@ fn curve(search: &FindRateFile) -> Chart {
         title: "Latency over throughput".into(),
         caption: "Every rate that was tried, against its percentiles. The mark is the highest rate that holds.".into(),
         x: Axis {
-            label: "messages a second".into(),
+            label: "messages per second".into(),
             scale: Scale::Linear,
             unit: Unit::Number,
         },

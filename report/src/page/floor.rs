@@ -56,7 +56,7 @@ fn chart(floor: &FloorFile) -> Chart {
     Chart {
         id: "floor".into(),
         title: "The floor over connections".into(),
-        caption: "CPU time an echo and side, less two empty system calls, with its interval. More connections are more \
+        caption: "CPU time per echo and side, minus two empty system calls, with its interval. More connections are more \
                   memory to touch."
             .into(),
         x: Axis {
@@ -65,7 +65,7 @@ fn chart(floor: &FloorFile) -> Chart {
             unit: Unit::Number,
         },
         y: Axis {
-            label: "CPU a message".into(),
+            label: "CPU per message".into(),
             scale: Scale::Linear,
             unit: Unit::Ns,
         },
@@ -85,7 +85,7 @@ fn table(floor: &FloorFile) -> Table {
         "The floor",
         [
             "connections",
-            "CPU a message",
+            "CPU per message",
             "from",
             "to",
             "two empty system calls",

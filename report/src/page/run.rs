@@ -195,16 +195,16 @@ fn counts(run: &RunFile) -> Table {
         table.push(vec![Cell::text(name), Cell::count(Some(*count as f64))]);
     }
     table.push(vec![
-        Cell::text("replies a second"),
+        Cell::text("replies per second"),
         Cell::count(Some(end.rate_per_s)),
     ]);
     table.push(vec![
-        Cell::text("due a second"),
+        Cell::text("due per second"),
         Cell::count(end.offered_per_s),
     ]);
     let client = &end.client;
     table.push(vec![
-        Cell::text("client CPU a message"),
+        Cell::text("client CPU per message"),
         Cell::ns(client.cpu_ns_per_message),
     ]);
     table.push(vec![
@@ -286,15 +286,15 @@ fn rates(run: &RunFile) -> Chart {
     Chart {
         id: "rate".into(),
         title: "Throughput over time".into(),
-        caption: "Replies a second in each interval.".into(),
+        caption: "Replies per second in each interval.".into(),
         x: seconds(),
         y: Axis {
-            label: "replies a second".into(),
+            label: "replies per second".into(),
             scale: Scale::Linear,
             unit: Unit::Number,
         },
         series: vec![Series {
-            name: "replies a second".into(),
+            name: "replies per second".into(),
             points: points.collect(),
             ..Series::default()
         }],

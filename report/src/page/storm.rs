@@ -81,7 +81,7 @@ fn asked(storm: &StormFile) -> Vec<(String, String)> {
         ("tcp_syn_retries", known(sysctls.tcp_syn_retries)),
         ("tcp_syncookies", known(sysctls.tcp_syncookies)),
         (
-            "connects a second",
+            "connects per second",
             storm.connect_rate_per_s.map(|rate| rate.to_string()),
         ),
         ("message size", Some(show_size(storm.message_size.into()))),

@@ -18,7 +18,7 @@ use crate::{
 
 /// The metrics of which there is a chart, with their titles.
 const CHARTED: [(Metric, &str); 4] = [
-    (Metric::ServerCpuPerMessage, "Server CPU a message"),
+    (Metric::ServerCpuPerMessage, "Server CPU per message"),
     (Metric::Rate, "Throughput"),
     (Metric::LatencyP50, "Median latency"),
     (Metric::LatencyP99, "99th percentile of the latency"),
@@ -70,7 +70,7 @@ pub(crate) fn page(sweep: &SweepFile) -> Page {
     page
 }
 
-/// What a metric is at a point, an entry an arm.
+/// What a metric is at a point, an entry per arm.
 fn metrics(point: &PointEntry, metric: Metric) -> impl Iterator<Item = &CellMetric> {
     point
         .metrics
@@ -128,7 +128,7 @@ fn level_number(text: &str) -> Option<f64> {
         .or_else(|| units::size(text).ok().map(|bytes| bytes as f64))
 }
 
-/// One line an arm, and for two keys one an arm and level of the second.
+/// One line per arm, and for two keys one per arm and level of the second.
 fn over_levels(keys: &[&str], points: &[PointEntry], metric: Metric, title: &str) -> Chart {
     let key = keys.first().copied().unwrap_or_default();
     let places = Places::of(key, points);
@@ -250,7 +250,7 @@ fn is_wide(series: &[Series]) -> bool {
     0.0 < least && 20.0 * least < most
 }
 
-/// Latency over throughput, one line an arm through its points in the order of their rates.
+/// Latency over throughput, one line per arm through its points in the order of their rates.
 fn throughput(points: &[PointEntry]) -> Chart {
     let mut series: Vec<Series> = Vec::new();
     let mut figures = Table::new("Throughput and latency", ["level", "arm", "rate", "p99"]);
@@ -287,10 +287,10 @@ fn throughput(points: &[PointEntry]) -> Chart {
     Chart {
         id: "throughput".into(),
         title: "Latency over throughput".into(),
-        caption: "Each level's messages a second against its 99th percentile: where a line turns upwards the server is full."
+        caption: "Each level's messages per second against its 99th percentile: where a line turns upwards the server is full."
             .into(),
         x: Axis {
-            label: "messages a second".into(),
+            label: "messages per second".into(),
             scale: Scale::Linear,
             unit: Unit::Number,
         },

@@ -12,9 +12,9 @@ pub struct Table {
     pub title: String,
     /// The columns' heads.
     pub columns: Vec<String>,
-    /// As many cells a row as there are columns.
+    /// As many cells per row as there are columns.
     pub rows: Vec<Vec<Cell>>,
-    /// Why each row has no better verdict: none at all, or one a row. A page says it once beside the table; in a data
+    /// Why each row has no better verdict: none at all, or one per row. A page says it once beside the table; in a data
     /// file, which has no place beside, it is the last column.
     #[serde(skip)]
     pub reasons: Vec<String>,

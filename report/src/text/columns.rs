@@ -1,18 +1,14 @@
 //! Words and tables in 80 columns, and the colours of verdicts.
 
-use std::fmt::Write as _;
-
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
+pub use echometer_host::output::{COLUMNS, paragraph};
 use echometer_host::{
     cpus::CpuList,
     units::{show_count, show_ns},
 };
 
 use crate::file::metric::Metric;
-
-/// The widest line.
-pub const COLUMNS: usize = 80;
 
 /// Longer names are shortened in tables, where a column has to fit.
 const NAME_CHARS: usize = 11;
@@ -139,24 +135,4 @@ pub(crate) fn short(name: &str) -> String {
             .chain("..".chars())
             .collect(),
     }
-}
-
-/// Writes words into lines of at most [`COLUMNS`], the first after `mark`, the others below its text.
-pub fn paragraph(text: &mut String, mark: &str, words: &str) {
-    let indent = " ".repeat(mark.len());
-    let mut line = mark.to_owned();
-    let mut empty = true;
-    for word in words.split_whitespace() {
-        if !empty && COLUMNS < line.chars().count() + 1 + word.chars().count() {
-            let _ = writeln!(text, "{line}");
-            line.clone_from(&indent);
-            empty = true;
-        }
-        if !empty {
-            line.push(' ');
-        }
-        line.push_str(word);
-        empty = false;
-    }
-    let _ = writeln!(text, "{line}");
 }

@@ -222,36 +222,7 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        file::metric::Metric,
-        text::columns::{COLUMNS, coloured},
-    };
-
-    #[test]
-    fn paragraphs_fit_and_lose_nothing() {
-        let words = "a word that is followed by others ".repeat(20);
-        let mut text = String::new();
-        paragraph(&mut text, "- ", &words);
-        assert!(
-            text.lines().all(|line| line.chars().count() <= COLUMNS),
-            "{text}"
-        );
-        assert!(
-            text.lines()
-                .skip(1)
-                .all(|line| line.starts_with("  a") || line.starts_with("  "))
-        );
-        let read: Vec<&str> = text.trim_start_matches("- ").split_whitespace().collect();
-        assert_eq!(read, words.split_whitespace().collect::<Vec<_>>());
-        let long = "x".repeat(100);
-        let mut text = String::new();
-        paragraph(&mut text, "", &format!("a {long} b"));
-        assert_eq!(
-            text,
-            format!("a\n{long}\nb\n"),
-            "what can't be broken stays whole"
-        );
-    }
+    use crate::{file::metric::Metric, text::columns::coloured};
 
     #[test]
     fn colour_touches_verdicts_in_tables_and_nothing_else() {

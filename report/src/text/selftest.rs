@@ -359,7 +359,7 @@ frozen 200 ms every 2 s, closed loop, uring client
   coordinated omission   warned of  warned of               -         -  pass
 1.1 ms late against 1 ms late, uring client
   latency p50         x1.093-1.095     x1.093     1.092-1.096  holds it  pass
-busy 20 us a message against not, uring client
+busy 20 us per message against not, uring client
   server CPU/message        higher     x5.201     5.200-5.300       2 %  pass
   rate                       lower          -            none       2 %  FAIL
 ";

@@ -116,24 +116,24 @@ fn cannot_say(metric: &MetricResult, why: &str) -> String {
     )
 }
 
-/// "needs 12 % less server CPU a message"
+/// "needs 12 % less server CPU per message"
 fn comparative(metric: Metric, ratio: f64, amount: &str) -> String {
     let less = ratio < 1.0;
     let text = match metric {
         Metric::ServerCpuPerMessage => {
             format!(
-                "needs {amount} {} server CPU a message",
+                "needs {amount} {} server CPU per message",
                 if less { "less" } else { "more" }
             )
         }
         Metric::ClientCpuPerMessage => {
             format!(
-                "costs its client {amount} {} CPU a message",
+                "costs its client {amount} {} CPU per message",
                 if less { "less" } else { "more" }
             )
         }
         Metric::Rate => format!(
-            "answers {amount} {} messages a second",
+            "answers {amount} {} messages per second",
             if less { "fewer" } else { "more" }
         ),
         _ => format!(
@@ -146,12 +146,12 @@ fn comparative(metric: Metric, ratio: f64, amount: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// "need the same server CPU a message"
+/// "need the same server CPU per message"
 fn equality(metric: Metric) -> String {
     match metric {
-        Metric::ServerCpuPerMessage => "need the same server CPU a message".to_owned(),
-        Metric::ClientCpuPerMessage => "cost their client the same CPU a message".to_owned(),
-        Metric::Rate => "answer the same number of messages a second".to_owned(),
+        Metric::ServerCpuPerMessage => "need the same server CPU per message".to_owned(),
+        Metric::ClientCpuPerMessage => "cost their client the same CPU per message".to_owned(),
+        Metric::Rate => "answer the same number of messages per second".to_owned(),
         _ => format!("have the same latency at {}", quantile_name(metric)),
     }
 }
@@ -217,11 +217,11 @@ mod tests {
         };
         assert_eq!(
             said(cpu, 0.88, 0.87, 0.892, Verdict::Better),
-            "uring needs 12.0 % less server CPU a message than epoll (x0.870 to x0.892, 96.1 % sure)"
+            "uring needs 12.0 % less server CPU per message than epoll (x0.870 to x0.892, 96.1 % sure)"
         );
         assert_eq!(
             said(Metric::Rate, 0.9, 0.85, 0.95, Verdict::Worse),
-            "uring answers 10.0 % fewer messages a second than epoll (x0.850 to x0.950, 96.1 % sure)"
+            "uring answers 10.0 % fewer messages per second than epoll (x0.850 to x0.950, 96.1 % sure)"
         );
         assert_eq!(
             said(Metric::LatencyP99, 1.2, 1.1, 1.3, Verdict::Worse),
@@ -229,16 +229,16 @@ mod tests {
         );
         assert_eq!(
             said(cpu, 1.0, 0.99, 1.01, Verdict::Same),
-            "uring and epoll need the same server CPU a message, within 2 % (x0.990 to x1.010, 96.1 % sure)"
+            "uring and epoll need the same server CPU per message, within 2 % (x0.990 to x1.010, 96.1 % sure)"
         );
         assert_eq!(
             said(cpu, 0.97, 0.95, 0.99, Verdict::Small),
-            "uring needs slightly less server CPU a message than epoll (x0.950 to x0.990, 96.1 % sure), but maybe by \
+            "uring needs slightly less server CPU per message than epoll (x0.950 to x0.990, 96.1 % sure), but maybe by \
              less than the 2 % that matter"
         );
         let undecided = said(cpu, 0.99, 0.95, 1.03, Verdict::Undecided);
         assert!(undecided.starts_with(
-            "whether uring needs less server CPU a message than epoll can't be said: x0.950"
+            "whether uring needs less server CPU per message than epoll can't be said: x0.950"
         ));
         assert!(
             undecided.ends_with("it would take a quieter machine or a longer -d to tell"),
@@ -279,7 +279,7 @@ mod tests {
         let mut metric = result(Metric::Rate, 1.1, 1.0, 1.2, Verdict::Invalid);
         metric.reason = Some("client-bound".to_owned());
         let expected =
-            "whether uring answers more messages a second than epoll can't be said: client-bound";
+            "whether uring answers more messages per second than epoll can't be said: client-bound";
         assert_eq!(claim(&metric, 1, 0.02), expected);
         metric.ci_low = None;
         assert_eq!(claim(&metric, 1, 0.02), expected);

@@ -170,9 +170,10 @@ impl Ring {
 
     /// Begins a bulk receive.
     ///
-    /// Receives that wait in the kernel are all carried out at once when their bytes are there, up to twenty a call: each
-    /// then pushes the others' bytes out of the cache before they are sent on, and the peers, who get no reply meanwhile,
-    /// have nothing to do. So these wait for readiness only, and [`Ring::begin_bulk`] receives from one after the other.
+    /// Receives that wait in the kernel are all carried out at once when their bytes are there, up to twenty per call:
+    /// each then pushes the others' bytes out of the cache before they are sent on, and the peers, who get no reply
+    /// meanwhile, have nothing to do. So these wait for readiness only, and [`Ring::begin_bulk`] receives from one
+    /// after the other.
     pub(super) fn await_bulk(&mut self, slot: Slot) {
         let state = self.slots.state(slot);
         if state.readable {

@@ -290,7 +290,7 @@ fn at_rest(cpu: usize) -> (Duration, Duration) {
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .find(|words| words[0] == name)
-        .expect("a line a cpu");
+        .expect("a line per cpu");
     let time = |column: usize| {
         let ticks: u64 = line[column].parse().expect("a number");
         Duration::from_millis(ticks * 1_000 / rustix::param::clock_ticks_per_second())

@@ -1,5 +1,5 @@
-//! The textbook server: an accept that blocks, a thread a connection, and in it recv and send that block. What everybody
-//! writes first, and what the other engines are an answer to.
+//! The textbook server: an accept that blocks, a thread per connection, and in it recv and send that block. What
+//! everybody writes first, and what the other engines are an answer to.
 //!
 //! A stop interrupts the calls that block by a signal. The sockets have time limits for that (a call without one would be
 //! restarted by the kernel), and they are so long that an idle connection costs nothing.
@@ -36,7 +36,7 @@ const RECEIVE_LIMIT: Duration = Duration::from_secs(24 * 3600);
 /// lingering peers ever wake it that often.
 const TICK: Duration = Duration::from_millis(250);
 
-/// The longest that accepting blocks before it looks for a stop: one thread a worker, so it may look often.
+/// The longest that accepting blocks before it looks for a stop: one thread per worker, so it may look often.
 const ACCEPT_TICK: Duration = Duration::from_millis(50);
 
 /// How long to wait between two rounds of interrupting those that have not noticed the stop.

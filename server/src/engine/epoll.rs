@@ -26,7 +26,7 @@ use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::wait::Patience;
 
-/// Bytes received at once unless the user says otherwise. Received into one buffer a worker, so that small messages
+/// Bytes received at once unless the user says otherwise. Received into one buffer per worker, so that small messages
 /// touch its first lines only: what is used of it follows the message by itself. For messages of 64 KiB, 16 KiB costs twice
 /// the CPU of 64 KiB; for those of 1 MiB, 64 KiB costs 1.4 times that of 256 KiB, and more brings little.
 const BUFFER_SIZE_DEFAULT: u32 = 256 * 1024;

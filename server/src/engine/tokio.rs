@@ -1,6 +1,6 @@
-//! The tokio engine: a current-thread runtime and a `LocalSet` a worker, a task a connection that reads and writes all,
-//! as tokio's own tutorial has it, with a graceful stop as in mini-redis. No work stealing, so that a worker stays on its
-//! core as those of the other engines do.
+//! The tokio engine: a current-thread runtime and a `LocalSet` per worker, a task per connection that reads and writes
+//! all, as tokio's own tutorial has it, with a graceful stop as in mini-redis. No work stealing, so that a worker stays
+//! on its core as those of the other engines do.
 //!
 //! The runtime's own system calls cannot be seen from here, so `enters` stays 0.
 

@@ -1,6 +1,6 @@
 //! The tokio-uring engine: version 0.5 as its documentation shows it, with the flags that it sets by itself
-//! (DEFER_TASKRUN hangs it, because it waits for the ring's descriptor with epoll). A task a connection, a read that owns
-//! its buffer, then a write of all of it.
+//! (DEFER_TASKRUN hangs it, because it waits for the ring's descriptor with epoll). A task per connection, a read that
+//! owns its buffer, then a write of all of it.
 //!
 //! The runtime's own system calls cannot be seen from here, so `enters` stays 0.
 

@@ -1,5 +1,6 @@
-//! As much HTTP as a scraper needs: one GET a connection, answered and closed, one connection at a time, on a thread of its
-//! own. A client that is slow, talks too much or says nothing is cut off after [`PATIENCE`], so it cannot hold up the next.
+//! As much HTTP as a scraper needs: one GET per connection, answered and closed, one connection at a time, on a thread
+//! of its own. A client that is slow, talks too much or says nothing is cut off after [`PATIENCE`], so it cannot hold
+//! up the next.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

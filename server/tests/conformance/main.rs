@@ -58,7 +58,7 @@ const EXCEPTIONS: &[Exception] = &[
     Exception {
         engines: &["tokio", "tokio-uring", "blocking"],
         promises: &[STALLS_ARE_COUNTED],
-        why: "a write that waits without having sent a part of it waits out of the engine's sight",
+        why: "the runtime waits for a full socket by itself, so the engine can't count it",
     },
     Exception {
         engines: &["uring_zc"],

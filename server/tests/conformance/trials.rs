@@ -88,7 +88,7 @@ fn on_a_kernel_as_old_as_its_floor_it_serves() {
     serves(&server, old);
     let least =
         "direct,recv-limit,listen,multishot-accept,multishot-recv,skip-success,gather,bulk-recv";
-    let server = self::server(least, &["--engine", "uring"]).expect("one request an operation");
+    let server = self::server(least, &["--engine", "uring"]).expect("one request per operation");
     serves(&server, least);
 }
 

@@ -90,7 +90,7 @@ fn find<'a>(analysis: &'a Analysis, arm: &str, metric: Metric) -> &'a MetricResu
         .metrics
         .iter()
         .find(|result| result.arm == arm && result.name == metric);
-    found.expect("one entry an arm and metric")
+    found.expect("one entry per arm and metric")
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Pairs {
         })
     }
 
-    /// How many echoes a round holds, each side's counted: two a pair.
+    /// How many echoes a round holds, each side's counted: two per pair.
     pub(super) fn echoes_a_round(&self) -> u64 {
         2 * self.ends.len() as u64
     }

@@ -7,18 +7,18 @@ use echometer_ring::{Config as RingConfig, Feature, Features};
 use crate::config::Config;
 use crate::engine::Unavailable;
 
-/// Bytes a buffer unless `--buffer-size` says otherwise.
+/// Bytes per buffer unless `--buffer-size` says otherwise.
 const BUFFER_SIZE: u32 = 16 * 1024;
 
-/// Buffers a worker unless `--buffers` says otherwise: 2 MiB of the default size.
+/// Buffers per worker unless `--buffers` says otherwise: 2 MiB of the default size.
 const BUFFERS: u32 = 128;
 
-/// Large buffers a worker, and their size, for connections that send more at a time than a small one holds: another
+/// Large buffers per worker, and their size, for connections that send more at a time than a small one holds: another
 /// 2 MiB. Whoever sizes the buffers gets those and no others.
 const LARGE_BUFFERS: u16 = 8;
 const LARGE_BUFFER_SIZE: u32 = 256 * 1024;
 
-/// Connections a worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
+/// Connections per worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
 const CONNECTIONS: u32 = 65_536;
 
 /// Slots that are no connection's: the listener and the stop request.
