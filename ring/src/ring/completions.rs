@@ -8,7 +8,7 @@ use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{EnterFlags, cqueue};
 use rustix::io::Errno;
 
-use super::{Condition, REST_MAX, Ring, is_for_the_moment};
+use super::{Condition, Ring, is_for_the_moment};
 use crate::buffers::Buffer;
 use crate::event::Event;
 use crate::features::Feature;
@@ -266,20 +266,6 @@ impl Ring {
             }
             _ => Err(error),
         }
-    }
-
-    /// The kernel refused for the moment. It passes when the kernel has memory again, or time: asking without a break
-    /// doesn't bring that nearer, and would be a thread that spins.
-    #[cold]
-    fn rest(&mut self, errno: Errno, brought: bool) {
-        self.counts.refusals += 1;
-        self.last_refusal = Some(errno);
-        if brought {
-            self.refused = 0;
-            return;
-        }
-        self.refused += 1;
-        std::thread::sleep(REST_MAX.min(Duration::from_micros(50) * (1 << self.refused.min(8))));
     }
 
     /// Takes all completions off the queue, so that the kernel has room for more, and those of sends apart from the others.

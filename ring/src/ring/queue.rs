@@ -81,6 +81,20 @@ impl Ring {
         self.faces.completions.sync();
         refused
     }
+
+    /// The kernel refused for the moment. It passes when the kernel has memory again, or time: asking without a break
+    /// doesn't bring that nearer, and would be a thread that spins.
+    #[cold]
+    pub(super) fn rest(&mut self, errno: Errno, brought: bool) {
+        self.counts.refusals += 1;
+        self.last_refusal = Some(errno);
+        if brought {
+            self.refused = 0;
+            return;
+        }
+        self.refused += 1;
+        std::thread::sleep(REST_MAX.min(Duration::from_micros(50) * (1 << self.refused.min(8))));
+    }
 }
 
 #[cfg(test)]
