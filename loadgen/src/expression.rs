@@ -1,5 +1,5 @@
 //! Expressions of what is to hold: `p99<200us`, `rate>=50k`, `errors==0`. The grammar alone; who has figures judges by it:
-//! [`crate::fail_if`] a run's, the bench a rate's.
+//! `fail_if` a run's, the bench a rate's.
 //!
 //! `[OF.]FIGURE OP VALUE`. OF is `latency` (where nothing stands before the figure), `service`, `queue`, `send_lag`,
 //! `recv_lag`, `connect` or `first_echo`; of these the figures are `min`, `mean`, `max` and quantiles: `p50`, `p99.9`. Besides there

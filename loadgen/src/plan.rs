@@ -69,7 +69,7 @@ pub struct Plan {
     #[serde(default, rename = "think_ns", with = "duration_as_ns")]
     pub think: Duration,
     /// How many messages may be in flight on one connection: 1 to [`PIPELINE_MAX`]; in closed loop no more on all of a
-    /// worker's connections than [`MESSAGES_MAX`].
+    /// worker's connections than `MESSAGES_MAX`.
     pub pipeline: u32,
     /// Connection churn: after so many messages a connection is closed and made anew. 0: connections stay.
     #[serde(default)]

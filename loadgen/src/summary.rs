@@ -70,7 +70,7 @@ impl Summary {
 /// How many samples must lie above a quantile for it to be shown.
 pub(crate) const SAMPLES_ABOVE_MIN: u64 = 10;
 
-/// The value that a share `quantile` (below 1) of the samples doesn't exceed, if [`SAMPLES_ABOVE_MIN`] lie above it.
+/// The value that a share `quantile` (below 1) of the samples doesn't exceed, if `SAMPLES_ABOVE_MIN` lie above it.
 pub fn quantile(histogram: &Histogram<u64>, quantile: f64) -> Option<u64> {
     let count = histogram.len();
     // The rank as HdrHistogram takes it: the least whole number not below the share.

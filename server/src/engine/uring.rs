@@ -1,8 +1,8 @@
 //! The io_uring engine: accept, receive, send and close are completions, and a turn of the loop is submit, wait, drain,
 //! act. Received bytes are sent on from the buffer that they arrived in.
 //!
-//! What a connection owes is [`Connection`]'s business; who is let in is [`Admission`]'s, who may keep how many buffers
-//! [`Holding`]'s; what is memory-safe is the ring's. Here is what is left: which operation comes next.
+//! What a connection owes is [`Connection`]'s business; who is let in is `Admission`'s, who may keep how many buffers
+//! `Holding`'s; what is memory-safe is the ring's. Here is what is left: which operation comes next.
 
 mod admission;
 mod holding;
