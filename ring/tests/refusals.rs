@@ -1,10 +1,11 @@
-//! A kernel that refuses for the moment, time after time: the ring rests between its attempts and does not spin. The
-//! refusals are a seccomp filter's, on a thread of the test's own, which they go with.
+//! A kernel that refuses: for the moment, time after time, and then the ring rests between its attempts and does not spin;
+//! or for good, as the default profiles of container engines do, and then the error says who forbids it and what helps.
+//! The refusals are a seccomp filter's, on a thread of the test's own, which they go with.
 
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use echometer_ring::{Config, Errno, Feature, Features, Payload, Ring};
+use echometer_ring::{Config, Errno, Feature, Features, Payload, Ring, SetupError};
 use rustix::time::{ClockId, clock_gettime};
 
 fn cpu_time() -> Duration {
@@ -100,6 +101,22 @@ fn a_ring_that_can_t_be_confined_leaves_nothing_behind() {
     });
     let (before, after) = descriptors.join().expect("no panic");
     assert!(after < before + 10, "{before} descriptors became {after}");
+}
+
+#[test]
+fn a_seccomp_filter_is_named_with_its_cure() {
+    let denied = std::thread::spawn(|| {
+        answer(libc::SYS_io_uring_setup, None, libc::EPERM);
+        Ring::new(&Config::default()).map(drop)
+    });
+    let error = denied.join().expect("the thread ends").unwrap_err();
+    assert!(matches!(error, SetupError::Denied { .. }), "{error:?}");
+    assert!(error.is_unavailable(), "so that auto falls back");
+    let text = error.to_string();
+    assert!(
+        text.contains("seccomp") && text.contains("seccomp=unconfined"),
+        "{text}"
+    );
 }
 
 /// Makes a call answer with an error on this thread, or only where its second argument is `argument` (seccomp(2), a filter
