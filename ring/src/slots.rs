@@ -157,9 +157,12 @@ pub(crate) struct Slots {
 
 impl Slots {
     /// `limit` slots of the ring that is named so. `shared`: the kernel chooses slots too.
+    ///
+    /// The table never moves: memory that no slot has used yet is only an address range, where one that grew would copy
+    /// megabytes between two messages and leave its former places behind.
     pub(crate) fn new(naming: Naming, limit: u32, shared: bool) -> Slots {
         Slots {
-            states: Vec::new(),
+            states: Vec::with_capacity(limit as usize),
             naming,
             limit,
             shared,

@@ -153,7 +153,8 @@ impl<'a> Server<'a> {
             .map_err(ServeError::system("cannot watch for the stop request"))?;
         Ok(Server {
             ring,
-            peers: Vec::new(),
+            // As many as there may ever be: what is not used is only an address range, and the table never moves.
+            peers: Vec::with_capacity(ring_config.slots as usize),
             run: Vec::new(),
             hurry: false,
             parked: VecDeque::new(),
