@@ -1,9 +1,11 @@
-//! As much HTTP as a scraper needs: one GET per connection, answered and closed, one connection at a time, on a thread
-//! of its own. A client that is slow, talks too much or says nothing is cut off after [`PATIENCE`], so it cannot hold
-//! up the next.
+//! As much HTTP as a scraper needs: one request per connection, answered and closed. One thread serves up to
+//! [`CLIENTS_MAX`] clients side by side and waits for none of them: a client that is slow, talks too much or says
+//! nothing is cut off after [`PATIENCE`], and sooner if others need its place.
+
+mod request;
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,21 +13,21 @@ use echometer_host::limits;
 use echometer_host::signals::Stop;
 use echometer_host::threads;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
 
+use self::request::{Body, Request};
 use crate::log;
 
 /// The longest that one client may take, from its connect to the last byte of its answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of a request's head; a scraper's has a few hundred.
-const HEAD_MAX: usize = 8 * 1024;
+/// How many clients are served side by side, each with a descriptor. Of more the oldest gives way.
+const CLIENTS_MAX: usize = 16;
+
+/// What is thrown away of what a client still sends after its answer. One that sends more gets a reset.
+const DISCARDED_MAX: usize = 1024 * 1024;
 
 /// How long to wait after a failed accept: it fails again at once while descriptors are lacking.
-const ACCEPT_REST: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 100_000_000,
-};
+const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// The thread that answers. It ends when this is dropped.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub(crate) struct Responder {
 }
 
 impl Responder {
-    /// Answers `GET /metrics` (and `/`) on `address` with what `text` gives at that time.
+    /// Answers GET and HEAD for `/metrics` (and `/`) on `address` with what `text` gives at that time.
     ///
     /// # Errors
     /// The address cannot be had, or no descriptor or thread.
@@ -90,125 +92,186 @@ fn answer_until(
     text: &impl Fn() -> String,
 ) {
     let mut log = log::Seldom::default();
+    let mut clients: Vec<Client> = Vec::with_capacity(CLIENTS_MAX);
+    let mut resting_until = Instant::now();
     while !stop.requested() {
-        match listener.accept() {
-            // What becomes of one client is of no interest to the next.
-            Ok((stream, _)) => drop(answer(stream, stop, Instant::now() + patience, text)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let stop = stop.fd();
-                let mut waiting = [
-                    PollFd::new(listener, PollFlags::IN),
-                    PollFd::from_borrowed_fd(stop, PollFlags::IN),
-                ];
-                // EINTR leads back here.
-                let _ = poll(&mut waiting, None);
-            }
-            Err(error) => {
-                let hint = limits::hint(&error);
-                log.line(format_args!(
-                    "note: cannot accept who asks for metrics: {error}{hint}"
-                ));
-                let stop = PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN);
-                let _ = poll(&mut [stop], Some(&ACCEPT_REST));
+        let now = Instant::now();
+        let is_resting = now < resting_until;
+        let wake = clients
+            .iter()
+            .map(|client| client.deadline)
+            .chain(is_resting.then_some(resting_until))
+            .min();
+        // A wait of which the clock can't tell the end is none: the loop looks again.
+        let limit =
+            wake.and_then(|wake| Timespec::try_from(wake.saturating_duration_since(now)).ok());
+        let mut waiting = vec![PollFd::from_borrowed_fd(stop.fd(), PollFlags::IN)];
+        waiting.extend(
+            clients
+                .iter()
+                .map(|client| PollFd::new(&client.stream, client.stage.awaits())),
+        );
+        if !is_resting {
+            waiting.push(PollFd::new(listener, PollFlags::IN));
+        }
+        // An error (EINTR) leaves nobody ready, and leads back here.
+        let _ = poll(&mut waiting, limit.as_ref());
+        let is_ready: Vec<bool> = waiting[1..]
+            .iter()
+            .map(|fd| !fd.revents().is_empty())
+            .collect();
+
+        let now = Instant::now();
+        let mut ready = is_ready.iter();
+        clients.retain_mut(|client| {
+            let is_ready = ready.next().is_some_and(|&ready| ready);
+            // What becomes of one client is of no interest to the others.
+            (!is_ready || client.go_on(text).is_ok()) && now < client.deadline
+        });
+        // The listener's turn comes last, so that whoever has asked was answered before it may have to give way.
+        if ready.next() == Some(&true) {
+            match listener.accept() {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    if clients.len() == CLIENTS_MAX {
+                        clients.remove(dispensable(&clients));
+                    }
+                    clients.push(Client::new(stream, now + patience));
+                }
+                Ok(_) => {}
+                Err(error) if is_to_be_repeated(&error) => {}
+                Err(error) => {
+                    let hint = limits::hint(&error);
+                    log.line(format_args!(
+                        "note: cannot accept who asks for metrics: {error}{hint}"
+                    ));
+                    resting_until = now + ACCEPT_REST;
+                }
             }
         }
     }
 }
 
-fn answer(
-    stream: TcpStream,
-    stop: &Stop,
-    deadline: Instant,
-    text: &impl Fn() -> String,
-) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    let client = Client {
-        stream,
-        stop,
-        deadline,
-    };
-    let head = client.read_head()?;
-    let (status, body) = match target(&head) {
-        Target::Metrics => ("200 OK", text()),
-        Target::Elsewhere => (
-            "404 Not Found",
-            "there is nothing here but /metrics\n".into(),
-        ),
-        Target::OtherMethod => ("405 Method Not Allowed", "only GET is answered\n".into()),
-        Target::Garbage => ("400 Bad Request", "this is no HTTP request\n".into()),
-    };
-    let kind = if status.starts_with("200") {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; charset=utf-8"
-    };
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    );
-    client.write(head.as_bytes())?;
-    client.write(body.as_bytes())
+/// Who gives way to a newcomer: who has the answer already, else who came first.
+fn dispensable(clients: &[Client]) -> usize {
+    let has_answer = |client: &Client| matches!(client.stage, Stage::Leaving { .. });
+    clients.iter().position(has_answer).unwrap_or(0)
 }
 
-/// One client and the bounds of its turn: its time, and the stop of the server, which waits for no scraper.
-struct Client<'a> {
+/// One client, and how far it is.
+struct Client {
     stream: TcpStream,
-    stop: &'a Stop,
     deadline: Instant,
+    stage: Stage,
 }
 
-impl Client<'_> {
-    /// The request up to its empty line, or all that came.
-    fn read_head(&self) -> io::Result<Vec<u8>> {
-        let mut head = Vec::new();
-        let mut piece = [0; 1024];
-        while head.len() < HEAD_MAX && !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            self.wait(PollFlags::IN)?;
-            match (&self.stream).read(&mut piece) {
-                Ok(0) => break,
-                Ok(n) => head.extend(&piece[..n]),
-                Err(error) if is_to_be_repeated(&error) => {}
-                Err(error) => return Err(error),
-            }
+enum Stage {
+    /// Its request is coming.
+    Asking { came: Vec<u8> },
+    /// The answer is going out.
+    Answering { answer: Vec<u8>, sent: usize },
+    /// It has the answer. What it still sends is read and thrown away until it closes: closing with bytes unread sends
+    /// a reset, which can overtake the answer.
+    Leaving { discarded: usize },
+}
+
+impl Stage {
+    fn awaits(&self) -> PollFlags {
+        match self {
+            Stage::Asking { .. } | Stage::Leaving { .. } => PollFlags::IN,
+            Stage::Answering { .. } => PollFlags::OUT,
         }
-        Ok(head)
+    }
+}
+
+impl Client {
+    fn new(stream: TcpStream, deadline: Instant) -> Client {
+        Client {
+            stream,
+            deadline,
+            stage: Stage::Asking { came: Vec::new() },
+        }
     }
 
-    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.wait(PollFlags::OUT)?;
-            match (&self.stream).write(bytes) {
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if is_to_be_repeated(&error) => {}
-                Err(error) => return Err(error),
+    /// Does what can be done without waiting. The error is that it is over, well or not.
+    fn go_on(&mut self, text: &impl Fn() -> String) -> io::Result<()> {
+        let mut piece = [0; 4096];
+        if let Stage::Asking { came } = &mut self.stage {
+            let Some(n) = unless_later(self.stream.read(&mut piece))? else {
+                return Ok(());
+            };
+            came.extend(&piece[..n]);
+            let Some(request) = request::read(came, n == 0) else {
+                return Ok(());
+            };
+            if came.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.stage = Stage::Answering {
+                answer: answer_to(request, text),
+                sent: 0,
+            };
+        }
+        if let Stage::Answering { answer, sent } = &mut self.stage {
+            while *sent < answer.len() {
+                match unless_later(self.stream.write(&answer[*sent..]))? {
+                    Some(n) => *sent += n,
+                    None => return Ok(()),
+                }
+            }
+            self.stream.shutdown(Shutdown::Write)?;
+            self.stage = Stage::Leaving { discarded: 0 };
+        }
+        if let Stage::Leaving { discarded } = &mut self.stage {
+            // One piece per turn, so that a talkative one does not keep the others waiting.
+            match unless_later(self.stream.read(&mut piece))? {
+                Some(n) if 0 < n && *discarded < DISCARDED_MAX => *discarded += n,
+                Some(_) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                None => {}
             }
         }
         Ok(())
     }
+}
 
-    /// Waits until the stream is ready. The error is that the turn is over.
-    fn wait(&self, flags: PollFlags) -> io::Result<()> {
-        loop {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Errno::TIMEDOUT.into());
-            }
-            let limit = Timespec::try_from(left).map_err(io::Error::other)?;
-            let mut waiting = [
-                PollFd::new(&self.stream, flags),
-                PollFd::from_borrowed_fd(self.stop.fd(), PollFlags::IN),
-            ];
-            match poll(&mut waiting, Some(&limit)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            if self.stop.requested() {
-                return Err(Errno::CANCELED.into());
-            }
-            if !waiting[0].revents().is_empty() {
-                return Ok(());
-            }
-        }
+/// The whole answer, head and body.
+fn answer_to(request: Request, text: &impl Fn() -> String) -> Vec<u8> {
+    const PLAIN: &str = "text/plain; charset=utf-8";
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    let plain = |body: &str| (PLAIN, body.to_owned());
+    let (status, (kind, body)) = match request {
+        Request::Metrics(_) => ("200 OK", (OPENMETRICS, text())),
+        Request::Elsewhere(_) => (
+            "404 Not Found",
+            plain("there is nothing here but /metrics\n"),
+        ),
+        Request::OtherMethod => (
+            // RFC 9110 (15.5.6) asks for what is allowed.
+            "405 Method Not Allowed\r\nAllow: GET, HEAD",
+            plain("only GET and HEAD are answered\n"),
+        ),
+        Request::TooLong => (
+            "431 Request Header Fields Too Large",
+            plain("a request has at most 8 KiB here\n"),
+        ),
+        Request::Garbage => ("400 Bad Request", plain("this is no HTTP/1 request\n")),
+    };
+    let length = body.len();
+    let mut answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    match request {
+        Request::Metrics(Body::Withheld) | Request::Elsewhere(Body::Withheld) => {}
+        _ => answer.push_str(&body),
+    }
+    answer.into_bytes()
+}
+
+/// `None` if it is to be tried again later.
+fn unless_later(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
+    match outcome {
+        Ok(n) => Ok(Some(n)),
+        Err(error) if is_to_be_repeated(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -217,32 +280,6 @@ fn is_to_be_repeated(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock
     )
-}
-
-/// What a request asks for.
-#[derive(Debug, PartialEq, Eq)]
-enum Target {
-    Metrics,
-    Elsewhere,
-    OtherMethod,
-    Garbage,
-}
-
-/// Reads the request line: method, target, version.
-fn target(head: &[u8]) -> Target {
-    let line = head.split(|&byte| byte == b'\r').next().unwrap_or(&[]);
-    let words: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
-    match words[..] {
-        [method, target, version] if version.starts_with(b"HTTP/1.") => {
-            let path = target.split(|&byte| byte == b'?').next().unwrap_or(target);
-            match (method, path) {
-                (b"GET", b"/metrics" | b"/") => Target::Metrics,
-                (b"GET", _) => Target::Elsewhere,
-                _ => Target::OtherMethod,
-            }
-        }
-        _ => Target::Garbage,
-    }
 }
 
 #[cfg(test)]
@@ -283,6 +320,9 @@ mod tests {
             ("POST /metrics HTTP/1.1\r\n\r\n", "405"),
             ("hello\r\n\r\n", "400"),
             ("GET /metrics\r\n\r\n", "400"),
+            ("GET /metrics\n\n", "400"),
+            ("hello\n", "400"),
+            ("\x16\x03\x01", "400"),
         ] {
             let answer = ask(&responder, request.as_bytes());
             assert!(
@@ -293,12 +333,82 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_client_does_not_keep_the_next_one_waiting_for_ever() {
+    fn lines_that_end_in_lf_alone_are_understood() {
+        let answer = ask(&responder(), b"GET /metrics HTTP/1.1\nHost: here\n\n");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    }
+
+    #[test]
+    fn the_answer_to_head_is_that_to_get_without_its_body() {
         let responder = responder();
-        let _silent = TcpStream::connect(responder.address()).expect("it listens");
+        for path in ["/", "/other"] {
+            let [get, head] = ["GET", "HEAD"].map(|method| {
+                let request = format!("{method} {path} HTTP/1.1\r\n\r\n");
+                ask(&responder, request.as_bytes())
+            });
+            let end = get.find("\r\n\r\n").expect("a head") + 4;
+            assert!(end < get.len());
+            assert_eq!(head, get[..end]);
+        }
+    }
+
+    #[test]
+    fn whoever_gives_up_in_the_middle_of_its_request_is_told() {
+        let responder = responder();
+        let mut stream = TcpStream::connect(responder.address()).expect("it listens");
+        stream.write_all(b"GET /metrics HT").expect("sent");
+        stream.shutdown(Shutdown::Write).expect("connected");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
+
+    #[test]
+    fn bytes_that_nobody_reads_do_not_turn_the_answer_into_a_reset() {
+        let responder = responder();
+        // More than what is read at once, and in one piece with the head.
+        let body = "x".repeat(300_000);
+        for request in [
+            format!("POST /metrics HTTP/1.1\r\nContent-Length: 300000\r\n\r\n{body}"),
+            format!("GET /metrics HTTP/1.1\r\n\r\n{body}"),
+            format!("GET /{body} HTTP/1.1\r\n\r\n"),
+        ] {
+            let answer = ask(&responder, request.as_bytes());
+            assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        }
+    }
+
+    #[test]
+    fn silent_clients_hold_up_nobody_however_many_there_are() {
+        let minute = Duration::from_secs(60);
+        let responder = Responder::start_patiently(([127, 0, 0, 1], 0).into(), minute, String::new)
+            .expect("a free port");
+        let connect = || TcpStream::connect(responder.address()).expect("it listens");
+        let silent: Vec<TcpStream> = (0..3 * CLIENTS_MAX).map(|_| connect()).collect();
         let began = Instant::now();
-        assert!(ask(&responder, b"GET / HTTP/1.0\r\n\r\n").contains("200 OK"));
-        assert!(began.elapsed() < 10 * PATIENCE);
+        for _ in 0..CLIENTS_MAX {
+            assert!(ask(&responder, b"GET / HTTP/1.0\r\n\r\n").contains("200 OK"));
+        }
+        let took = began.elapsed();
+        assert!(took < minute / 2, "{took:?}");
+        // The first ones gave way, and not more of them than had to.
+        let mut first = &silent[0];
+        assert_eq!(first.read(&mut [0]).expect("closed"), 0);
+        let mut last = silent.last().expect("some");
+        last.set_nonblocking(true).expect("a socket");
+        let still_there = last.read(&mut [0]).expect_err("open, and nothing came");
+        assert_eq!(still_there.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_silent_client_is_cut_off() {
+        let brief = Duration::from_millis(50);
+        let responder = Responder::start_patiently(([127, 0, 0, 1], 0).into(), brief, String::new)
+            .expect("a free port");
+        let mut silent = TcpStream::connect(responder.address()).expect("it listens");
+        let limit = Some(Duration::from_secs(30));
+        silent.set_read_timeout(limit).expect("a socket");
+        assert_eq!(silent.read(&mut [0]).expect("closed"), 0);
     }
 
     #[test]
