@@ -153,9 +153,8 @@ pub(crate) fn exit_code(file: &SweepFile, decide: bool) -> u8 {
 fn planned(settings: &SweepSettings) -> anyhow::Result<(Grid, Placement)> {
     let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
     let pinning = settings.axes.iter().any(|axis| axis.key == Key::Pinning);
-    let topology = || Topology::read().context("cannot read the machine's topology");
     let found: Vec<Layout> = match pinning {
-        true => layouts(&topology()?, &allowed)?,
+        true => layouts(&Topology::read_or(&allowed), &allowed)?,
         false => Vec::new(),
     };
     let local = settings.arms.iter().any(|arm| arm.spec.is_local());

@@ -34,6 +34,18 @@ pub struct Cpu {
     pub l3: Option<u32>,
     /// The hardware threads of its core, itself included.
     pub siblings: CpuList,
+    /// What kind of core it is on.
+    pub kind: CoreKind,
+}
+
+/// What kind of core a cpu is on. Cpus of different kinds are different machines to whoever measures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CoreKind {
+    /// Its capacity on the kernel's scale, where the strongest cpu of a machine has 1,024 (`cpu_capacity`).
+    pub capacity: Option<u32>,
+    /// What its performance counters are called where there are several kinds of them: `core` or `atom` (Intel); `cpu`
+    /// where there is one kind.
+    pub counters: Option<String>,
 }
 
 /// A cpu for the server and another for its client.
@@ -43,6 +55,27 @@ pub struct Pair {
     pub server: u32,
     /// Where the client runs.
     pub client: u32,
+}
+
+impl CoreKind {
+    /// In words: `capacity 446`, `atom`. `None` where the kernel says nothing of it.
+    #[must_use]
+    pub fn describe(&self) -> Option<String> {
+        match (self.capacity, &self.counters) {
+            (Some(capacity), _) => Some(format!("capacity {capacity}")),
+            (None, counters) => counters.clone(),
+        }
+    }
+
+    /// Stronger kinds have more; only comparable within a machine.
+    #[must_use]
+    pub fn strength(&self) -> u32 {
+        self.capacity.unwrap_or(match self.counters.as_deref() {
+            Some("lowpower") => 0,
+            Some("atom") => 1,
+            _ => 2,
+        })
+    }
 }
 
 /// Why no pair of cpus could be picked; the text says what to do.
@@ -77,6 +110,19 @@ impl Topology {
         Topology::read_from(Path::new(SYSTEM))
     }
 
+    /// The same where it can be read, else `allowed`, of which nothing more is known: two cpus are enough to measure,
+    /// and what they share is then unknown.
+    #[must_use]
+    pub fn read_or(allowed: &CpuList) -> Topology {
+        Topology::read_from_or(Path::new(SYSTEM), allowed)
+    }
+
+    fn read_from_or(system: &Path, allowed: &CpuList) -> Topology {
+        Topology::read_from(system).unwrap_or_else(|_| Topology {
+            cpus: allowed.iter().map(Cpu::unknown).collect(),
+        })
+    }
+
     /// Reads a topology from a folder laid out as `/sys/devices/system`.
     ///
     /// # Errors
@@ -85,9 +131,10 @@ impl Topology {
     pub fn read_from(system: &Path) -> io::Result<Topology> {
         let online = online_cpus(&system.join("cpu"))?;
         let nodes = nodes(&system.join("node"));
+        let counters = system.parent().map(counters).unwrap_or_default();
         let cpus = online
             .iter()
-            .map(|id| Cpu::read(&system.join(format!("cpu/cpu{id}")), id, &nodes))
+            .map(|id| Cpu::read(&system.join(format!("cpu/cpu{id}")), id, &nodes, &counters))
             .collect();
         Ok(Topology { cpus })
     }
@@ -144,7 +191,7 @@ impl Topology {
     /// Picks a cpu for a server and another for its client from `allowed`.
     ///
     /// In order of weight: not threads of one core (they would take turns at one set of execution units,
-    /// so each would measure the other), the same level-3 cache (else every message crosses the
+    /// so each would measure the other), the same kind of core, strong ones, the same level-3 cache (else every message crosses the
     /// interconnect), the same node, the same package, and neither of them on the core of cpu 0, which
     /// takes most machines' interrupts and housekeeping. Among equals the lowest numbers win, so that
     /// the same machine always gives the same pair.
@@ -183,10 +230,12 @@ impl Topology {
 }
 
 /// Compared from the left: the first difference decides. See [`Topology::pick_pair`].
-fn fitness(server: &Cpu, client: &Cpu) -> (bool, bool, bool, bool, bool) {
+fn fitness(server: &Cpu, client: &Cpu) -> (bool, bool, u32, bool, bool, bool, bool) {
     let same = |left: Option<u32>, right: Option<u32>| left.is_some() && left == right;
     (
         !server.siblings.contains(client.id),
+        server.kind == client.kind,
+        server.kind.strength().min(client.kind.strength()),
         same(server.l3, client.l3),
         same(server.node, client.node),
         same(server.package, client.package),
@@ -195,7 +244,26 @@ fn fitness(server: &Cpu, client: &Cpu) -> (bool, bool, bool, bool, bool) {
 }
 
 impl Cpu {
-    fn read(folder: &Path, id: u32, nodes: &[(u32, CpuList)]) -> Cpu {
+    /// A cpu of which only its number is known.
+    #[must_use]
+    pub fn unknown(id: u32) -> Cpu {
+        Cpu {
+            id,
+            core: None,
+            package: None,
+            node: None,
+            l3: None,
+            siblings: [id].into_iter().collect(),
+            kind: CoreKind::default(),
+        }
+    }
+
+    fn read(
+        folder: &Path,
+        id: u32,
+        nodes: &[(u32, CpuList)],
+        counters: &[(String, Option<CpuList>)],
+    ) -> Cpu {
         // `core_cpus_list` since Linux 5.5; `thread_siblings_list` is its older name.
         let siblings = ["topology/core_cpus_list", "topology/thread_siblings_list"]
             .iter()
@@ -212,8 +280,28 @@ impl Cpu {
                 .map(|(node, _)| *node),
             l3: level_3_cache(&folder.join("cache")),
             siblings,
+            kind: CoreKind {
+                capacity: number(&folder.join("cpu_capacity")),
+                counters: counters
+                    .iter()
+                    .find(|(_, cpus)| cpus.as_ref().is_none_or(|cpus| cpus.contains(id)))
+                    .map(|(name, _)| name.clone()),
+            },
         }
     }
+}
+
+/// The kinds of performance counters below `/sys/devices`, each with its cpus: `cpu_core` and `cpu_atom` on Intel's
+/// hybrids, elsewhere `cpu`, which is everybody's.
+fn counters(devices: &Path) -> Vec<(String, Option<CpuList>)> {
+    let hybrid = ["core", "atom", "lowpower"].into_iter().filter_map(|kind| {
+        let cpus = cpu_list(&devices.join(format!("cpu_{kind}/cpus")))?;
+        Some((kind.to_owned(), Some(cpus)))
+    });
+    let plain = devices.join("cpu").is_dir();
+    hybrid
+        .chain(plain.then(|| ("cpu".to_owned(), None)))
+        .collect()
 }
 
 /// The lowest cpu that shares the level-3 cache described in `cache/index*`.
@@ -288,242 +376,4 @@ fn count_distinct<T: Ord>(values: impl Iterator<Item = Option<T>>) -> Option<usi
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    /// A machine on paper, written out as sysfs would.
-    struct Paper {
-        folder: TempDir,
-    }
-
-    impl Paper {
-        fn new(online: &str) -> Paper {
-            let paper = Paper {
-                folder: tempfile::tempdir().expect("a temporary folder"),
-            };
-            paper.write("cpu/online", &format!("{online}\n"));
-            paper
-        }
-
-        fn write(&self, path: &str, text: &str) {
-            let path = self.folder.path().join(path);
-            fs::create_dir_all(path.parent().expect("a file has a folder")).unwrap();
-            fs::write(path, text).unwrap();
-        }
-
-        fn cpu(&self, id: u32, core: u32, package: u32, siblings: &str, l3: &str) {
-            let cpu = format!("cpu/cpu{id}");
-            self.write(&format!("{cpu}/topology/core_id"), &format!("{core}\n"));
-            self.write(
-                &format!("{cpu}/topology/physical_package_id"),
-                &format!("{package}\n"),
-            );
-            self.write(
-                &format!("{cpu}/topology/core_cpus_list"),
-                &format!("{siblings}\n"),
-            );
-            for (index, level, shared) in [
-                (0, 1, siblings),
-                (1, 1, siblings),
-                (2, 2, siblings),
-                (3, 3, l3),
-            ] {
-                self.write(
-                    &format!("{cpu}/cache/index{index}/level"),
-                    &format!("{level}\n"),
-                );
-                self.write(
-                    &format!("{cpu}/cache/index{index}/shared_cpu_list"),
-                    &format!("{shared}\n"),
-                );
-            }
-        }
-
-        fn node(&self, node: u32, cpus: &str) {
-            self.write(&format!("node/node{node}/cpulist"), &format!("{cpus}\n"));
-        }
-
-        fn read(&self) -> Topology {
-            Topology::read_from(self.folder.path()).expect("the paper machine has cpus")
-        }
-    }
-
-    /// Two packages, each a node with four cores of two threads and two caches of two cores: the threads
-    /// of core n are cpus n and n + 8.
-    fn two_sockets() -> Paper {
-        let paper = Paper::new("0-15");
-        for cpu in 0..16 {
-            let core = cpu % 8;
-            let l3 = core / 2 * 2;
-            let shared = format!("{}-{},{}-{}", l3, l3 + 1, l3 + 8, l3 + 9);
-            paper.cpu(
-                cpu,
-                core % 4,
-                core / 4,
-                &format!("{core},{}", core + 8),
-                &shared,
-            );
-        }
-        paper.node(0, "0-3,8-11");
-        paper.node(1, "4-7,12-15");
-        paper
-    }
-
-    fn pick(topology: &Topology, allowed: &str) -> (u32, u32) {
-        let pair = topology
-            .pick_pair(&allowed.parse().expect("a cpu list"))
-            .expect("two cpus");
-        (pair.server, pair.client)
-    }
-
-    #[test]
-    fn reads_a_machine_with_two_sockets() {
-        let topology = two_sockets().read();
-        assert_eq!(topology.online().to_string(), "0-15");
-        let counts = (
-            topology.packages(),
-            topology.cores(),
-            topology.l3_caches(),
-            topology.nodes(),
-        );
-        assert_eq!(counts, (Some(2), Some(8), Some(4), Some(2)));
-        assert!(topology.has_smt());
-        let expected = Cpu {
-            id: 13,
-            core: Some(1),
-            package: Some(1),
-            node: Some(1),
-            l3: Some(4),
-            siblings: "5,13".parse().unwrap(),
-        };
-        assert_eq!(topology.cpu(13), Some(&expected));
-    }
-
-    #[test]
-    fn picks_two_cores_of_one_cache_away_from_cpu_0() {
-        assert_eq!(pick(&two_sockets().read(), "0-15"), (2, 3));
-    }
-
-    #[test]
-    fn picks_the_least_bad_pair_that_is_left() {
-        let topology = two_sockets().read();
-        // The same cache with cpu 0 before another cache without it.
-        assert_eq!(pick(&topology, "0,1,2"), (0, 1));
-        // Another cache before a thread of the same core.
-        assert_eq!(pick(&topology, "1,9,3"), (1, 3));
-        // The same node before another one.
-        assert_eq!(pick(&topology, "1,3,5"), (1, 3));
-        // Another node before a thread of the same core.
-        assert_eq!(pick(&topology, "1,9,5"), (1, 5));
-        // Siblings, if there is nothing else.
-        assert_eq!(pick(&topology, "1,9"), (1, 9));
-    }
-
-    #[test]
-    fn one_cpu_is_an_error_that_says_what_to_do() {
-        let topology = two_sockets().read();
-        let allowed: CpuList = "3".parse().unwrap();
-        let error = topology.pick_pair(&allowed).unwrap_err();
-        assert_eq!(
-            error,
-            PickError::OneCpuAllowed {
-                allowed,
-                online: topology.online()
-            }
-        );
-        assert!(
-            error.to_string().contains("taskset --cpu-list 0-15"),
-            "{error}"
-        );
-
-        let single = Paper::new("0").read();
-        assert_eq!(
-            single.pick_pair(&"0".parse().unwrap()),
-            Err(PickError::OneCpuOnline)
-        );
-    }
-
-    #[test]
-    fn what_sysfs_does_not_say_is_unknown_and_a_pair_is_found_all_the_same() {
-        let bare = Paper::new("0-1").read();
-        for cpu in &bare.cpus {
-            let itself = [cpu.id].into_iter().collect();
-            let unknown = Cpu {
-                id: cpu.id,
-                core: None,
-                package: None,
-                node: None,
-                l3: None,
-                siblings: itself,
-            };
-            assert_eq!(cpu, &unknown);
-        }
-        assert_eq!(
-            (
-                bare.cores(),
-                bare.packages(),
-                bare.nodes(),
-                bare.l3_caches()
-            ),
-            (None, None, None, None)
-        );
-        assert_eq!(pick(&bare, "0-1"), (0, 1));
-    }
-
-    #[test]
-    fn odd_contents_are_unknown_too() {
-        let paper = Paper::new("0-1");
-        paper.write("cpu/cpu0/topology/core_id", "-1\n");
-        paper.write("cpu/cpu0/topology/physical_package_id", "");
-        paper.write("cpu/cpu0/topology/core_cpus_list", "gibberish");
-        paper.write("cpu/cpu0/cache/index9/level", "3");
-        paper.write("cpu/cpu0/cache/index9/shared_cpu_list", "");
-        paper.write("cpu/cpu0/cache/indexical/level", "3");
-        paper.write("node/node0/cpulist", "\n");
-        // A list of siblings without the cpu itself cannot be right.
-        paper.write("cpu/cpu1/topology/core_cpus_list", "0");
-        let topology = paper.read();
-        assert_eq!(topology, Paper::new("0-1").read());
-    }
-
-    #[test]
-    fn an_older_kernel_names_siblings_otherwise_and_may_lack_the_online_file() {
-        let paper = Paper::new("0");
-        fs::remove_file(paper.folder.path().join("cpu/online")).unwrap();
-        for cpu in [0, 1] {
-            paper.write(
-                &format!("cpu/cpu{cpu}/topology/thread_siblings_list"),
-                "0-1",
-            );
-        }
-        paper.write("cpu/cpufreq/ignored", "");
-        let topology = paper.read();
-        assert_eq!(topology.online().to_string(), "0-1");
-        assert!(topology.has_smt());
-    }
-
-    #[test]
-    fn no_sysfs_is_an_error() {
-        let empty = tempfile::tempdir().unwrap();
-        assert_eq!(
-            Topology::read_from(empty.path()).unwrap_err().kind(),
-            io::ErrorKind::NotFound
-        );
-    }
-
-    #[test]
-    fn this_machine_can_be_read() {
-        let topology = Topology::read().unwrap();
-        assert_eq!(topology.online(), crate::cpus::online().unwrap());
-        let allowed = crate::cpus::allowed().unwrap();
-        match topology.pick_pair(&allowed) {
-            Ok(pair) => {
-                assert_ne!(pair.server, pair.client);
-                assert!(allowed.contains(pair.server) && allowed.contains(pair.client));
-            }
-            Err(_) => assert_eq!(allowed.len(), 1),
-        }
-    }
-}
+mod tests;

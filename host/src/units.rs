@@ -155,6 +155,20 @@ pub fn show_count(count: u64) -> String {
     text
 }
 
+/// Says a rate per second, without the "per second": `20,000`, and below 1,000 with up to three decimals, since half a
+/// message per second is neither 0 nor 1. Of measured rates no more than four digits are meant.
+pub fn show_rate(per_s: f64) -> String {
+    let decimals = match per_s {
+        _ if per_s.fract() == 0.0 || 999.95 <= per_s => return show_count(per_s.round() as u64),
+        _ if per_s < 0.0005 => return "below 0.001".to_owned(),
+        _ if per_s < 9.9995 => 3,
+        _ if per_s < 99.995 => 2,
+        _ => 1,
+    };
+    let text = format!("{per_s:.decimals$}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
 fn three_digits(value: f64, unit: &str) -> String {
     if value < 9.995 {
         format!("{value:.2} {unit}")
@@ -216,6 +230,26 @@ mod tests {
         assert_eq!(counted(1, "message"), "1 message");
         assert_eq!(counted(0, "message"), "0 messages");
         assert_eq!(counted(12_345, "message"), "12,345 messages");
+    }
+
+    #[test]
+    fn small_rates_are_not_rounded_away() {
+        let shown = [
+            0.0, 0.5, 0.4987, 0.0001, 1.0, 2.999_9, 12.345, 123.45, 999.94, 20_000.4,
+        ];
+        let expected = [
+            "0",
+            "0.5",
+            "0.499",
+            "below 0.001",
+            "1",
+            "3",
+            "12.35",
+            "123.5",
+            "999.9",
+            "20,000",
+        ];
+        assert_eq!(shown.map(show_rate), expected);
     }
 
     #[test]

@@ -76,7 +76,9 @@ pub(crate) fn layouts(topology: &Topology, allowed: &CpuList) -> Result<Vec<Layo
             .cpus
             .iter()
             .filter(|cpu| cpu.id != server && allowed.contains(cpu.id))
-            .find(|cpu| distance(home, cpu) == *kind);
+            .filter(|cpu| distance(home, cpu) == *kind)
+            // The first of the server's own kind of core, else the first.
+            .min_by_key(|cpu| cpu.kind != home.kind);
         found.extend(client.map(|client| Layout {
             kind: *kind,
             server: CpuList::from_iter([server]),
@@ -177,6 +179,7 @@ mod tests {
             node: Some(id % 8 / 4),
             l3: Some(id % 8 / 2 * 2),
             siblings: [id % 8, id % 8 + 8].into_iter().collect(),
+            ..Cpu::unknown(id)
         };
         Topology {
             cpus: (0..16).map(cpu).collect(),
@@ -214,6 +217,19 @@ mod tests {
     }
 
     #[test]
+    fn the_client_is_on_the_same_kind_of_core_where_there_is_one() {
+        let mut topology = big();
+        // Of the server's own cache 4 cores are left as they are, and in each other group the first one is weak.
+        for weak in [4, 6, 12, 14] {
+            topology.cpus[weak].kind.capacity = Some(446);
+        }
+        let found = layouts(&topology, &list("0-15")).expect("many cpus");
+        let other_node = found.last().expect("some");
+        assert_eq!(other_node.kind, LayoutKind::OtherNode);
+        assert_eq!(other_node.client, Some(5));
+    }
+
+    #[test]
     fn only_cpus_that_may_be_used_are() {
         let found = layouts(&big(), &list("4,5,12")).expect("three cpus");
         assert_eq!(kinds(&found), ["unpinned", "same-cpu", "smt", "same-l3"]);
@@ -223,16 +239,8 @@ mod tests {
 
     #[test]
     fn a_machine_that_says_nothing_of_its_caches_has_another_cpu_all_the_same() {
-        let cpu = |id: u32| Cpu {
-            id,
-            core: None,
-            package: None,
-            node: None,
-            l3: None,
-            siblings: CpuList::from_iter([id]),
-        };
         let topology = Topology {
-            cpus: (0..2).map(cpu).collect(),
+            cpus: (0..2).map(Cpu::unknown).collect(),
         };
         let found = layouts(&topology, &list("0-1")).expect("two cpus");
         assert_eq!(kinds(&found), ["unpinned", "same-cpu", "other-cpu"]);

@@ -1,5 +1,7 @@
 //! On which cpus the two sides of a comparison run: as the user says, else as the machine's topology suggests.
 
+use std::cmp::Reverse;
+
 use anyhow::Context;
 
 use echometer_host::{
@@ -34,17 +36,17 @@ pub(crate) fn place(
     local: bool,
 ) -> anyhow::Result<Placement> {
     let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
-    let topology = Topology::read().context("cannot read the machine's topology")?;
+    let topology = Topology::read_or(&allowed);
     place_on(&topology, &allowed, server, client, local)
 }
 
 /// The cpu for a single thread: the one that a server would get, or the only one there is.
 ///
 /// # Errors
-/// This process's mask or the topology can't be read.
+/// This process's mask can't be read.
 pub(crate) fn lone() -> anyhow::Result<u32> {
     let allowed = cpus::allowed().context("cannot read this process's cpu mask")?;
-    let topology = Topology::read().context("cannot read the machine's topology")?;
+    let topology = Topology::read_or(&allowed);
     let pair = topology.pick_pair(&allowed).ok();
     pair.map(|pair| pair.server)
         .or_else(|| allowed.first())
@@ -107,7 +109,8 @@ fn place_on(
     Ok(placement)
 }
 
-/// The best cpu for the side that was not placed: not a thread of a core that is taken, near the same cache.
+/// The best cpu for the side that was not placed: not a thread of a core that is taken, of the same kind, near the same
+/// cache.
 fn partner(topology: &Topology, allowed: &CpuList, taken: &CpuList) -> Option<u32> {
     let others: Vec<&Cpu> = taken.iter().filter_map(|cpu| topology.cpu(cpu)).collect();
     let free = topology
@@ -116,13 +119,22 @@ fn partner(topology: &Topology, allowed: &CpuList, taken: &CpuList) -> Option<u3
         .filter(|cpu| allowed.contains(cpu.id) && !taken.contains(cpu.id));
     let strain = |cpu: &Cpu| {
         let shares_core = others.iter().any(|other| other.siblings.contains(cpu.id));
+        let is_unlike = !others.iter().any(|other| other.kind == cpu.kind);
         let far_cache = !others
             .iter()
             .any(|other| other.l3.is_some() && other.l3 == cpu.l3);
         let far_node = !others
             .iter()
             .any(|other| other.node.is_some() && other.node == cpu.node);
-        (shares_core, far_cache, far_node, cpu.id)
+        let weakness = Reverse(cpu.kind.strength());
+        (
+            shares_core,
+            is_unlike,
+            weakness,
+            far_cache,
+            far_node,
+            cpu.id,
+        )
     };
     free.min_by_key(|cpu| strain(cpu)).map(|cpu| cpu.id)
 }
@@ -140,6 +152,7 @@ mod tests {
             node: Some(id % 4 / 2),
             l3: Some(id % 4 / 2),
             siblings: [id % 4, id % 4 + 4].into_iter().collect(),
+            ..Cpu::unknown(id)
         };
         Topology {
             cpus: (0..8).map(cpu).collect(),
@@ -157,8 +170,18 @@ mod tests {
         local: bool,
     ) -> Result<(String, String), String> {
         let (server, client) = (server.map(list), client.map(list));
+        placed_on(&topology(), allowed, server, client, local)
+    }
+
+    fn placed_on(
+        topology: &Topology,
+        allowed: &str,
+        server: Option<CpuList>,
+        client: Option<CpuList>,
+        local: bool,
+    ) -> Result<(String, String), String> {
         place_on(
-            &topology(),
+            topology,
             &list(allowed),
             server.as_ref(),
             client.as_ref(),
@@ -192,6 +215,20 @@ mod tests {
             ok("0", "4"),
             "a sibling rather than nothing"
         );
+    }
+
+    #[test]
+    fn the_other_side_is_of_the_same_kind() {
+        let mut topology = topology();
+        // Cpus 1 to 3 and their siblings are weak.
+        for cpu in &mut topology.cpus {
+            cpu.kind.capacity = Some(if cpu.id % 4 == 0 { 1_024 } else { 446 });
+        }
+        let beside = |server| placed_on(&topology, "0-3", Some(list(server)), None, true);
+        assert_eq!(beside("1"), ok("1", "2"), "not 0, which shares the cache");
+        topology.cpus[3].kind.capacity = Some(1_024);
+        let beside = |server| placed_on(&topology, "0-3", Some(list(server)), None, true);
+        assert_eq!(beside("0"), ok("0", "3"), "not 1, which shares the cache");
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub enum Use {
 pub struct Seen {
     /// The machine as result files know it.
     pub facts: Facts,
+    /// Whether `/proc` tells of processes: without it no server's CPU time can be read, and nobody else's either.
+    pub proc_mounted: Option<bool>,
+    /// Whether `/sys` tells of cpus.
+    pub sys_mounted: Option<bool>,
     /// How its cpus are joined.
     pub topology: Option<Topology>,
     /// The cpus that server and client would use.
@@ -135,6 +139,8 @@ impl Seen {
             .or_else(|| cpus::allowed().ok())
             .unwrap_or_default();
         Self {
+            proc_mounted: Some(is_there(root, "proc/self/stat")),
+            sys_mounted: Some(is_there(root, "sys/devices/system/cpu")),
             topology: Topology::read().ok(),
             idle_states: idle_states(&files, &cpus),
             cpu_quota: cpu_quota(root),
@@ -148,6 +154,10 @@ impl Seen {
             activity: None,
         }
     }
+}
+
+fn is_there(root: &Path, path: &str) -> bool {
+    root.join(path).exists()
 }
 
 /// The states that are on, from the lightest sleep to the deepest. On cpus that differ the deepest of all comes last.

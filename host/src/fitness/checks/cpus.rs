@@ -1,5 +1,7 @@
 //! Are the chosen cpus fit: enough of them, apart from each other and from other work, at a steady clock, awake?
 
+use std::collections::BTreeMap;
+
 use super::{Check, Judgement, fail, pass, unknown, warn};
 use crate::{cpus::CpuList, fitness::Seen, topology::Cpu};
 
@@ -17,6 +19,11 @@ pub(super) const CHECKS: &[Check] = &[
         "SMT siblings",
         siblings,
         "two threads of one core share its execution units: each slows the other by tens of per cent, unpredictably",
+    ),
+    Check::new(
+        "like cpus",
+        like_cpus,
+        "cores of different kinds are different machines: what is measured depends on who runs where",
     ),
     Check::new(
         "shared cache",
@@ -107,6 +114,34 @@ fn siblings(seen: &Seen) -> Judgement {
     warn(
         format!("cpu {}", shared.join(", ")),
         "# echo off > /sys/devices/system/cpu/smt/control, or choose one thread per core with --cpus",
+    )
+}
+
+fn like_cpus(seen: &Seen) -> Judgement {
+    let Some(chosen) = chosen(seen) else {
+        return no_topology();
+    };
+    let mut kinds: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    for cpu in &chosen {
+        let Some(kind) = cpu.kind.describe() else {
+            return unknown(
+                "the kernel does not tell what kind of core each cpu is on",
+                "none: in a guest the host knows; lscpu --extended shows what is told",
+            );
+        };
+        kinds.entry(kind).or_default().push(cpu.id);
+    }
+    if kinds.len() < 2 {
+        return pass("one kind of core for all");
+    }
+    let named: Vec<String> = kinds
+        .into_iter()
+        .map(|(kind, cpus)| format!("cpu {}: {kind}", CpuList::from_iter(cpus)))
+        .collect();
+    warn(
+        named.join(", "),
+        "choose cpus of one kind with --cpus; cpu_capacity below /sys/devices/system/cpu/cpu*, \
+         or /sys/devices/cpu_core/cpus, shows which",
     )
 }
 

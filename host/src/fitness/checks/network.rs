@@ -4,7 +4,7 @@ use super::{Check, Judgement, Needs, fail, pass, unknown, warn};
 use crate::{
     counters::IrqTimeAccounting,
     fitness::Seen,
-    units::{show_count, show_size},
+    units::{counted, show_count, show_size},
 };
 
 /// The backlog that our server asks for.
@@ -173,9 +173,9 @@ fn port_range(seen: &Seen) -> Judgement {
     let ports = u64::from(last.saturating_sub(first)) + 1;
     let connections = seen.connections.unwrap_or_default();
     let value = format!(
-        "{} ports for {} connections",
-        show_count(ports),
-        show_count(connections)
+        "{} for {}",
+        counted(ports, "port"),
+        counted(connections, "connection")
     );
     if ports < connections {
         fail(value, CURE)

@@ -8,6 +8,16 @@ const URING_KERNEL_MIN: (u32, u32) = (6, 1);
 
 pub(super) const CHECKS: &[Check] = &[
     Check::new(
+        "/proc",
+        proc,
+        "CPU time of servers, steal and other load are read there: without it a result can't be trusted",
+    ),
+    Check::new(
+        "/sys",
+        sys,
+        "what cpus share, and how their clock is governed, is read there: without it they are chosen blindly",
+    ),
+    Check::new(
         "io_uring",
         io_uring,
         "a kernel, a sysctl or a container's seccomp filter may forbid it: then there is nothing to compare",
@@ -25,6 +35,24 @@ pub(super) const CHECKS: &[Check] = &[
     )
     .needs(Needs::Uring),
 ];
+
+fn proc(seen: &Seen) -> Judgement {
+    const CURE: &str = "# mount -t proc proc /proc";
+    match seen.proc_mounted {
+        None => unknown("nobody looked", CURE),
+        Some(true) => pass("mounted"),
+        Some(false) => fail("it is not mounted, or tells nothing of processes", CURE),
+    }
+}
+
+fn sys(seen: &Seen) -> Judgement {
+    const CURE: &str = "# mount -t sysfs sysfs /sys";
+    match seen.sys_mounted {
+        None => unknown("nobody looked", CURE),
+        Some(true) => pass("mounted"),
+        Some(false) => warn("it is not mounted, or tells nothing of cpus", CURE),
+    }
+}
 
 fn io_uring(seen: &Seen) -> Judgement {
     const ALLOW: &str = "# sysctl --write kernel.io_uring_disabled=0";

@@ -1,7 +1,10 @@
 //! What does the kernel do to every process: how it reads the clock, what a system call costs, what it holds up?
 
 use super::{Check, Judgement, fail, pass, unknown, warn};
-use crate::fitness::{CpuQuota, Seen};
+use crate::{
+    fitness::{CpuQuota, Seen},
+    units::counted,
+};
 
 pub(super) const CHECKS: &[Check] = &[
     Check::new(
@@ -98,7 +101,10 @@ fn cpu_quota(seen: &Seen) -> Judgement {
         None => unknown("no control group can be read", "mount /sys/fs/cgroup"),
         Some(CpuQuota::Unlimited) => pass("none"),
         Some(CpuQuota::Cpus(quota)) if quota < seen.cpus.len() as f64 => fail(
-            format!("{quota:.2} cpus' worth for {} cpus", seen.cpus.len()),
+            format!(
+                "{quota:.2} cpus' worth for {}",
+                counted(seen.cpus.len() as u64, "cpu")
+            ),
             "# echo max > cpu.max in the group of this process (see /proc/self/cgroup); \
              in a container: run it without a cpu limit",
         ),

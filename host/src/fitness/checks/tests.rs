@@ -8,7 +8,7 @@ use crate::{
     cpus::CpuList,
     fitness::{Activity, CpuQuota, IdleState, Steering, UringTrial},
     machine::{Facts, LimitFact},
-    topology::{Cpu, Topology},
+    topology::{CoreKind, Cpu, Topology},
 };
 
 fn all() -> impl Iterator<Item = &'static Check> {
@@ -27,6 +27,10 @@ fn cpu(id: u32) -> Cpu {
         node: Some(0),
         l3: Some(0),
         siblings: [id].into_iter().collect(),
+        kind: CoreKind {
+            capacity: Some(1_024),
+            counters: None,
+        },
     }
 }
 
@@ -66,6 +70,8 @@ fn fit() -> Seen {
             memlock_bytes: Some(unlimited),
             ..Facts::default()
         },
+        proc_mounted: Some(true),
+        sys_mounted: Some(true),
         topology: Some(Topology {
             cpus: (0..4).map(cpu).collect(),
         }),
@@ -132,7 +138,7 @@ fn a_machine_of_which_nothing_is_known_passes_nothing() {
 fn each_fault_is_found() {
     use Grade::{Fail, Pass, Unknown, Warn};
     type Change = fn(&mut Seen);
-    let cases: [(&str, Grade, Change); 46] = [
+    let cases: [(&str, Grade, Change); 51] = [
         ("cpus", Fail, |seen| seen.cpus = list("2")),
         ("cpus", Fail, |seen| seen.cpus = list("2,9")),
         ("SMT siblings", Warn, |seen| {
@@ -144,6 +150,24 @@ fn each_fault_is_found() {
             // Its sibling is offline.
             topology.cpus[2].siblings = list("2,6");
         }),
+        ("like cpus", Warn, |seen| {
+            let topology = seen.topology.as_mut().expect("there is one");
+            topology.cpus[2].kind.capacity = Some(446);
+        }),
+        ("like cpus", Warn, |seen| {
+            for (cpu, kind) in [(2, "core"), (3, "atom")] {
+                let cpu = &mut seen.topology.as_mut().expect("there is one").cpus[cpu];
+                cpu.kind = CoreKind {
+                    capacity: None,
+                    counters: Some(kind.into()),
+                };
+            }
+        }),
+        ("like cpus", Unknown, |seen| {
+            seen.topology.as_mut().expect("there is one").cpus[3].kind = CoreKind::default();
+        }),
+        ("/proc", Fail, |seen| seen.proc_mounted = Some(false)),
+        ("/sys", Warn, |seen| seen.sys_mounted = Some(false)),
         ("shared cache", Warn, |seen| {
             seen.topology.as_mut().expect("there is one").cpus[3].l3 = Some(3);
         }),
