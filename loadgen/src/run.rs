@@ -314,8 +314,10 @@ fn end(
         client: Client {
             engine: fleet.engine(),
             sources,
-            cpu_ns_per_message: (tally.messages != 0)
-                .then(|| tally.client_cpu_ns as f64 / tally.messages as f64),
+            cpu_ns_per_message: tally
+                .client_cpu_ns
+                .filter(|_| tally.messages != 0)
+                .map(|cpu_ns| cpu_ns as f64 / tally.messages as f64),
             busiest_thread: tally.busiest_thread,
             run_delay_ns: tally.run_delay_ns,
             steal_ratio,

@@ -86,8 +86,9 @@ pub struct Tally {
     pub mismatch: Option<Difference>,
     /// Connections that still live.
     pub connections_alive: u64,
-    /// CPU time of all client threads over the whole stretch, empty spins left out.
-    pub client_cpu_ns: u64,
+    /// CPU time of all client threads over the whole stretch, empty spins left out. `None` where others had the cpu of
+    /// a thread that spins so often that its work can't be told from its spins.
+    pub client_cpu_ns: Option<u64>,
     /// Share of the window in which the busiest client thread had work, 0 to 1.
     pub busiest_thread: f64,
     /// Time in the window that a client thread was ready to run while its cpu was another's: of the thread that
@@ -333,7 +334,7 @@ impl Collector {
             errors,
             mismatch: outcomes.iter().find_map(|outcome| outcome.mismatch),
             connections_alive: sum(|outcome| outcome.alive as u64),
-            client_cpu_ns: sum(|outcome| outcome.usage.cpu_ns),
+            client_cpu_ns: outcomes.iter().map(|outcome| outcome.usage.cpu_ns).sum(),
             busiest_thread: outcomes
                 .iter()
                 .map(|outcome| outcome.usage.busy)

@@ -71,7 +71,7 @@ mod tests {
                 messages: count,
                 faults: BTreeMap::new(),
                 wrong: None,
-                client_cpu_ns: 0,
+                client_cpu_ns: None,
                 client_busiest: 0.5,
                 client_run_delay: 0.0,
             },

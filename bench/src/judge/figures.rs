@@ -99,6 +99,7 @@ pub(crate) fn arm_figures(arm: &ArmBlock, hlog: String, server_cpus: usize) -> A
     let span_ns = total(|slice| slice.span_ns).max(1) as f64;
     let messages = total(|slice| slice.messages);
     let cpu_ns: Option<u64> = slices.iter().map(|slice| slice.server_cpu_ns).sum();
+    let client_cpu_ns: Option<u64> = slices.iter().map(|slice| slice.client_cpu_ns).sum();
     let cpus_ns = span_ns * server_cpus as f64;
     let a_message = |cpu_ns: u64| positive(cpu_ns as f64 / messages as f64);
     // Slices weigh by their length.
@@ -112,7 +113,7 @@ pub(crate) fn arm_figures(arm: &ArmBlock, hlog: String, server_cpus: usize) -> A
     ArmFigures {
         rate_per_s: rate(slices),
         server_cpu_ns_per_message: cpu_ns.and_then(a_message),
-        client_cpu_ns_per_message: a_message(total(|slice| slice.client_cpu_ns)),
+        client_cpu_ns_per_message: client_cpu_ns.and_then(a_message),
         context_switches: arm.usage.map(|usage| usage.context_switches),
         rss_bytes: arm.usage.map(|usage| usage.rss_bytes),
         hlog,
@@ -149,7 +150,7 @@ fn run_figures(slice: &Slice, run: &WholeRun) -> RunFigures {
         rate_per_s: rate(&[*slice]),
         offered_per_s: *offered_per_s,
         server_cpu_ns_per_message: slice.server_cpu_ns.and_then(a_message),
-        client_cpu_ns_per_message: a_message(slice.client_cpu_ns),
+        client_cpu_ns_per_message: slice.client_cpu_ns.and_then(a_message),
         latency_ns: Summary::of(&run.stretch.latency, *censored_from_ns),
         status: verdict.status,
         reasons: verdict.reasons.clone(),
@@ -194,7 +195,7 @@ pub(crate) fn ratio(metric: Metric, arm: &ArmBlock, baseline: &ArmBlock) -> Opti
             Some(a_message(slice.server_cpu_ns?, slice))
         }),
         Metric::ClientCpuPerMessage => cycle_ratio(arm, baseline, |slice| {
-            Some(a_message(slice.client_cpu_ns, slice))
+            Some(a_message(slice.client_cpu_ns?, slice))
         }),
         Metric::Rate => cycle_ratio(arm, baseline, |slice| {
             Some(slice.recorded as f64 / slice.recorded_span_ns as f64)
@@ -307,7 +308,7 @@ mod tests {
             messages,
             span_ns: 50_000_000,
             server_cpu_ns: Some(messages * message_ns),
-            client_cpu_ns: messages * 5_000,
+            client_cpu_ns: Some(messages * 5_000),
             client_busiest: 0.5,
             client_run_delay: 0.01,
             server_cpus: CpuTimes {

@@ -87,8 +87,8 @@ pub(crate) struct Slice {
     pub span_ns: u64,
     /// CPU time of the server over the whole slice, in ns; `None` where it can't be read.
     pub server_cpu_ns: Option<u64>,
-    /// CPU time of the client over the whole slice, in ns.
-    pub client_cpu_ns: u64,
+    /// As in [`Stretch`].
+    pub client_cpu_ns: Option<u64>,
     /// As in [`Stretch`].
     pub client_busiest: f64,
     /// As in [`Stretch`].

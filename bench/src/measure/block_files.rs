@@ -109,20 +109,17 @@ fn slices_csv(block: &Block, names: &[String]) -> String {
             continue;
         };
         next[arm] += 1;
-        let server_cpu_ns = slice
-            .server_cpu_ns
-            .map(|ns| ns.to_string())
-            .unwrap_or_default();
+        let [server_cpu_ns, client_cpu_ns] = [slice.server_cpu_ns, slice.client_cpu_ns]
+            .map(|ns| ns.map_or_else(String::new, |ns| ns.to_string()));
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{server_cpu_ns},{},{:.4},{},{},{}",
+            "{},{},{},{},{},{},{server_cpu_ns},{client_cpu_ns},{:.4},{},{},{}",
             slice.cycle,
             names[arm],
             slice.messages,
             slice.recorded,
             slice.recorded_span_ns,
             slice.span_ns,
-            slice.client_cpu_ns,
             slice.client_busiest,
             slice.server_cpus.busy_ns,
             slice.server_cpus.softirq_ns,

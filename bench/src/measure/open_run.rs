@@ -34,7 +34,7 @@ impl OpenLoad for Loadgen {
             ));
         }
         let end = run.file.end;
-        let client_cpu_a_message = end.client.cpu_ns_per_message.unwrap_or_default();
+        let client_cpu_a_message = end.client.cpu_ns_per_message;
         Ok(WholeRun {
             stretch: Stretch {
                 latency: run.latency,
@@ -44,7 +44,8 @@ impl OpenLoad for Loadgen {
                 // What is lost is in the verdict, and in the latencies.
                 faults: BTreeMap::new(),
                 wrong: None,
-                client_cpu_ns: (client_cpu_a_message * end.life.answered as f64) as u64,
+                client_cpu_ns: client_cpu_a_message
+                    .map(|cpu_ns| (cpu_ns * end.life.answered as f64) as u64),
                 client_busiest: end.client.busiest_thread,
                 client_run_delay: end.client.run_delay_ns as f64 / end.window_ns.max(1) as f64,
             },

@@ -104,8 +104,8 @@ pub(crate) struct Stretch {
     pub faults: BTreeMap<String, u64>,
     /// The first byte that came back wrong, where bytes are compared: connection, offset, expected and got.
     pub wrong: Option<String>,
-    /// CPU time of the client's worker threads, in ns.
-    pub client_cpu_ns: u64,
+    /// CPU time of the client's worker threads, in ns; `None` where it can't be told from their spinning.
+    pub client_cpu_ns: Option<u64>,
     /// The share of the time in which the client's busiest thread had work, 0..1.
     pub client_busiest: f64,
     /// What disturbed the client without making the figures wrong: shares of the stretch, 0..1.

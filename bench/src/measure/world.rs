@@ -170,7 +170,7 @@ impl Client for World {
             messages,
             faults,
             wrong: (server.corrupts_at == Some(stretch)).then(|| "byte 7".to_owned()),
-            client_cpu_ns: messages * 5_000,
+            client_cpu_ns: Some(messages * 5_000),
             client_busiest: 0.5,
             client_run_delay: 0.0,
         })

@@ -68,7 +68,7 @@ impl OpenLoad for FakeLoad {
                 messages: answered,
                 faults: BTreeMap::new(),
                 wrong: None,
-                client_cpu_ns: 1_000 * answered,
+                client_cpu_ns: Some(1_000 * answered),
                 client_busiest: 0.5,
                 client_run_delay: 0.0,
             },

@@ -79,7 +79,7 @@ fn faultless(open: bool) -> Tally {
         errors: Failures::default(),
         mismatch: None,
         connections_alive: 10,
-        client_cpu_ns: 100_000_000,
+        client_cpu_ns: Some(100_000_000),
         busiest_thread: 0.1,
         run_delay_ns: 0,
         gaps,

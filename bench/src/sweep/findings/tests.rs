@@ -56,7 +56,7 @@ fn cell(message_ns: f64, grid: &Grid, number: usize) -> CellBlock {
         messages,
         span_ns: 100_000_000,
         server_cpu_ns: Some((messages as f64 * message_ns) as u64),
-        client_cpu_ns: 1_000,
+        client_cpu_ns: Some(1_000),
         client_busiest: 0.5,
         client_run_delay: 0.0,
         server_cpus: CpuTimes::default(),
