@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::units::{show_count, show_ns};
+use echometer_host::units::{self, counted, show_count, show_ns, show_rate};
 
 use crate::{
     expression::{Comparison, Expression, ExpressionError, Figure, Of, Statistic},
@@ -84,19 +84,51 @@ impl Threshold {
     }
 }
 
+impl Threshold {
+    /// A figure in words, with as many digits as it takes to see on which side of the limit it is.
+    fn show(&self, value: f64) -> String {
+        let Expression {
+            figure,
+            comparison,
+            limit,
+            ..
+        } = &self.0;
+        let same_side =
+            |shown: f64| comparison.holds(shown, *limit) == comparison.holds(value, *limit);
+        match figure {
+            Figure::Time(..) => {
+                let shown = show_ns(value.round() as u64);
+                let ns = units::duration(&shown).map_or(0, |shown| shown.as_nanos() as u64);
+                match (same_side(ns as f64), same_side(value.round())) {
+                    (true, _) => shown,
+                    (false, true) => format!("{} ns", show_count(value.round() as u64)),
+                    (false, false) => format!("{value} ns"),
+                }
+            }
+            Figure::Rate => {
+                let shown = show_rate(value);
+                match shown.replace(',', "").parse().is_ok_and(same_side) {
+                    true => shown,
+                    false => value.to_string(),
+                }
+            }
+            Figure::Errors => show_count(value as u64),
+            // The counts beside it tell those two apart.
+            Figure::Lost => format!("{} without an answer", counted(value as u64, "message")),
+        }
+    }
+}
+
 impl Held {
     /// In one line for people: `p99<200us: no, it is 412 us`.
     pub fn line(&self) -> String {
         let word = if self.holds { "holds" } else { "FAILED" };
         // The expression was read once, or it would not be here.
-        let is_time = self
-            .expression
-            .parse::<Threshold>()
-            .is_ok_and(|threshold| matches!(threshold.0.figure, Figure::Time(..)));
-        let value = match self.value {
-            None => "too few samples to tell".to_owned(),
-            Some(value) if is_time => show_ns(value.round() as u64),
-            Some(value) => show_count(value.round() as u64),
+        let threshold = self.expression.parse::<Threshold>().ok();
+        let value = match (self.value, threshold) {
+            (None, _) => "too few samples to tell".to_owned(),
+            (Some(value), Some(threshold)) => threshold.show(value),
+            (Some(value), None) => show_rate(value),
         };
         let at_least = if self.at_least { ">=" } else { "" };
         format!("{}: {word}, {at_least}{value}", self.expression)
@@ -190,6 +222,33 @@ mod tests {
             lost: 0,
         };
         expression.parse::<Threshold>().unwrap().judge(&figures)
+    }
+
+    #[test]
+    fn a_figure_is_shown_on_its_own_side_of_the_limit() {
+        let line = |expression: &str, value: f64, holds| {
+            let held = Held {
+                expression: expression.to_owned(),
+                value: Some(value),
+                at_least: false,
+                holds,
+            };
+            held.line()
+        };
+        for (expression, value, shown) in [
+            ("rate>=1", 0.5, "0.5"),
+            ("rate>=50k", 49_999.75, "49999.75"),
+            ("rate>=50k", 49_123.4, "49,123"),
+            ("p99<200us", 200_300.0, "200,300 ns"),
+            ("p99<200us", 201_300.0, "201 us"),
+            ("mean<500ns", 500.25, "500.25 ns"),
+            ("lost==0", 31.0, "31 messages without an answer"),
+            ("lost==0", 1.0, "1 message without an answer"),
+            ("errors<=2", 1_234.0, "1,234"),
+        ] {
+            let said = line(expression, value, false);
+            assert_eq!(said, format!("{expression}: FAILED, {shown}"));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use echometer_host::units::{show_count, show_duration, show_ns};
+use echometer_host::units::{show_duration, show_ns, show_rate};
 use echometer_loadgen::{Plan, file::IntervalRow};
 
 /// The line, or nothing where nobody looks.
@@ -30,7 +30,7 @@ impl Progress {
     pub(crate) fn show(&mut self, row: &IntervalRow) {
         let quantile = |value: Option<u64>| value.map_or("-".to_owned(), show_ns);
         let (p50, p99) = (quantile(row.latency_ns.p50), quantile(row.latency_ns.p99));
-        let rate = show_count(row.rate_per_s.round() as u64);
+        let rate = show_rate(row.rate_per_s);
         self.0.set_position(row.end_ns / 1_000_000);
         self.0.set_message(format!(
             "{} {rate}/s p50 {p50} p99 {p99}",

@@ -10,7 +10,7 @@ use crate::{
 };
 use echometer_host::{
     output::hanging,
-    units::{counted, show_count, show_duration, show_ns},
+    units::{counted, show_count, show_duration, show_ns, show_rate},
 };
 
 /// The whole report.
@@ -66,15 +66,9 @@ pub fn text(run: &RunFile) -> String {
     text.push('\n');
 
     line(&mut text, "messages  ", &messages_of(run));
-    let rate = format!(
-        "{} replies per second",
-        show_count(end.rate_per_s.round() as u64)
-    );
+    let rate = format!("{} replies per second", show_rate(end.rate_per_s));
     let rate = match end.offered_per_s {
-        Some(offered) => format!(
-            "{rate}; {} per second were due",
-            show_count(offered.round() as u64)
-        ),
+        Some(offered) => format!("{rate}; {} per second were due", show_rate(offered)),
         None => rate,
     };
     line(&mut text, "rate      ", &rate);
@@ -195,7 +189,7 @@ fn connects_of(run: &RunFile) -> String {
     let pace = if run.plan.requests_per_connection == 0 {
         String::new()
     } else {
-        format!("{} per second, ", show_count(rate.round() as u64))
+        format!("{} per second, ", show_rate(rate))
     };
     let from = end
         .client

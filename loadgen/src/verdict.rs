@@ -186,7 +186,8 @@ fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>)
     if !evidence.open {
         return;
     }
-    if BUSY_MAX < tally.busiest_thread {
+    // With no connection left it has tried to make new ones, and that says nothing of its speed.
+    if BUSY_MAX < tally.busiest_thread && tally.connections_alive != 0 {
         let busy = tally.busiest_thread * 100.0;
         say(format!(
             "client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use echometer_host::units::counted;
+
 use crate::measure::{
     floor::FloorSlice,
     reading::ServerSide,
@@ -210,7 +212,9 @@ impl ArmBlock {
     /// The share of its resting time that it spent computing; `None` where that can't be read.
     #[must_use]
     pub(crate) fn resting_share(&self) -> Option<f64> {
-        Some(self.resting_cpu_ns? as f64 / self.resting_span_ns.max(1) as f64)
+        // Without a rest nobody has seen it rest.
+        let span_ns = Some(self.resting_span_ns).filter(|&span_ns| span_ns != 0)?;
+        Some(self.resting_cpu_ns? as f64 / span_ns as f64)
     }
 
     /// Why the arm's part of a finished block can't be compared, if so.
@@ -224,8 +228,8 @@ impl ArmBlock {
             .count();
         if recorded < RECORDED_MIN || self.slices.len() < 2 * silent {
             reasons.push(format!(
-                "too few messages: {recorded} recorded, {silent} of {} slices without any (raise -d or --slice)",
-                self.slices.len(),
+                "too few messages: {recorded} recorded, {silent} of {} without any (raise -d or --slice)",
+                counted(self.slices.len() as u64, "slice"),
             ));
         }
         if let Some(share) = self.resting_share().filter(|&share| RESTING_MAX < share) {

@@ -323,6 +323,19 @@ fn a_server_that_does_not_start_again_is_a_fault_and_not_the_end() {
 }
 
 #[test]
+fn connects_without_an_echo_are_not_called_failed() {
+    let mut file = stormed(&[16], false, &world(1), &|| false);
+    let level = &mut file.levels[0];
+    level.failed = 16;
+    level.errors = [("no-echo".to_owned(), 13), ("timed_out".to_owned(), 3)].into();
+    let text = echometer_report::text::storm::text(&file);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected =
+        "backlog 16: 16 connects failed or had no echo (13 without an echo, 3 timed out)";
+    assert!(words(&text).contains(expected), "{text}");
+}
+
+#[test]
 fn a_level_without_figures_or_an_unfit_machine_is_exit_3() {
     let mut file = stormed(&[1_024], false, &world(1), &|| false);
     assert_eq!(exit_code(&file), 0, "{:?}", file.doctor);

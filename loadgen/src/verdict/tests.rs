@@ -118,6 +118,15 @@ fn a_faultless_run_is_valid() {
 }
 
 #[test]
+fn a_client_without_a_connection_is_not_called_busy() {
+    let verdict = judged(true, 0.0, |tally| {
+        tally.errors.count(Failure::ClosedByPeer);
+        (tally.connections_alive, tally.busiest_thread) = (0, 1.0);
+    });
+    assert_eq!(verdict.reasons.len(), 1, "{:?}", verdict.reasons);
+}
+
+#[test]
 fn each_rule_finds_its_fault_and_says_what_to_do() {
     type Change = fn(&mut Tally);
     let faults: [(RunStatus, &str, Change); 11] = [

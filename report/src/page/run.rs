@@ -1,6 +1,6 @@
 //! A run of the load generator to look at.
 
-use echometer_host::units::{counted, show_count, show_duration};
+use echometer_host::units::{counted, show_duration, show_rate};
 use echometer_loadgen::{
     file::{RunFile, Summary},
     plan::{Engine, Load, Wait},
@@ -83,7 +83,7 @@ fn sentence(run: &RunFile) -> String {
     format!(
         "{} answered at {}/s: p50 {}, p99 {} ({what}).",
         counted(end.answered, "message"),
-        show_count(end.rate_per_s.round() as u64),
+        show_rate(end.rate_per_s),
         show(end.latency_ns.p50),
         show(end.latency_ns.p99),
     )
@@ -105,9 +105,8 @@ fn asked(run: &RunFile) -> Vec<(String, String)> {
         Wait::Block => "block",
     };
     [
-        ("load", load(run)),
-        ("in flight on each", show_count(u64::from(plan.pipeline))),
-        ("warm-up", show_duration(plan.warmup)),
+        // With the mix of sizes, the limit of messages in flight and the ramp, where there are any.
+        ("load", plan.words().in_full()),
         (
             "client",
             format!(
@@ -313,4 +312,31 @@ fn seconds() -> Axis {
 
 fn middle_s(start_ns: u64, end_ns: u64) -> f64 {
     (start_ns + end_ns) as f64 / 2e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_load_is_told() {
+        let saved = include_str!("../../../loadgen/tests/saved/run.json");
+        let mut run: RunFile = serde_json::from_str(saved).expect("it was saved by us");
+        run.plan.size_mix = Some("64:90%,4KiB:10%".parse().expect("a mix"));
+        run.plan.pipeline = 7;
+        run.plan.ramp_to_per_s = Some(2_000.0);
+        run.plan.load = Load::Open {
+            rate_per_s: 0.5,
+            arrivals: echometer_loadgen::plan::Arrivals::Poisson,
+        };
+        let facts = page(&run, None).facts;
+        let (_, load) = facts.iter().find(|(name, _)| name == "load").expect("told");
+        for part in [
+            "64 B (90 %) or 4 KiB (10 %)",
+            "7 in flight",
+            "from 0.5/s to 2,000/s",
+        ] {
+            assert!(load.contains(part), "{part}: {load}");
+        }
+    }
 }

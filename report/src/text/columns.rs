@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 pub use echometer_host::output::{COLUMNS, paragraph};
 use echometer_host::{
     cpus::CpuList,
-    units::{show_count, show_ns},
+    units::{show_ns, show_rate},
 };
 
 use crate::file::metric::Metric;
@@ -76,7 +76,7 @@ pub(crate) fn show_value(metric: Metric, value: Option<f64>) -> String {
     match (metric, value) {
         (_, None) => "-".to_owned(),
         (Metric::Rate, Some(rate)) if rate < 999_999.5 => {
-            format!("{}/s", show_count(rate.round() as u64))
+            format!("{}/s", show_rate(rate))
         }
         (Metric::Rate, Some(rate)) => format!("{} M/s", five_chars(rate / 1e6)),
         (_, Some(ns)) => show_ns(ns.round() as u64),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::units::{counted, show_count, show_ns};
+use echometer_host::units::{self, counted, show_ns};
 use echometer_loadgen::LoadPart;
 
 use crate::{
@@ -120,7 +120,7 @@ pub fn sentence(file: &FindRateFile) -> String {
 /// `12,345/s`.
 #[must_use]
 pub fn show_rate(rate_per_s: f64) -> String {
-    format!("{}/s", show_count(rate_per_s.round() as u64))
+    format!("{}/s", units::show_rate(rate_per_s))
 }
 
 fn slo_name(file: &FindRateFile) -> &str {

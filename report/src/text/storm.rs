@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use echometer_host::{
     fitness,
-    units::{counted, show_count, show_ns, show_size},
+    units::{counted, show_count, show_ns, show_rate, show_size},
 };
 
 use crate::{
@@ -206,7 +206,10 @@ fn losses_words(level: &LevelEntry) -> String {
     });
     let mut words = Vec::new();
     if level.failed != 0 {
-        words.push(format!("{} failed", counted(level.failed, "connect")));
+        words.push(format!(
+            "{} failed or had no echo",
+            counted(level.failed, "connect")
+        ));
     }
     let resent: u64 = level.syn_retransmits.values().sum();
     if resent != 0 {
@@ -250,7 +253,7 @@ fn storm_words(file: &StormFile) -> String {
         None => format!("{connects} at once, each with one echo of {size}"),
         Some(rate) => format!(
             "{connects} at {}/s, each with one echo of {size}",
-            show_count(rate.round() as u64)
+            show_rate(rate)
         ),
     }
 }
@@ -292,11 +295,18 @@ fn remarks(file: &StormFile) -> Vec<String> {
             let kinds: Vec<String> = level
                 .errors
                 .iter()
-                .map(|(kind, count)| format!("{} {kind}", show_count(*count)))
+                .map(|(kind, count)| {
+                    let kind = match kind.as_str() {
+                        "no-echo" => "without an echo".to_owned(),
+                        kind => kind.replace('_', " "),
+                    };
+                    format!("{} {kind}", show_count(*count))
+                })
                 .collect();
             remarks.push(format!(
-                "{} failed: {}",
+                "backlog {}: {} failed or had no echo ({})",
                 level_name(file, level),
+                counted(level.failed, "connect"),
                 kinds.join(", ")
             ));
         }

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use crate::counters::AcceptError;
 use crate::engine::{ServeError, Worker};
 use crate::log;
+use echometer_host::units::counted;
 
 /// How long accepting rests, unless a connection is closed sooner: what is lacking may be given back by another process,
 /// and nothing says so.
@@ -57,8 +58,9 @@ impl AcceptFailures {
         let (index, open) = (worker.index, worker.counters.open());
         if kind == AcceptError::ProcessLimit {
             self.log.line(format_args!(
-                "note: worker {index} is at the descriptor limit with {open} connections open; more are let in as others \
-                 leave (raise the limit with `ulimit -n`)"
+                "note: worker {index} is at the descriptor limit with {} open; more are let in as others \
+                 leave (raise the limit with `ulimit -n`)",
+                counted(open, "connection")
             ));
         } else {
             let errno = std::io::Error::from(errno);
