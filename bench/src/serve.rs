@@ -3,5 +3,7 @@
 pub(crate) mod arm;
 pub(crate) mod guard;
 pub(crate) mod launcher;
+pub(crate) mod output_log;
 pub(crate) mod process_group;
 pub(crate) mod servers;
+pub(crate) mod stray;

@@ -12,18 +12,23 @@ mod walk;
 
 use std::{
     env, fs,
+    io::{self, Write as _},
     net::{SocketAddr, ToSocketAddrs},
     process, thread,
 };
 
 use anyhow::Context;
 
-use echometer_host::{cpus, units::show_ns};
+use echometer_host::{
+    cpus,
+    units::{counted, show_ns},
+};
 
 use crate::{
     serve::{
         arm::{Arm, Spec},
-        launcher::Launcher,
+        launcher::{LET_GO_TIMEOUT, Launcher},
+        stray::left_listening,
     },
     trace::{
         demos::Demo,
@@ -105,6 +110,11 @@ fn foreign(arm: &Arm) -> anyhow::Result<Trace> {
     let mut recorder = Recorder::new();
     let outcome = walk_client(&mut recorder, address).map(|()| walked(&recorder));
     drop(server);
+    if let Spec::Command { .. } = &arm.spec
+        && let Some(stray) = left_listening(address, LET_GO_TIMEOUT)
+    {
+        let _ = writeln!(io::stderr(), "note: {} {stray}", arm.name);
+    }
     Ok(finish(
         arm.spec.to_string(),
         Some(address.to_string()),
@@ -123,9 +133,9 @@ fn walked(recorder: &Recorder) -> String {
         |(send, back)| show_ns((back.at_ns + back.took_ns).saturating_sub(send.at_ns)),
     );
     format!(
-        "{} steps. From the first send to the echo's arrival: {}. (Alone and for the first time: the benchmark's figures \
+        "{}. From the first send to the echo's arrival: {}. (Alone and for the first time: the benchmark's figures \
          are of warm connections.)",
-        recorder.steps.len(),
+        counted(recorder.steps.len() as u64, "step"),
         round_trip,
     )
 }

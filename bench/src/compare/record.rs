@@ -29,7 +29,11 @@ use crate::{
         figures::{block_figures, failed_block},
         multiples::answered,
     },
-    measure::{block::Block, block_files, sides::Started},
+    measure::{
+        block::Block,
+        block_files,
+        sides::{Started, remarks},
+    },
     place::placement::Placement,
     serve::arm::Arm,
     site::findings,
@@ -142,12 +146,6 @@ impl Record {
     /// # Errors
     /// Its files can't be written.
     pub(crate) fn keep(&mut self, index: usize, block: &Block) -> anyhow::Result<()> {
-        block_files::write(&self.folder, index, block, &self.names).with_context(|| {
-            format!(
-                "cannot write block {index} into {}",
-                self.folder.path().display()
-            )
-        })?;
         self.comparison.cut_short |= block.cut_short;
         if let (Some(floor), Some(fault)) = (&mut self.comparison.floor, &block.floor_fault) {
             floor.notes.push(format!("in block {index} {fault}"));
@@ -164,7 +162,13 @@ impl Record {
             &hlogs,
             self.server_cpus,
         ));
-        Ok(())
+        // Last: what can't be written down was measured all the same.
+        block_files::write(&self.folder, index, block, &self.names).with_context(|| {
+            format!(
+                "cannot write block {index} into {}",
+                self.folder.path().display()
+            )
+        })
     }
 
     /// Takes in a block that came to nothing.
@@ -175,6 +179,11 @@ impl Record {
 
     /// How the arms' servers were started, in the arms' order.
     pub(crate) fn note_servers(&mut self, started: &[Option<Started>]) {
+        for note in remarks(&self.names, started) {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
         for (arm, started) in self.comparison.arms.iter_mut().zip(started) {
             if let Some(started) = started {
                 arm.ready_line.clone_from(&started.ready_line);

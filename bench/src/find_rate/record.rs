@@ -38,7 +38,7 @@ use crate::{
         trial::Trial,
     },
     judge::objections::too_few_blocks,
-    measure::sides::Started,
+    measure::sides::{Started, remarks},
     place::placement::Placement,
     site::findings,
 };
@@ -52,6 +52,8 @@ pub(crate) struct Record {
     /// By rate: the histograms of its runs together, with the sum of what was achieved and how many held.
     points: Vec<Point>,
     started: Option<Started>,
+    /// What is to be known of the server besides.
+    notes: Vec<String>,
     folder: ResultFolder,
     /// Its report, as it was saved last.
     pub text: String,
@@ -111,6 +113,7 @@ impl Record {
             slo: settings.slo.clone(),
             points: Vec::new(),
             started: None,
+            notes: Vec::new(),
             folder,
             text: String::new(),
         }
@@ -131,6 +134,12 @@ impl Record {
     /// Notes how the server was started last.
     pub(crate) fn started(&mut self) {
         let Some(started) = &self.started else { return };
+        let name = std::slice::from_ref(&self.file.arm.name);
+        for note in remarks(name, std::slice::from_ref(&self.started)) {
+            if !self.notes.contains(&note) {
+                self.notes.push(note);
+            }
+        }
         self.file.arm.ready_line.clone_from(&started.ready_line);
         let server = started.command.iter();
         CommandEntry::list_servers(
@@ -146,9 +155,6 @@ impl Record {
     pub(crate) fn keep_run(&mut self, block: usize, tried: &Tried) -> anyhow::Result<()> {
         let run = &tried.run;
         let hlog = format!("{BLOCKS}/{block:03}-{:04}.hlog", self.file.runs.len() + 1);
-        histogram(run.stretch.recorded_span_ns, &run.stretch.latency)
-            .and_then(|bytes| self.folder.write(&hlog, &bytes))
-            .with_context(|| format!("cannot write {}", self.folder.join(&hlog).display()))?;
         let holds = match tried.trial {
             Trial::Holds => Some(true),
             Trial::Fails => Some(false),
@@ -169,9 +175,12 @@ impl Record {
             status: run.judged.verdict.status,
             reasons: run.judged.verdict.reasons.clone(),
             client_busy: run.stretch.client_busiest,
-            hlog,
+            hlog: hlog.clone(),
         });
-        Ok(())
+        // Last: what can't be written down was measured all the same.
+        histogram(run.stretch.recorded_span_ns, &run.stretch.latency)
+            .and_then(|bytes| self.folder.write(&hlog, &bytes))
+            .with_context(|| format!("cannot write {}", self.folder.join(&hlog).display()))
     }
 
     fn add_to_curve(&mut self, tried: &Tried, holds: bool) {
@@ -238,9 +247,9 @@ impl Record {
     pub(crate) fn save(&mut self) -> anyhow::Result<()> {
         self.conclude();
         self.file.sentence = text::sentence(&self.file);
+        self.text = text::text(&self.file);
         self.folder
             .write_text(CURVE_NAME, &curve_csv(&self.file.curve))?;
-        self.text = text::text(&self.file);
         self.folder.save(&self.text, FILE_NAME, &self.file)
     }
 
@@ -282,7 +291,7 @@ impl Record {
                 counted(valid.len() as u64, "block")
             ));
         }
-        let mut warnings = Vec::new();
+        let mut warnings = self.notes.clone();
         let top = valid.iter().filter(|block| block.at_the_top).count();
         if 0 < top && valid.len() <= 2 * top {
             warnings.push(format!(

@@ -153,6 +153,20 @@ pub(crate) struct Started {
     pub command: Option<String>,
     /// What it said when it was ready; foreign servers say nothing that we know of.
     pub ready_line: Option<String>,
+    /// What is to be known of it besides, each a clause whose subject is the arm: that its CPU time is unknown, that it
+    /// was left behind.
+    pub remarks: Vec<String>,
+}
+
+/// What is to be known of servers besides, in sentences: their names are the subjects.
+pub(crate) fn remarks<'a>(
+    names: &'a [String],
+    started: &'a [Option<Started>],
+) -> impl Iterator<Item = String> + 'a {
+    names.iter().zip(started).flat_map(|(name, started)| {
+        let remarks = started.iter().flat_map(|started| &started.remarks);
+        remarks.map(move |remark| format!("{name} {remark}"))
+    })
 }
 
 /// Of a server process and its descendants.

@@ -234,6 +234,7 @@ impl Arms for World {
         state.running[arm] = true;
         let ready_line = Some(format!("listening on 127.0.0.1:{}", 1 + arm));
         state.started[arm] = Some(Started {
+            remarks: Vec::new(),
             command: Some(format!("server-{arm}")),
             ready_line,
         });

@@ -2,8 +2,7 @@
 //! group: SIGTERM, then SIGKILL. Nothing of it is left behind, unless it leaves its group on purpose.
 
 use std::{
-    fs::File,
-    io::{self, Read, Seek, SeekFrom},
+    io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::{CommandExt, ExitStatusExt},
@@ -23,12 +22,12 @@ use rustix::{
 
 use echometer_host::cpus::CpuList;
 
-use crate::serve::guard::Guard;
+use crate::serve::{guard::Guard, output_log::OutputLog};
 
 /// How long a program may take to end after SIGTERM, before SIGKILL.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A running program and whatever it starts.
+/// A running program and whatever it starts and keeps in its group.
 #[derive(Debug)]
 pub(crate) struct ProcessGroup {
     child: Child,
@@ -36,8 +35,10 @@ pub(crate) struct ProcessGroup {
     leader: Pid,
     /// Readable once the leader has ended, without reaping it: while it is a zombie its number can't go to another.
     pidfd: OwnedFd,
-    /// What it wrote to stderr.
+    /// Where that goes which it writes to stderr.
     log: PathBuf,
+    /// Who brings it there.
+    output: OutputLog,
     status: Option<ExitStatus>,
     guard: Option<Arc<Guard>>,
 }
@@ -64,7 +65,7 @@ impl ProcessGroup {
         guard: Option<Arc<Guard>>,
     ) -> io::Result<(Self, Option<ChildStdout>)> {
         // Appended, for a block may start a server more than once.
-        let stderr = File::options().create(true).append(true).open(log)?;
+        let (output_log, stderr) = OutputLog::start(log)?;
         let stdout = match output {
             Output::Piped => Stdio::piped(),
             Output::Logged => Stdio::from(stderr.try_clone()?),
@@ -98,6 +99,7 @@ impl ProcessGroup {
                 leader,
                 pidfd,
                 log: log.to_owned(),
+                output: output_log,
                 status: None,
                 guard,
             },
@@ -132,7 +134,7 @@ impl ProcessGroup {
     /// The last lines that it wrote, on one line; or that it wrote nothing.
     #[must_use]
     pub(crate) fn last_words(&self) -> String {
-        last_lines(&self.log).map_or_else(
+        last_lines(&self.output, &self.log).map_or_else(
             |error| format!("what it wrote to stderr can't be read: {error}"),
             |lines| match lines.is_empty() {
                 true => "it wrote nothing to stderr".to_owned(),
@@ -204,16 +206,12 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The last lines of a file that are not empty, shortened: enough to see what went wrong.
-fn last_lines(path: &Path) -> io::Result<Vec<String>> {
-    const BYTES: u64 = 4096;
+/// The last lines that were written and are not empty, shortened: enough to see what went wrong.
+fn last_lines(output: &OutputLog, path: &Path) -> io::Result<Vec<String>> {
+    const BYTES: usize = 4096;
     const LINES: usize = 5;
     const CHARS: usize = 200;
-    let mut file = File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(BYTES).read_to_end(&mut bytes)?;
+    let bytes = output.last_bytes(path, BYTES)?;
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text
         .lines()

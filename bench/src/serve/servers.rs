@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    io::{self, Write as _},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -18,8 +19,9 @@ use echometer_report::folder::{ResultFolder, log_name};
 use crate::{
     measure::sides::{Arms, CpuTimes, Started, Usage},
     serve::{
-        arm::Arm,
-        launcher::{Launcher, ServerProcess},
+        arm::{Arm, Spec},
+        launcher::{LET_GO_TIMEOUT, Launcher, ServerProcess},
+        stray::{left_listening, listens_outside},
     },
 };
 
@@ -33,13 +35,15 @@ pub(crate) struct Servers {
     started: Vec<Option<Started>>,
     /// Every log that was made, in order.
     logs: Vec<PathBuf>,
+    /// Who was left behind, in sentences.
+    strays: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Running {
     server: ServerProcess,
     log: PathBuf,
-    /// `None` for a server that is not ours.
+    /// `None` for a server that is not ours, or left its group.
     clock: Option<TreeClock>,
 }
 
@@ -56,6 +60,7 @@ impl Servers {
             running,
             started,
             logs: Vec::new(),
+            strays: Vec::new(),
         }
     }
 
@@ -67,10 +72,28 @@ impl Servers {
         }
     }
 
+    /// Whether the server of an arm could leave its process group: ours never do.
+    fn may_leave(&self, arm: usize) -> bool {
+        matches!(self.arms[arm].spec, Spec::Command { .. })
+    }
+
     /// The process of an arm's server; `None` while it does not run, and for one that is not ours.
     #[must_use]
     pub(crate) fn pid(&self, arm: usize) -> Option<u32> {
         Some(self.running[arm].as_ref()?.server.group.as_ref()?.pid())
+    }
+}
+
+impl Drop for Servers {
+    /// Whatever becomes of the result, nobody is left behind without a word.
+    fn drop(&mut self) {
+        for arm in 0..self.arms.len() {
+            self.stop(arm);
+        }
+        for stray in &self.strays {
+            // With stderr gone there is nobody to be told.
+            let _ = writeln!(io::stderr(), "note: {stray}");
+        }
     }
 }
 
@@ -85,17 +108,26 @@ impl Arms for Servers {
                 discard_if_empty(&log);
                 error.to_string()
             })?;
-        let clock = match &server.group {
-            Some(group) => Some(
-                TreeClock::new(group.pid())
-                    .map_err(|error| format!("has a CPU clock that can't be read: {error}"))?,
-            ),
-            None => None,
-        };
         let address = server.address;
+        let mut remarks = Vec::new();
+        let mut clock = None;
+        if let Some(group) = &server.group {
+            if self.may_leave(arm) && listens_outside(address, group.pid()) {
+                remarks.push(
+                    "runs outside of the process group that was started (it daemonised): its CPU time and memory are \
+                     unknown"
+                        .to_owned(),
+                );
+            } else {
+                let tree = TreeClock::new(group.pid())
+                    .map_err(|error| format!("has a CPU clock that can't be read: {error}"))?;
+                clock = Some(tree);
+            }
+        }
         self.started[arm] = Some(Started {
             command: server.command.clone(),
             ready_line: server.ready_line.clone(),
+            remarks,
         });
         self.running[arm] = Some(Running { server, log, clock });
         Ok(address)
@@ -110,6 +142,8 @@ impl Arms for Servers {
     }
 
     fn usage(&mut self, arm: usize) -> Option<Usage> {
+        // Without a clock it isn't the server that has this process id.
+        self.running[arm].as_ref()?.clock.as_ref()?;
         let usage = usage(self.pid(arm)?).ok()?;
         Some(Usage {
             context_switches: usage.switches(),
@@ -133,9 +167,18 @@ impl Arms for Servers {
     }
 
     fn stop(&mut self, arm: usize) {
-        if let Some(Running { server, log, .. }) = self.running[arm].take() {
-            drop(server);
-            discard_if_empty(&log);
+        let Some(Running { server, log, .. }) = self.running[arm].take() else {
+            return;
+        };
+        let address = server.address;
+        drop(server);
+        discard_if_empty(&log);
+        if self.may_leave(arm)
+            && let Some(stray) = left_listening(address, LET_GO_TIMEOUT)
+            && let Some(started) = &mut self.started[arm]
+        {
+            self.strays.push(format!("{} {stray}", self.arms[arm].name));
+            started.remarks.push(stray);
         }
     }
 

@@ -144,10 +144,6 @@ impl Record {
     /// # Errors
     /// Its file can't be written.
     pub(crate) fn keep(&mut self, index: usize, level: usize, round: &Round) -> anyhow::Result<()> {
-        let name = hlog_name(index, &self.names[level]);
-        histograms(&round.tally)
-            .and_then(|bytes| self.folder.write(&name, &bytes))
-            .with_context(|| format!("cannot write {}", self.folder.join(&name).display()))?;
         self.tallies[level].add(&round.tally);
         // A sum over storms of which one is unknown would pass for the whole.
         let first = self.file.levels[level].storms == 0;
@@ -177,7 +173,11 @@ impl Record {
         entry.queue_max = queue.map(|queue| queue.waiting_max);
         entry.queue_samples = queue.map_or(0, |queue| queue.samples);
         entry.lost_none = Some(lost_none(entry));
-        Ok(())
+        // Last: what can't be written down was measured all the same.
+        let name = hlog_name(index, &self.names[level]);
+        histograms(&round.tally)
+            .and_then(|bytes| self.folder.write(&name, &bytes))
+            .with_context(|| format!("cannot write {}", self.folder.join(&name).display()))
     }
 
     /// A storm that gave no figures.

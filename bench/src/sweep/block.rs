@@ -142,7 +142,9 @@ pub(crate) fn measure<S: Stage>(
             watch(spec.cells[0]);
             let cell = open_run(index, spec, &mut servers, stage.load());
             servers.stop(0);
-            let (cell, cut_short) = cell.map_err(|reason| (spec.cells[0], reason))?;
+            let (mut cell, cut_short) = cell.map_err(|reason| (spec.cells[0], reason))?;
+            // It may have left something behind.
+            cell.started = servers.started(0);
             let arms = cell.raw.iter().cloned().collect();
             Ok(GroupBlock {
                 group,

@@ -21,7 +21,10 @@ use echometer_report::{
 use echometer_statistics::median;
 
 use crate::{
-    measure::{block_files, sides::Started},
+    measure::{
+        block_files,
+        sides::{Started, remarks},
+    },
     place::placement::Placement,
     serve::arm::Arm,
     site::findings,
@@ -160,8 +163,21 @@ impl Record {
             .map(|&cell| self.grid.cells[cell].server.name.clone())
             .collect();
         let part = format!("group{:02}-slices", group.group + 1);
+        for (&cell, data) in cells.iter().zip(group.cells) {
+            if data.started.is_some() {
+                self.started[cell].clone_from(&data.started);
+                let name = std::slice::from_ref(&self.grid.cells[cell].server.name);
+                for note in remarks(name, std::slice::from_ref(&data.started)) {
+                    if !self.notes.contains(&note) {
+                        self.notes.push(note);
+                    }
+                }
+            }
+            block.cells[cell] = Some(data);
+        }
         // A run that gave nothing has no slices.
         if group.slices.arms.len() == names.len() {
+            // Last: what can't be written down was measured all the same.
             block_files::write_part(&self.folder, block.index, &part, &group.slices, &names)
                 .with_context(|| {
                     format!(
@@ -170,12 +186,6 @@ impl Record {
                         self.folder.path().display()
                     )
                 })?;
-        }
-        for (&cell, data) in cells.iter().zip(group.cells) {
-            if data.started.is_some() {
-                self.started[cell].clone_from(&data.started);
-            }
-            block.cells[cell] = Some(data);
         }
         Ok(())
     }
