@@ -93,13 +93,18 @@ pub(crate) fn compare(
     let outcome = run_blocks(settings, &mut record, &mut client, &mut servers, &|| {
         stop.requested()
     });
-    site::finish(outcome, record.is_empty(), &folder, || {
+    let unsaved = site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
     })?;
+    if unsaved.is_some() {
+        // What is shown is to hold the last block too; that it can't be saved is known.
+        let _ = record.save();
+    }
     Ok(Finished {
         file: record.comparison,
         text: record.text,
         report: folder.join(REPORT_NAME),
+        unsaved,
     })
 }
 

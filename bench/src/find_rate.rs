@@ -12,7 +12,7 @@ pub(crate) mod trial;
 
 use anyhow::bail;
 
-use echometer_host::{signals::Stop, units::show_count};
+use echometer_host::{signals::Stop, units::show_rate};
 use echometer_loadgen::{
     Plan,
     plan::{Arrivals, Load},
@@ -68,6 +68,8 @@ enum End {
     Stopped,
     /// A sentence without its subject.
     Failed(String),
+    /// It was measured, and its file can't be written.
+    Unsaved(anyhow::Error),
 }
 
 /// Searches. `command_line` is kept in the file.
@@ -98,13 +100,18 @@ pub(crate) fn find_rate(
     let outcome = run_blocks(settings, &mut record, &mut servers, &mut loadgen, &|| {
         stop.requested()
     });
-    site::finish(outcome, record.is_empty(), &folder, || {
+    let unsaved = site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
     })?;
+    if unsaved.is_some() {
+        // What is shown is to hold the last block too; that it can't be saved is known.
+        let _ = record.save();
+    }
     Ok(Finished {
         file: record.file,
         text: record.text,
         report: folder.join(REPORT_NAME),
+        unsaved,
     })
 }
 
@@ -144,6 +151,10 @@ fn run_blocks(
             search.record.file.cut_short = true;
             return search.record.save();
         }
+        Err(End::Unsaved(error)) => {
+            progress.finish();
+            return Err(error);
+        }
         Err(End::Failed(reason)) => {
             progress.finish();
             let Arm { name, spec } = &settings.arm;
@@ -166,6 +177,10 @@ fn run_blocks(
                 search.record.file.cut_short = true;
                 search.record.save()?;
                 break;
+            }
+            Err(End::Unsaved(error)) => {
+                progress.finish();
+                return Err(error);
             }
             Err(End::Failed(reason)) => {
                 let reason = format!("{} {reason}", settings.arm.name);
@@ -261,6 +276,8 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
             Err(reason) => Err(End::Failed(reason)),
         };
         self.servers.stop(0);
+        // It may have left something behind.
+        self.record.server(self.servers.started(0));
         outcome
     }
 
@@ -281,10 +298,7 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
                 return Err(End::Stopped);
             }
             let again = if attempt == 1 { "" } else { ", again" };
-            progress.show_step(&format!(
-                "{}/s{again}",
-                show_count(rate_per_s.round() as u64)
-            ));
+            progress.show_step(&format!("{}/s{again}", show_rate(rate_per_s)));
             let load = self.load_at(rate_per_s);
             let outcome = self.load.run(address, &load);
             let whole = |run: &WholeRun| run.judged.verdict.status != verdict::Status::Errors;
@@ -303,9 +317,7 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
                 run,
                 trial: trial.clone(),
             };
-            self.record
-                .keep_run(block, &tried)
-                .map_err(|error| End::Failed(format!("could not be recorded: {error:#}")))?;
+            self.record.keep_run(block, &tried).map_err(End::Unsaved)?;
             match trial {
                 Trial::Holds => return Ok((true, trial)),
                 Trial::Fails => return Ok((false, trial)),

@@ -140,15 +140,19 @@ pub(crate) fn selftest(
         selftest.passed =
             !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
         selftest.sentence = echometer_report::text::selftest::sentence(&selftest);
-        folder.save(
+        let saved = folder.save(
             &echometer_report::text::selftest::text(&selftest),
             FILE_NAME,
             &selftest,
-        )?;
+        );
+        // What was seen is shown, whether it can be saved or not.
+        if !selftest.cut_short {
+            watch(Step::End(&selftest));
+        }
+        saved?;
         if selftest.cut_short {
             break;
         }
-        watch(Step::End(&selftest));
     }
     // The raw results lie in folders of their own.
     folder.without_blocks();

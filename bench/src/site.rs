@@ -1,6 +1,6 @@
 //! What does every measurement set up first, and what does it leave where it came to nothing?
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use echometer_host::{
     fitness::{self, Finding, Purpose, Use},
@@ -108,21 +108,26 @@ pub(crate) fn raise_descriptors(connections: u64) -> anyhow::Result<()> {
 }
 
 /// Hands on how a measurement ended. One that failed before it had anything to keep (`is_empty`) leaves no trace; `also`
-/// takes away what else it wrote.
+/// takes away what else it wrote. Where only files could not be written that is given back: there are figures to show.
 ///
 /// # Errors
-/// `outcome`'s.
+/// `outcome`'s, where there is nothing to show or it is not about files.
 pub(crate) fn finish(
     outcome: anyhow::Result<()>,
     is_empty: bool,
     folder: &ResultFolder,
     also: impl FnOnce(),
-) -> anyhow::Result<()> {
-    if outcome.is_err() && is_empty {
+) -> anyhow::Result<Option<anyhow::Error>> {
+    let Err(error) = outcome else {
+        return Ok(None);
+    };
+    if is_empty {
         also();
         folder.discard_if_empty();
+    } else if error.chain().any(|cause| cause.is::<io::Error>()) {
+        return Ok(Some(error));
     }
-    outcome
+    Err(error)
 }
 
 /// What a result file keeps of this: the findings for its cpus and its servers, without those that need watching.

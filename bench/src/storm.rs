@@ -128,13 +128,18 @@ pub(crate) fn storm(
         &mut watch::KernelWatch::default(),
         &|| stop.requested(),
     );
-    site::finish(outcome, record.is_empty(), &folder, || {
+    let unsaved = site::finish(outcome, record.is_empty(), &folder, || {
         servers.discard_logs();
     })?;
+    if unsaved.is_some() {
+        // What is shown is to hold the last block too; that it can't be saved is known.
+        let _ = record.save();
+    }
     Ok(Finished {
         file: record.file,
         text: record.text,
         report: folder.join(REPORT_NAME),
+        unsaved,
     })
 }
 

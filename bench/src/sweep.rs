@@ -115,13 +115,18 @@ pub(crate) fn sweep(
     let outcome = run_blocks(&settings, &grid, &mut record, &mut stage, &|| {
         stop.requested()
     });
-    site::finish(outcome, record.is_empty(), &folder, || {
+    let unsaved = site::finish(outcome, record.is_empty(), &folder, || {
         folder.discard(JOB_NAME);
     })?;
+    if unsaved.is_some() {
+        // What is shown is to hold the last block too; that it can't be saved is known.
+        let _ = record.save();
+    }
     Ok(Outcome::Finished(Box::new(Finished {
         file: record.file,
         text: record.text,
         report: folder.join(REPORT_NAME),
+        unsaved,
     })))
 }
 

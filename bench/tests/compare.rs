@@ -15,6 +15,9 @@ use echometer_report::file::entries::ENGINES;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
+#[path = "compare/leaving.rs"]
+mod leaving;
+
 /// How long anything may take before a test gives it up.
 const LIMIT: Duration = Duration::from_secs(60);
 

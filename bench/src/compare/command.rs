@@ -16,6 +16,6 @@ use crate::{
 /// It can't be done; see [`compare()`].
 pub(crate) fn run(settings: &CompareSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = compare(settings, &how.command_line, &how.stop()?)?;
-    show(&finished, FILE_NAME, settings.output.json)?;
-    Ok(ExitCode::from(exit_code(&finished.file, settings.decide)))
+    let file = show(finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&file, settings.decide)))
 }

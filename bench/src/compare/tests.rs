@@ -100,6 +100,7 @@ impl Trial {
             file: comparison,
             text,
             report,
+            unsaved: None,
         }
     }
 }

@@ -34,8 +34,8 @@ const METHOD: &str = "One thread on one cpu holds both ends of the connections, 
 /// It can't be done; see [`measure`].
 pub(crate) fn run(settings: &FloorSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = measure(settings, &how.command_line, &how.stop()?)?;
-    show(&finished, FILE_NAME, settings.output.json)?;
-    let whole = finished.file.rows.iter().all(|row| row.ci_low.is_some());
+    let file = show(finished, FILE_NAME, settings.output.json)?;
+    let whole = file.rows.iter().all(|row| row.ci_low.is_some());
     Ok(ExitCode::from(if whole { 0 } else { 3 }))
 }
 
@@ -125,12 +125,13 @@ pub(crate) fn measure(
         rows,
     };
     let text = text(&file);
-    folder.save(&text, FILE_NAME, &file)?;
+    let unsaved = folder.save(&text, FILE_NAME, &file).err();
     folder.without_blocks();
     Ok(Finished {
         report: folder.join(REPORT_NAME),
         file,
         text,
+        unsaved,
     })
 }
 

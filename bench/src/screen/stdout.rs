@@ -17,20 +17,34 @@ pub(crate) struct Finished<T> {
     pub text: String,
     /// The file to open.
     pub report: PathBuf,
+    /// Why files of it are not there, or are older than what is shown.
+    pub unsaved: Option<anyhow::Error>,
 }
 
-/// The report and where to find it, or with `data_only` the data. `data` is the data file's name, beside the report.
+/// The report and where to find it, or with `data_only` the data; gives the data back. `data` is the data file's name,
+/// beside the report.
 ///
 /// # Errors
-/// stdout can't be written to.
+/// stdout can't be written to, or the result could not be saved: what was measured is shown before that is said.
 pub(crate) fn show<T: Serialize>(
-    finished: &Finished<T>,
+    finished: Finished<T>,
     data: &str,
     data_only: bool,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<T> {
     if data_only {
-        return show_text(&json(&finished.file));
+        show_text(&json(&finished.file))?;
+    } else if finished.unsaved.is_some() {
+        show_text(&coloured(&finished.text))?;
+    } else {
+        show_and_point(&finished, data)?;
     }
+    match finished.unsaved {
+        Some(error) => Err(error),
+        None => Ok(finished.file),
+    }
+}
+
+fn show_and_point<T>(finished: &Finished<T>, data: &str) -> anyhow::Result<()> {
     let text = coloured(&finished.text);
     let mut stdout = anstream::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| {

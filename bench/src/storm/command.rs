@@ -16,6 +16,6 @@ use crate::{
 /// It can't be done; see [`storm()`].
 pub(crate) fn run(settings: &StormSettings, how: &Invocation) -> anyhow::Result<ExitCode> {
     let finished = storm(settings, &how.command_line, &how.stop()?)?;
-    show(&finished, FILE_NAME, settings.output.json)?;
-    Ok(ExitCode::from(exit_code(&finished.file)))
+    let file = show(finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&file)))
 }

@@ -19,6 +19,6 @@ pub(crate) fn run(settings: &SweepSettings, how: &Invocation) -> anyhow::Result<
         Outcome::Shown(text) => return printed(&text),
         Outcome::Finished(finished) => finished,
     };
-    show(&finished, FILE_NAME, settings.output.json)?;
-    Ok(ExitCode::from(exit_code(&finished.file, settings.decide)))
+    let file = show(*finished, FILE_NAME, settings.output.json)?;
+    Ok(ExitCode::from(exit_code(&file, settings.decide)))
 }
