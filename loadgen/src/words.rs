@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use echometer_host::units::{self, counted, show_count, show_duration, show_size};
+use echometer_host::units::{counted, show_count, show_duration, show_size};
 
 use crate::{
     plan::{Arrivals, Load, OPEN_LOOP_PIPELINE, Plan},
@@ -183,9 +183,14 @@ impl Plan {
     }
 }
 
-/// `20,000/s`; 0.5/s is neither 0 nor 1.
+/// `20,000/s`; below 1,000 with up to three decimals, since 0.5/s is neither 0 nor 1. It was typed so, and not measured:
+/// all of its digits are meant.
 fn show_rate(per_s: f64) -> String {
-    format!("{}/s", units::show_rate(per_s))
+    if per_s.fract() == 0.0 || 1_000.0 <= per_s {
+        return format!("{}/s", show_count(per_s.round() as u64));
+    }
+    let text = format!("{per_s:.3}");
+    format!("{}/s", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
 /// `64 B (90 %), 4 KiB (9 %) or 64 KiB (1 %)`.

@@ -219,9 +219,10 @@ mod tests {
     #[test]
     fn the_client_is_on_the_same_kind_of_core_where_there_is_one() {
         let mut topology = big();
-        // Of the server's own cache 4 cores are left as they are, and in each other group the first one is weak.
-        for weak in [4, 6, 12, 14] {
-            topology.cpus[weak].kind.capacity = Some(446);
+        // On the second node the first core of each cache is weak.
+        for cpu in &mut topology.cpus {
+            let weak = [4, 6, 12, 14].contains(&cpu.id);
+            cpu.kind.capacity = Some(if weak { 446 } else { 1_024 });
         }
         let found = layouts(&topology, &list("0-15")).expect("many cpus");
         let other_node = found.last().expect("some");
