@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use echometer_loadgen::{file::Summary, verdict::Status};
 
@@ -96,11 +96,19 @@ pub struct RunFigures {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CpuShares {
     /// Anything but idle.
+    #[serde(deserialize_with = "null_is_nan")]
     pub busy: f64,
     /// In soft interrupts, where the kernel receives what loopback sends.
+    #[serde(deserialize_with = "null_is_nan")]
     pub softirq: f64,
     /// Taken by the hypervisor.
+    #[serde(deserialize_with = "null_is_nan")]
     pub steal: f64,
+}
+
+/// JSON has no NaN: the share of no cpu at all (every server runs elsewhere) is written as `null`.
+fn null_is_nan<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl ArmFigures {
@@ -140,5 +148,22 @@ impl RunFigures {
         };
         // A number that has a logarithm: not what comes of dividing by or into nothing.
         value.filter(|value| 0.0 < *value && value.is_finite())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_no_cpu_are_read_back() {
+        let unknown = CpuShares {
+            busy: f64::NAN,
+            softirq: f64::NAN,
+            steal: f64::NAN,
+        };
+        let text = serde_json::to_string(&unknown).expect("plain data");
+        let read: CpuShares = serde_json::from_str(&text).expect("it is read back");
+        assert!(read.busy.is_nan() && read.softirq.is_nan() && read.steal.is_nan());
     }
 }
