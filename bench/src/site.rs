@@ -124,7 +124,7 @@ pub(crate) fn finish(
     if is_empty {
         also();
         folder.discard_if_empty();
-    } else if error.chain().any(|cause| cause.is::<io::Error>()) {
+    } else if error.chain().any(<dyn std::error::Error>::is::<io::Error>) {
         return Ok(Some(error));
     }
     Err(error)

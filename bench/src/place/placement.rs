@@ -170,25 +170,25 @@ mod tests {
         local: bool,
     ) -> Result<(String, String), String> {
         let (server, client) = (server.map(list), client.map(list));
-        placed_on(&topology(), allowed, server, client, local)
+        placed_on(
+            &topology(),
+            allowed,
+            server.as_ref(),
+            client.as_ref(),
+            local,
+        )
     }
 
     fn placed_on(
         topology: &Topology,
         allowed: &str,
-        server: Option<CpuList>,
-        client: Option<CpuList>,
+        server: Option<&CpuList>,
+        client: Option<&CpuList>,
         local: bool,
     ) -> Result<(String, String), String> {
-        place_on(
-            topology,
-            &list(allowed),
-            server.as_ref(),
-            client.as_ref(),
-            local,
-        )
-        .map(|placement| (placement.server.to_string(), placement.client.to_string()))
-        .map_err(|error| format!("{error:#}"))
+        place_on(topology, &list(allowed), server, client, local)
+            .map(|placement| (placement.server.to_string(), placement.client.to_string()))
+            .map_err(|error| format!("{error:#}"))
     }
 
     fn ok(server: &str, client: &str) -> Result<(String, String), String> {
@@ -224,10 +224,10 @@ mod tests {
         for cpu in &mut topology.cpus {
             cpu.kind.capacity = Some(if cpu.id % 4 == 0 { 1_024 } else { 446 });
         }
-        let beside = |server| placed_on(&topology, "0-3", Some(list(server)), None, true);
+        let beside = |server| placed_on(&topology, "0-3", Some(&list(server)), None, true);
         assert_eq!(beside("1"), ok("1", "2"), "not 0, which shares the cache");
         topology.cpus[3].kind.capacity = Some(1_024);
-        let beside = |server| placed_on(&topology, "0-3", Some(list(server)), None, true);
+        let beside = |server| placed_on(&topology, "0-3", Some(&list(server)), None, true);
         assert_eq!(beside("0"), ok("0", "3"), "not 1, which shares the cache");
     }
 
