@@ -13,21 +13,22 @@ mod walk;
 use std::{
     env, fs,
     io::{self, Write as _},
-    net::{SocketAddr, ToSocketAddrs},
     process, thread,
 };
 
 use anyhow::Context;
 
 use echometer_host::{
+    address::Address,
     cpus,
+    target::Target,
     units::{counted, show_ns},
 };
 
 use crate::{
     serve::{
         arm::{Arm, Spec},
-        launcher::{LET_GO_TIMEOUT, Launcher},
+        launcher::{LET_GO_TIMEOUT, Launcher, remote_target},
         stray::left_listening,
     },
     trace::{
@@ -82,18 +83,9 @@ fn both_sides(engine: &str, mut pair: Pair, demo: Option<Demo>) -> Trace {
 
 /// A server that is not ours, or one of ours with flags of its own: it is started where need be.
 fn foreign(arm: &Arm) -> anyhow::Result<Trace> {
-    let (server, address) = match &arm.spec {
+    let (server, target) = match &arm.spec {
         // Not probed before: the first connection that it sees is the traced one.
-        Spec::Remote { host, port } => {
-            let found = (host.as_str(), *port)
-                .to_socket_addrs()
-                .with_context(|| format!("cannot find {host}"))?;
-            let address: Option<SocketAddr> = found.into_iter().next();
-            (
-                None,
-                address.with_context(|| format!("{host} has no address"))?,
-            )
-        }
+        Spec::Remote { host, port } => (None, remote_target(host, *port)?),
         Spec::Engine { .. } | Spec::Command { .. } => {
             let cpus = cpus::allowed().context("cannot read this process's cpu mask")?;
             let launcher = Launcher::beside_this_program(std::slice::from_ref(arm), &cpus)?;
@@ -103,15 +95,16 @@ fn foreign(arm: &Arm) -> anyhow::Result<Trace> {
             let _ = fs::remove_file(&log);
             let server = started
                 .map_err(|error| anyhow::anyhow!("arm '{}' ({}) {error}", arm.name, arm.spec))?;
-            let address = server.address;
-            (Some(server), address)
+            let target = Target::from(server.address);
+            (Some(server), target)
         }
     };
     let mut recorder = Recorder::new();
-    let outcome = walk_client(&mut recorder, address).map(|()| walked(&recorder));
+    let (address, outcome) = walk_client(&mut recorder, &target);
+    let outcome = outcome.map(|()| walked(&recorder));
     drop(server);
-    if let Spec::Command { .. } = &arm.spec
-        && let Some(stray) = left_listening(address, LET_GO_TIMEOUT)
+    if let (Spec::Command { .. }, Address::Tcp(address)) = (&arm.spec, &address)
+        && let Some(stray) = left_listening(*address, LET_GO_TIMEOUT)
     {
         let _ = writeln!(io::stderr(), "note: {} {stray}", arm.name);
     }

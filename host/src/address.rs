@@ -1,10 +1,10 @@
 //! Where is a server? A TCP address or the path of a unix socket, in one notation: `127.0.0.1:7777`,
-//! `[::1]:0`, `unix:/run/echo.sock`.
+//! `[::1]:0`, `[fe80::1%eth0]:7777`, `unix:/run/echo.sock`, `unix:@echo`.
 
 use std::{
     ffi::OsStr,
     fmt,
-    net::{Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr, SocketAddrV6},
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -18,7 +18,8 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 pub enum Address {
     /// IPv4 or IPv6; port 0 lets the kernel pick one when listening.
     Tcp(SocketAddr),
-    /// A unix stream socket in the file system.
+    /// A unix stream socket in the file system, or, where its name begins with `@`, in the abstract namespace, which has no
+    /// files (unix(7)). A file of such a name is written `./@name`.
     Unix(PathBuf),
 }
 
@@ -85,6 +86,16 @@ pub enum AddressError {
         /// The part before the port.
         host: String,
     },
+    /// The zone of an IPv6 address is no interface here.
+    #[error(
+        "`{scope}` in `{address}` is no interface of this machine or this network namespace (`ip link` lists them)"
+    )]
+    ScopeUnknown {
+        /// The whole text.
+        address: String,
+        /// What stands after the `%`.
+        scope: String,
+    },
     /// `unix:` and nothing after it.
     #[error("`unix:` lacks its path: write unix:/run/echo.sock")]
     UnixPathEmpty,
@@ -111,8 +122,33 @@ impl FromStr for Address {
         if let Ok(address) = text.parse() {
             return Ok(Address::Tcp(address));
         }
+        if let Some(address) = scoped_by_name(text) {
+            return address.map(|address| Address::Tcp(address.into()));
+        }
         Err(what_is_wrong(text))
     }
+}
+
+/// Reads `[fe80::1%eth0]:7777`. (The standard library takes an interface by its number only.) `None` for another form.
+fn scoped_by_name(text: &str) -> Option<Result<SocketAddrV6, AddressError>> {
+    let (host, port) = text.strip_prefix('[')?.split_once("]:")?;
+    let (ip, scope) = host.split_once('%')?;
+    let (ip, port) = (ip.parse().ok()?, port_number(port)?);
+    // 0 would be "no interface", which is said by leaving it away.
+    let index = nix::net::if_::if_nametoindex(scope)
+        .ok()
+        .filter(|&index| index != 0);
+    let unknown = || AddressError::ScopeUnknown {
+        address: text.to_owned(),
+        scope: scope.to_owned(),
+    };
+    let address = |index| SocketAddrV6::new(ip, port, 0, index);
+    Some(index.map(address).ok_or_else(unknown))
+}
+
+fn port_number(text: &str) -> Option<u16> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
 }
 
 /// Finds the part that kept `text` from being a socket address.
@@ -132,11 +168,9 @@ fn what_is_wrong(text: &str) -> AddressError {
         return AddressError::PortMissing(address);
     };
     let (host, port) = (text[..colon].to_owned(), text[colon + 1..].to_owned());
-    let is_port = port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
-    if is_port {
-        AddressError::HostBad { address, host }
-    } else {
-        AddressError::PortBad { address, port }
+    match port_number(&port) {
+        Some(_) => AddressError::HostBad { address, host },
+        None => AddressError::PortBad { address, port },
     }
 }
 
@@ -224,6 +258,21 @@ mod tests {
             error(&format!("unix:{long}x")),
             AddressError::UnixPathTooLong { bytes: 108, .. }
         ));
+    }
+
+    #[test]
+    fn an_interface_is_taken_by_its_name() {
+        let read = |text: &str| text.parse::<Address>();
+        // Every network namespace has its loopback, and that is number 1.
+        let address =
+            Address::Tcp(SocketAddrV6::new("fe80::1".parse().unwrap(), 7777, 0, 1).into());
+        assert_eq!(read("[fe80::1%lo]:7777"), Ok(address.clone()));
+        assert_eq!(read("[fe80::1%1]:7777"), Ok(address));
+        let unknown = read("[fe80::1%no-such-if]:7777").unwrap_err();
+        assert!(unknown.to_string().contains("no interface"), "{unknown}");
+        for bad in ["[fe80::1%lo]:70000", "[fe80::1%lo]", "[fe80::g%lo]:1"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     proptest! {

@@ -22,6 +22,7 @@ pub mod process;
 pub mod receive_buffer;
 pub mod signals;
 pub mod sockets;
+pub mod target;
 pub mod threads;
 pub mod topology;
 pub mod units;

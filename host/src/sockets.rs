@@ -8,7 +8,10 @@ mod ports;
 mod queue;
 mod syn;
 
-pub use connect::{ConnectOptions, Connecting, connect_start, connect_stream, prepare_stream};
+pub use connect::{
+    ConnectOptions, ConnectedToItself, Connecting, connect_start, connect_stream,
+    give_up_own_connection, is_connected_to_itself, may_connect_to_itself, prepare_stream,
+};
 pub use holder::{Holder, Process};
 pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};
 pub use ports::{local_ports, local_ports_of};
@@ -22,6 +25,7 @@ use std::{
     path::Path,
 };
 
+use rustix::net::{SocketAddrAny, SocketAddrUnix};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::address::Address;
@@ -54,6 +58,21 @@ fn raw_address(address: &Address) -> io::Result<SockAddr> {
         }
         Address::Unix(path) => SockAddr::unix(path),
     }
+}
+
+/// An address as the calls of rustix and io_uring's operations take it.
+///
+/// # Errors
+/// A unix path that no socket address can hold.
+pub fn for_calls(address: &Address) -> io::Result<SocketAddrAny> {
+    Ok(match address {
+        Address::Tcp(address) => SocketAddrAny::from(*address),
+        Address::Unix(path) if is_abstract(path) => {
+            let name = &path.as_os_str().as_bytes()[1..];
+            SocketAddrUnix::new_abstract_name(name)?.into()
+        }
+        Address::Unix(path) => SocketAddrUnix::new(path.as_path())?.into(),
+    })
 }
 
 /// Whether it is a name of the abstract namespace, which is no file (unix(7)): written with `@`, as other programs have it.

@@ -10,13 +10,15 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    net::{SocketAddrAny, SocketAddrUnix},
+    net::SocketAddrAny,
 };
 
 use echometer_host::{
     address::Address,
     signals::Stop,
-    sockets::{ConnectOptions, Connecting, connect_start, prepare_stream},
+    sockets::{
+        ConnectOptions, Connecting, connect_start, for_calls, may_connect_to_itself, prepare_stream,
+    },
 };
 use echometer_ring::tcp_retransmits;
 
@@ -53,6 +55,7 @@ pub(crate) struct Dialing {
     route: Route,
     raw: SocketAddrAny,
     turn: SourceTurn,
+    may_meet_itself: bool,
 }
 
 impl Dialing {
@@ -61,12 +64,15 @@ impl Dialing {
     /// # Errors
     /// A unix path that no socket address can hold.
     pub(crate) fn new(route: Route, offset: usize) -> io::Result<Dialing> {
-        let raw = match &route.address {
-            Address::Tcp(address) => SocketAddrAny::from(*address),
-            Address::Unix(path) => SocketAddrUnix::new(path.as_path())?.into(),
-        };
+        let raw = for_calls(&route.address)?;
         let turn = SourceTurn::new(route.sources, offset);
-        Ok(Dialing { route, raw, turn })
+        let may_meet_itself = may_connect_to_itself(&route.address);
+        Ok(Dialing {
+            route,
+            raw,
+            turn,
+            may_meet_itself,
+        })
     }
 
     /// A socket for the next connection, not connected yet.
@@ -75,6 +81,11 @@ impl Dialing {
         prepare_stream(&self.route.address, &self.route.options, nonblocking).map_err(|error| {
             Errno::from_io_error(&error).map_or(Failure::ConnectOther, Failure::from_connect_errno)
         })
+    }
+
+    /// Whether a connection may turn out to have nobody but itself at its other end: then each must be asked.
+    pub(crate) fn may_meet_itself(&self) -> bool {
+        self.may_meet_itself
     }
 
     /// Where it is to be connected to.

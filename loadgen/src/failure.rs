@@ -5,6 +5,8 @@ use std::{fmt, io};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use echometer_host::sockets::ConnectedToItself;
+
 /// What ended a connection before its time, or kept it from being made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -42,10 +44,12 @@ pub enum Failure {
     ListenQueueFull,
     /// Any other error of a connect.
     ConnectOther,
+    /// Nobody listened, and the kernel gave the connect the very port that it was to reach.
+    ConnectedToItself,
 }
 
 /// All kinds, in the order in which they are reported.
-pub(crate) const KINDS: [Failure; 16] = [
+pub(crate) const KINDS: [Failure; 17] = [
     Failure::Reset,
     Failure::ClosedByPeer,
     Failure::BrokenPipe,
@@ -62,6 +66,7 @@ pub(crate) const KINDS: [Failure; 16] = [
     Failure::NoDescriptor,
     Failure::ListenQueueFull,
     Failure::ConnectOther,
+    Failure::ConnectedToItself,
 ];
 
 impl Failure {
@@ -115,6 +120,10 @@ impl Failure {
                 "the server was to close its connections (--close server) and did not: does it close after so many \
                  messages (--requests-per-connection)?",
             ),
+            Failure::ConnectedToItself => Some(
+                "a connection met nobody but itself: nobody listens on the server's port, which is one that the kernel gives to \
+                 clients (net.ipv4.ip_local_port_range); did the server die?",
+            ),
             Failure::ListenQueueFull => {
                 Some("the server's listen queue was full: raise its --backlog")
             }
@@ -141,6 +150,7 @@ impl Failure {
             Failure::NoDescriptor => "no_descriptor",
             Failure::ListenQueueFull => "listen_queue_full",
             Failure::ConnectOther => "connect_other",
+            Failure::ConnectedToItself => "connected_to_itself",
         }
     }
 }
@@ -191,6 +201,12 @@ impl Failures {
 /// What an I/O error of a connect means to the user, with the cure.
 pub(crate) fn connect_hint(error: &io::Error) -> &'static str {
     match error.kind() {
+        _ if error
+            .get_ref()
+            .is_some_and(|of| of.is::<ConnectedToItself>()) =>
+        {
+            "its port is one that the kernel gives to clients (net.ipv4.ip_local_port_range): is the server running?"
+        }
         io::ErrorKind::ConnectionRefused => {
             "nobody listens there: is the server running, and is the port right?"
         }
@@ -202,6 +218,9 @@ pub(crate) fn connect_hint(error: &io::Error) -> &'static str {
         }
         io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
             "no route: check the address and the network"
+        }
+        io::ErrorKind::InvalidInput if error.raw_os_error().is_some() => {
+            "is it a link-local address? That needs its interface: [fe80::1%eth0]:7777"
         }
         io::ErrorKind::NotFound => "there is no such unix socket: is the server running?",
         io::ErrorKind::PermissionDenied => "this user may not connect there",
@@ -227,7 +246,7 @@ mod tests {
         }
         failures.add(&failures.clone());
         assert_eq!(failures.of(Failure::Mismatch), 12);
-        assert_eq!(failures.total(), 272);
+        assert_eq!(failures.total(), 306);
         let names: Vec<_> = failures.iter().map(|(kind, _)| kind.name()).collect();
         let written: Vec<_> = KINDS
             .iter()

@@ -20,6 +20,7 @@ use echometer_host::{
     pinning::PinError,
     signals::Stop,
     sockets::{ConnectOptions, local_ports},
+    target::Target,
 };
 use echometer_ring::{Config, Feature, Features, SetupError};
 use hdrhistogram::Histogram;
@@ -36,7 +37,6 @@ use crate::{
     segment::Segment,
     source::Sources,
     tally::{Collector, Interval, Phase, Tally},
-    target::Target,
     worker::{Answer, Birth, Command, DriveFailure, OpenFailure, Opening, live},
 };
 

@@ -40,14 +40,16 @@ mod source;
 pub mod storm;
 mod summary;
 mod tally;
-mod target;
 pub mod verdict;
 mod words;
 mod worker;
 
 pub use connect_times::{ConnectTimes, SYN_RETRANSMITS_MAX};
 pub use cuts::Membership;
-pub use echometer_host::signals::Stop;
+pub use echometer_host::{
+    signals::Stop,
+    target::{Target, TargetError},
+};
 pub use fail_if::{Held, Threshold};
 pub use failure::{Failure, Failures};
 pub use fleet::{DriveError, Fleet, FleetError, OpenError, SessionId};
@@ -58,7 +60,6 @@ pub use sizes::SizeMix;
 pub use source::Sources;
 pub use summary::{Summary, VALUE_NS_MAX, histogram, quantile};
 pub use tally::{Phase, Tally, Third, WindowCounts};
-pub use target::{Target, TargetError};
 pub use words::{LoadPart, LoadWords};
 
 /// The example of README.md is a test.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use echometer_host::{
     address::Address,
+    target::Target,
     units::{counted, show_count},
 };
 
@@ -20,7 +21,6 @@ use crate::{
     flow::MESSAGES_MAX,
     sizes::{SizeMix, Sizes},
     source::Sources,
-    target::Target,
 };
 
 pub use crate::sizes::MESSAGE_SIZE_MAX;

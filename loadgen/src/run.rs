@@ -17,6 +17,7 @@ use echometer_host::{
     machine::Facts,
     signals::Stop,
     sockets::syn_schedule,
+    target::Target,
 };
 use hdrhistogram::{
     Histogram,
@@ -35,7 +36,6 @@ use crate::{
     source::Sources,
     summary::Summary,
     tally::{Interval, Phase, Tally},
-    target::Target,
     verdict::{Evidence, judge},
 };
 

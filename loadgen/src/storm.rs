@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-use echometer_host::signals::Stop;
+use echometer_host::{signals::Stop, target::Target};
 
 use crate::{
     connect_times::{ConnectTimes, SYN_RETRANSMITS_MAX},
@@ -14,7 +14,6 @@ use crate::{
     fleet::{DriveError, Fleet, FleetError, OpenError},
     plan::{Load, Plan, PlanError},
     tally::Phase,
-    target::Target,
 };
 
 /// What storm is to be made.

@@ -4,9 +4,9 @@
 use std::{
     env,
     fmt::Write as _,
-    io::{self, Read, Write as _},
+    io::{self, Read},
     iter,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::ChildStdout,
@@ -17,13 +17,17 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use echometer_host::cpus::CpuList;
+use echometer_host::{
+    cpus::CpuList,
+    target::{Target, TargetError},
+};
 use echometer_report::file::entries::ENGINES;
 
 use crate::serve::{
     arm::{Arm, Spec},
     guard::Guard,
     process_group::{Output, ProcessGroup, readable},
+    ready::{PROBE, Silent, probe},
     stray::left_listening,
 };
 
@@ -35,8 +39,6 @@ pub(crate) const LET_GO_TIMEOUT: Duration = Duration::from_secs(2);
 const BACKGROUND_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long to wait before a server that refuses connections is tried again.
 const RETRY: Duration = Duration::from_millis(20);
-/// Neither a newline nor a letter of any protocol's greeting, so that only an echo looks like one.
-const PROBE: u8 = 0xA5;
 /// The longest ready line that is read.
 const READY_LINE_MAX: usize = 4096;
 
@@ -87,6 +89,14 @@ pub(crate) enum StartError {
         /// The end of its stderr.
         last_words: String,
     },
+    /// It can't be reached, and no waiting would change that.
+    #[error("can't be reached: {what}{words}", words = last_words.as_ref().map(|words| format!("; {words}")).unwrap_or_default())]
+    Unreachable {
+        /// What is in the way, and the cure.
+        what: String,
+        /// The end of its stderr, where it is ours.
+        last_words: Option<String>,
+    },
     /// It lives, but does not echo.
     #[error("did not echo a byte within {waited:?}: {what}{words}", words = last_words.as_ref().map(|words| format!("; {words}")).unwrap_or_default())]
     NotReady {
@@ -114,13 +124,8 @@ pub(crate) enum StartError {
         stray: String,
     },
     /// The host of a `tcp:` arm is not known.
-    #[error("can't be found: {host}: {source}")]
-    Resolve {
-        /// As typed.
-        host: String,
-        /// What the resolver said.
-        source: io::Error,
-    },
+    #[error("can't be found: {0}")]
+    Resolve(TargetError),
     /// No port of our own could be had.
     #[error("can't be started: no free port on 127.0.0.1: {0}")]
     Port(#[source] io::Error),
@@ -199,14 +204,14 @@ impl Launcher {
         let stdout = stdout.expect("its stdout was asked to be a pipe");
         let ready_line = self.read_ready_line(&mut group, stdout, deadline)?;
         // "listening on 127.0.0.1:40213 engine=uring ..."
-        let address = ready_line
+        let address: Option<SocketAddr> = ready_line
             .strip_prefix("listening on ")
             .and_then(|rest| rest.split(' ').next()?.parse().ok());
         let Some(address) = address else {
             let what = format!("its first line is not that of echometer-server: '{ready_line}'");
             return Err(self.not_ready(what, Some(&group)));
         };
-        self.wait_for_echo(address, Some(&mut group), deadline, "")?;
+        self.wait_for_echo(&Target::from(address), Some(&mut group), deadline, "")?;
         // Results travel: where this machine keeps its binaries is nobody's business.
         let named = iter::once("echometer-server").chain(words[1..].iter().map(String::as_str));
         let command = Some(shell_words::join(named));
@@ -245,7 +250,7 @@ impl Launcher {
         } else {
             " (its command has no {port}: put it where the port number goes)"
         };
-        if let Err(error) = self.wait_for_echo(address, Some(&mut group), deadline, hint) {
+        if let Err(error) = self.wait_for_echo(&Target::from(address), Some(&mut group), deadline, hint) {
             drop(group);
             return Err(match background_listener(address) {
                 Some(stray) => StartError::Left {
@@ -265,14 +270,8 @@ impl Launcher {
     }
 
     fn join(&self, host: &str, port: u16, deadline: Instant) -> Result<ServerProcess, StartError> {
-        let unknown = |source| StartError::Resolve {
-            host: host.to_owned(),
-            source,
-        };
-        let address = (host, port).to_socket_addrs().map_err(unknown)?.next();
-        let address =
-            address.ok_or_else(|| unknown(io::Error::other("the name has no address")))?;
-        self.wait_for_echo(address, None, deadline, "")?;
+        let target = remote_target(host, port).map_err(StartError::Resolve)?;
+        let address = self.wait_for_echo(&target, None, deadline, "")?;
         Ok(ServerProcess {
             address,
             command: None,
@@ -339,25 +338,28 @@ impl Launcher {
         Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
     }
 
-    /// Tries until a byte comes back, the server ends or the time is up.
+    /// Tries until a byte comes back, the server ends or the time is up; gives the address that echoed.
     fn wait_for_echo(
         &self,
-        address: SocketAddr,
+        target: &Target,
         mut group: Option<&mut ProcessGroup>,
         deadline: Instant,
         hint: &str,
-    ) -> Result<(), StartError> {
+    ) -> Result<SocketAddr, StartError> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = probe(address, left.max(RETRY));
-            match answer {
-                Ok(PROBE) => return Ok(()),
-                Ok(got) => return Err(StartError::NoEcho { address, got }),
-                Err(_) if RETRY < left => (),
-                Err(what) => {
-                    return Err(
-                        self.not_ready(format!("at {address} {what}{hint}"), group.as_deref())
-                    );
+            match probe(target, left.max(RETRY)) {
+                Ok(address) => return Ok(address),
+                Err(Silent::NoEcho { address, got }) => {
+                    return Err(StartError::NoEcho { address, got });
+                }
+                Err(Silent::Never(what)) => {
+                    let last_words = group.as_deref().map(ProcessGroup::last_words);
+                    return Err(StartError::Unreachable { what, last_words });
+                }
+                Err(Silent::NotNow(_)) if RETRY < left => (),
+                Err(Silent::NotNow(what)) => {
+                    return Err(self.not_ready(format!("{what}{hint}"), group.as_deref()));
                 }
             }
             // The pause, during which its end is noticed at once.
@@ -409,32 +411,14 @@ fn background_listener(address: SocketAddr) -> Option<String> {
     }
 }
 
-/// Sends one byte and gives the first byte of the answer, or what happened instead.
-fn probe(address: SocketAddr, limit: Duration) -> Result<u8, String> {
-    let deadline = Instant::now() + limit;
-    let mut stream = TcpStream::connect_timeout(&address, limit)
-        .map_err(|error| format!("connecting: {error}"))?;
-    let left = deadline
-        .saturating_duration_since(Instant::now())
-        .max(Duration::from_millis(1));
-    let mut answer = [0];
-    let read = stream
-        .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(left)))
-        .and_then(|()| stream.write_all(&[PROBE]))
-        .and_then(|()| stream.read(&mut answer));
-    match read {
-        Ok(0) => Err("it closed the connection".to_owned()),
-        Ok(_) => Ok(answer[0]),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-            ) =>
-        {
-            Err("it took a connection, but sent nothing back".to_owned())
-        }
-        Err(error) => Err(format!("after connecting: {error}")),
+/// Where a server is that is running already.
+///
+/// # Errors
+/// The host is not known.
+pub(crate) fn remote_target(host: &str, port: u16) -> Result<Target, TargetError> {
+    match host.contains(':') {
+        true => Target::resolve(&format!("[{host}]:{port}")),
+        false => Target::resolve(&format!("{host}:{port}")),
     }
 }
 

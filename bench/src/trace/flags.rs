@@ -1,7 +1,5 @@
 //! The flags of `echometer trace`, and what they mean.
 
-use std::net::SocketAddr;
-
 use clap::Args;
 
 use crate::{
@@ -81,7 +79,7 @@ impl TraceFlags {
 
 /// An arm; and an address alone is one that is already running, for nobody has a program named `10.0.0.2:7777`.
 fn server(text: &str) -> Result<Arm, String> {
-    let is_address = text.parse::<SocketAddr>().is_ok()
+    let is_address = text.starts_with('[')
         || text.rsplit_once(':').is_some_and(|(host, port)| {
             port.parse::<u16>().is_ok() && !host.is_empty() && !host.contains([' ', '=', '/', ':'])
         });
@@ -143,6 +141,7 @@ mod tests {
             ("--demo half-close", "Epoll"),
             ("127.0.0.1:7777", "tcp:127.0.0.1:7777"),
             ("[::1]:7777", "tcp:[::1]:7777"),
+            ("[fe80::1%eth0]:7777", "tcp:[fe80::1%eth0]:7777"),
             ("localhost:7777", "tcp:localhost:7777"),
             ("tcp:localhost:7777", "tcp:localhost:7777"),
             ("tokio", "tokio"),

@@ -17,6 +17,7 @@ use rustix::{
     },
 };
 
+use echometer_host::sockets::{ConnectedToItself, give_up_own_connection, is_connected_to_itself};
 use echometer_ring::{Single, can_listen};
 
 /// How long a step may take before it is given up.
@@ -124,12 +125,17 @@ impl Hands {
             Hands::Calls { limit, .. } => match connect(socket, &address) {
                 Err(Errno::INPROGRESS) => {
                     wait_for(socket.as_fd(), PollFlags::OUT, *limit)?;
-                    sockopt::socket_error(socket)?.map_err(io::Error::from)
+                    sockopt::socket_error(socket)??;
                 }
-                done => Ok(done?),
+                done => done?,
             },
-            Hands::Ring { ring, .. } => ring.connect(socket.as_fd(), &address.into()),
+            Hands::Ring { ring, .. } => ring.connect(socket.as_fd(), &address.into())?,
         }
+        if is_connected_to_itself(socket) {
+            give_up_own_connection(socket);
+            return Err(ConnectedToItself.into());
+        }
+        Ok(())
     }
 
     pub(super) fn accept(&mut self, listener: &OwnedFd) -> io::Result<OwnedFd> {

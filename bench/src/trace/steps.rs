@@ -8,7 +8,7 @@ use std::{
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use echometer_host::clock;
+use echometer_host::{clock, sockets::ConnectedToItself};
 
 /// What the file says of its form.
 pub(crate) const SCHEMA: &str = "echometer.trace/1";
@@ -336,6 +336,12 @@ pub(super) fn error_name(error: &io::Error) -> String {
 
 /// `EADDRINUSE, Address already in use`.
 fn error_words(error: &io::Error) -> String {
+    if error
+        .get_ref()
+        .is_some_and(|of| of.is::<ConnectedToItself>())
+    {
+        return error.to_string();
+    }
     let name = error_name(error);
     if error.raw_os_error().is_none() {
         return name;

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::net::{getsockname, sockopt};
 
-use echometer_host::sockets::listen_queues;
+use echometer_host::{address::Address, sockets::listen_queues, target::Target};
 
 use crate::trace::{
     hands::Hands,
@@ -225,11 +225,38 @@ impl Pair {
     }
 }
 
-/// The client's half, with a server that is not ours.
-pub(super) fn walk_client(recorder: &mut Recorder, address: SocketAddr) -> Result<(), Broken> {
+/// The client's half, with a server that is not ours: at the first of its addresses that takes a connection. Gives the
+/// address that was tried last.
+pub(super) fn walk_client(
+    recorder: &mut Recorder,
+    target: &Target,
+) -> (Address, Result<(), Broken>) {
     let hands = &mut Hands::calls_of_a_client();
+    let (last, others) = target
+        .addresses()
+        .split_last()
+        .expect("one address at least");
+    for address in others {
+        match reach(recorder, hands, address) {
+            Ok(client) => return (address.clone(), talk(recorder, hands, client)),
+            Err(Broken) => recorder.remark("the name has another address, which is tried now"),
+        }
+    }
+    let reached = reach(recorder, hands, last);
+    let walked = reached.and_then(|client| talk(recorder, hands, client));
+    (last.clone(), walked)
+}
+
+fn reach(recorder: &mut Recorder, hands: &mut Hands, address: &Address) -> Result<Socket, Broken> {
+    let Address::Tcp(address) = *address else {
+        return Err(Broken);
+    };
     let client = client_socket(recorder, hands, address)?;
     connect(recorder, hands, &client, address).map_err(|_| Broken)?;
+    Ok(client)
+}
+
+fn talk(recorder: &mut Recorder, hands: &mut Hands, client: Socket) -> Result<(), Broken> {
     send(recorder, hands, (Side::Client, Kind::Send), &client)?;
     let answer = receive(recorder, hands, (Side::Client, Kind::Return), &client);
     let answer = answer.map_err(|_| Broken)?;

@@ -1,5 +1,5 @@
 //! How does a client connect? One connection at a time, or many begun together and finished one after
-//! the other, with a time limit in every case.
+//! the other, with a time limit in every case. The one connect of all programs: none of them talks to itself.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use rustix::{
 };
 use socket2::Socket;
 
-use super::{raw_address, set_buffers, stream_socket};
+use super::{local_ports, raw_address, set_buffers, stream_socket};
 use crate::address::Address;
 
 /// What a connection is made with.
@@ -100,8 +100,53 @@ impl Connecting {
         }
         match self.0.take_error()? {
             Some(error) => Err(error),
+            None if is_connected_to_itself(&self.0) => {
+                give_up_own_connection(&self.0);
+                Err(ConnectedToItself.into())
+            }
             None => Ok(self.0.into()),
         }
+    }
+}
+
+/// A connect that found nobody and met itself: where the port that it is to connect to is one of those that the kernel
+/// gives to clients, the kernel may give that very port to the connect, and TCP then makes a connection whose two ends
+/// are one socket (RFC 9293, simultaneous open). All that is written into it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("connected to itself: nobody listens")]
+pub struct ConnectedToItself;
+
+impl From<ConnectedToItself> for io::Error {
+    /// As good as a refusal, for that is what it would have been.
+    fn from(error: ConnectedToItself) -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionRefused, error)
+    }
+}
+
+/// Whether the two ends of a TCP connection are one socket; see [`ConnectedToItself`]. To be asked after a connect.
+#[must_use]
+pub fn is_connected_to_itself(socket: impl AsFd) -> bool {
+    // A unix socket has no address of that kind, and its listener is another socket always.
+    let own = rustix::net::getsockname(&socket).ok();
+    let own = own.and_then(|own| SocketAddr::try_from(own).ok());
+    let peer = rustix::net::getpeername(&socket).ok().flatten();
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    own.is_some() && own == peer
+}
+
+/// Makes the end of such a connection a reset: a FIN would keep the port from a server that wants to come back, for a
+/// minute (TIME_WAIT).
+pub fn give_up_own_connection(socket: impl AsFd) {
+    // Should that fail, it ends with a FIN.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// Whether the kernel may give `address`'s own port to who connects to it, so that [`ConnectedToItself`] can happen.
+#[must_use]
+pub fn may_connect_to_itself(address: &Address) -> bool {
+    match address {
+        Address::Unix(_) => false,
+        Address::Tcp(peer) => local_ports().is_none_or(|ports| ports.contains(&peer.port())),
     }
 }
 
@@ -160,7 +205,14 @@ fn prepare_tcp(
         }
         // The option is of the IP level for both families (ip(7), since Linux 4.2).
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
-        socket.bind(&SocketAddr::new(source, 0).into())?;
+        let mut own = SocketAddr::new(source, 0);
+        // A link-local address is one of each interface, so that it needs one: that which the peer is on.
+        if let (SocketAddr::V6(own), SocketAddr::V6(peer)) = (&mut own, peer)
+            && own.ip().is_unicast_link_local()
+        {
+            own.set_scope_id(peer.scope_id());
+        }
+        socket.bind(&own.into())?;
     }
     Ok(socket)
 }
@@ -279,6 +331,37 @@ mod tests {
             .finish(Instant::now() + Duration::from_secs(30))
             .unwrap();
         assert!(nix::sys::socket::getsockopt(&fd, IpBindAddressNoPort).unwrap());
+    }
+
+    /// TCP's simultaneous open, with one socket: bound to a port, it connects to that port.
+    #[test]
+    fn who_meets_itself_has_met_nobody() {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+            .unwrap();
+        let own = socket.local_addr().unwrap();
+        socket.connect(&own).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let error = Connecting(socket).finish(deadline).unwrap_err();
+        assert_eq!(error.to_string(), "connected to itself: nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        // The port is free at once, for a server too that doesn't ask for SO_REUSEADDR.
+        let server = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        server.bind(&own).unwrap();
+        server.listen(1).unwrap();
+        let fd = connect_stream(&own.as_socket().unwrap().into(), &patient()).unwrap();
+        assert!(!is_connected_to_itself(&fd));
+    }
+
+    #[test]
+    fn only_a_port_that_the_kernel_gives_out_can_meet_itself() {
+        let ports = local_ports().expect("the sysctl can be read");
+        let at = |port| Address::Tcp((Ipv4Addr::LOCALHOST, port).into());
+        assert!(may_connect_to_itself(&at(*ports.start())));
+        assert!(!may_connect_to_itself(&at(ports.start() - 1)));
+        assert!(!may_connect_to_itself(&Address::Unix("x".into())));
     }
 
     #[test]

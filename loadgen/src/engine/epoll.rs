@@ -18,7 +18,10 @@ use rustix::{
     net::{RecvFlags, SendFlags, connect, recv, send, sockopt},
 };
 
-use echometer_host::receive_buffer::ReceiveBuffer;
+use echometer_host::{
+    receive_buffer::ReceiveBuffer,
+    sockets::{give_up_own_connection, is_connected_to_itself},
+};
 use echometer_ring::{recv_stamped, stamp_receives, tcp_retransmits};
 
 use super::{Closing, Engine, Sending, Sink, Then};
@@ -49,6 +52,8 @@ struct Connection {
     /// What is left of the send in flight: the socket was full.
     pending: Range<usize>,
     connecting: bool,
+    /// Once connected, it is to be seen whether there is anybody else at the other end.
+    may_meet_itself: bool,
 }
 
 impl Epoll {
@@ -119,6 +124,7 @@ impl Connection {
             socket,
             pending: 0..0,
             connecting: false,
+            may_meet_itself: false,
         }
     }
 
@@ -130,6 +136,10 @@ impl Connection {
     fn connected(&self) -> Result<(), Failure> {
         let socket = self.socket.as_ref().ok_or(Failure::ConnectOther)?;
         match sockopt::socket_error(socket) {
+            Ok(Ok(())) if self.may_meet_itself && is_connected_to_itself(socket) => {
+                give_up_own_connection(socket);
+                Err(Failure::ConnectedToItself)
+            }
             Ok(Ok(())) => Ok(()),
             Ok(Err(errno)) | Err(errno) => Err(Failure::from_connect_errno(errno)),
         }
@@ -264,6 +274,7 @@ impl Engine for Epoll {
             // Interrupted, it goes on by itself (connect(2)).
             Ok(()) | Err(Errno::INPROGRESS | Errno::INTR) => {
                 of.connecting = true;
+                of.may_meet_itself = dialing.may_meet_itself();
                 // What has happened meanwhile is an event at once.
                 self.watch(connection)
             }

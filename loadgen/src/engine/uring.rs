@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use echometer_host::sockets::{give_up_own_connection, is_connected_to_itself};
 use echometer_ring::{
     Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot, stamp_receives,
     tcp_retransmits,
@@ -34,6 +35,8 @@ pub(crate) struct Uring {
     closing: usize,
     /// The kernel tells when it received what comes.
     stamped: bool,
+    /// Of a dialed connection it is to be seen whether there is anybody else at its other end.
+    may_meet_itself: bool,
     sent_bytes: u64,
 }
 
@@ -109,6 +112,7 @@ impl Uring {
             closed: vec![false; config.slots as usize],
             closing: 0,
             stamped,
+            may_meet_itself: false,
             sent_bytes: 0,
         };
         for (index, socket) in sockets.into_iter().enumerate() {
@@ -156,6 +160,10 @@ impl Uring {
     fn settle_connect(&mut self, slot: Slot, result: Result<(), Errno>, sink: &mut impl Sink) {
         let connection = self.connection_of(slot);
         match result {
+            Ok(()) if self.has_met_itself(slot) => {
+                self.close_slot(slot);
+                sink.not_connected(connection, Failure::ConnectedToItself);
+            }
             Ok(()) => {
                 self.recv(slot);
                 let ring = &mut self.ring;
@@ -169,6 +177,17 @@ impl Uring {
                 sink.not_connected(connection, Failure::from_connect_errno(errno));
             }
         }
+    }
+
+    fn has_met_itself(&mut self, slot: Slot) -> bool {
+        let Some(socket) = self.ring.file(slot).filter(|_| self.may_meet_itself) else {
+            return false;
+        };
+        let itself = is_connected_to_itself(socket);
+        if itself {
+            give_up_own_connection(socket);
+        }
+        itself
     }
 
     /// The peer has ended its stream.
@@ -335,6 +354,7 @@ impl Engine for Uring {
 
     fn connect(&mut self, connection: usize, dialing: &Dialing) -> Result<(), Failure> {
         let slot = self.slots[connection].ok_or(Failure::ConnectOther)?;
+        self.may_meet_itself = dialing.may_meet_itself();
         self.ring.connect(slot, dialing.address());
         Ok(())
     }

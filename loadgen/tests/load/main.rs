@@ -1,6 +1,7 @@
 //! The load generator against real servers over real sockets: our own echo server, and peers that break every promise.
 
 mod accounting;
+mod addresses;
 mod breaking_peers;
 mod churn;
 mod command;

@@ -150,3 +150,44 @@ pub(crate) fn output(words: &[&str]) -> (Option<i32>, String, String) {
 pub(crate) fn unwrapped(report: &str) -> String {
     report.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+/// Runs the test `name` (with its module's path) again in a network namespace of its own, after `setup` in a shell there;
+/// `true` within it. The namespace has its loopback up, and root's rights over its sysctls and mounts. A machine that
+/// lets none be made fails the test, unless it says that it knows (`ECHOMETER_NO_NAMESPACES`).
+pub(crate) fn in_a_namespace(name: &str, setup: &str) -> bool {
+    const INSIDE: &str = "ECHOMETER_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some_and(|inside| inside == name) {
+        return true;
+    }
+    if std::env::var_os("ECHOMETER_NO_NAMESPACES").is_some() {
+        println!("skipped: ECHOMETER_NO_NAMESPACES is set");
+        return false;
+    }
+    let program = std::env::current_exe().expect("this very program");
+    let script =
+        format!("set -e; ip link set lo up; {setup}; exec \"$0\" --exact \"$1\" --nocapture");
+    let output = Command::new("unshare")
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--mount",
+            "sh",
+            "-c",
+            &script,
+        ])
+        .arg(program)
+        .arg(name)
+        .env(INSIDE, name)
+        .output()
+        .expect("unshare (util-linux) is there");
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(
+        output.status.success() && stdout.contains("1 passed"),
+        "in a namespace: {stdout}{stderr}"
+    );
+    false
+}

@@ -1,5 +1,7 @@
 //! Servers that start, and all the ways in which they do not.
 
+use std::io::Write as _;
+
 use super::*;
 use crate::serve::arm::parse_arms;
 
@@ -127,7 +129,7 @@ fn running_servers_are_probed() {
 fn an_unknown_host_is_named() {
     let said = failure("tcp:no-such-host.invalid:7777");
     assert!(
-        said.starts_with("can't be found: no-such-host.invalid"),
+        said.starts_with("can't be found: cannot resolve no-such-host.invalid:7777: "),
         "{said}"
     );
 }
