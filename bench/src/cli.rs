@@ -8,11 +8,17 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{
     CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::Resettable,
     error::ErrorKind,
 };
 
+use echometer_host::{
+    limits,
+    output::{is_plain_terminal, unless_closed, with_causes},
+    signals, threads,
+};
 use echometer_loadgen::{flags::with_default_help, run::command_line};
 use echometer_report::{file::entries::ENGINES, saved::harmless::harmless};
 
@@ -33,10 +39,29 @@ use crate::{
     trace::{self, flags::TraceFlags},
 };
 
-/// Does what `words` ask for: parse, enter the command, print the error, once.
+/// Does what `words` ask for, and prints the error, once.
 #[must_use]
-pub fn run(words: Vec<OsString>) -> ExitCode {
+pub fn main(words: Vec<OsString>) -> ExitCode {
+    // A limit on file sizes is an error of the write that meets it, and not this process's end.
+    let watched = signals::outlive_file_size_limit().context("cannot watch for signals");
+    let done = watched.and_then(|()| threads::with_enough_stack(|| run(words))?);
+    done.unwrap_or_else(|error| {
+        let text = with_causes(error.as_ref());
+        let hint = limits::hint_of_chain(error.as_ref(), &text);
+        // With stderr gone there is nobody left to tell, and the exit code says it too.
+        // It may quote a foreign file, or a server.
+        let _ = writeln!(io::stderr(), "error: {}{hint}", harmless(&text));
+        ExitCode::FAILURE
+    })
+}
+
+/// Parses and enters the command.
+fn run(words: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let mut parser = Cli::parser();
+    if is_plain_terminal() {
+        anstream::ColorChoice::Never.write_global();
+        parser = parser.color(clap::ColorChoice::Never);
+    }
     // A job file stands for a command line.
     let words = match sweep::job::expand(words) {
         Ok(words) => words,
@@ -44,8 +69,17 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
             .error(ErrorKind::ValueValidation, harmless(&format!("{error:#}")))
             .exit(),
     };
-    let cli = Cli::from_arg_matches(&parser.clone().get_matches_from(&words))
-        .unwrap_or_else(|error| error.exit());
+    let parsed = parser.clone().try_get_matches_from(&words);
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help or version: asked for, so that it must arrive.
+        Err(text) => {
+            let written = text.print().and_then(|()| io::stdout().flush());
+            unless_closed(written).context("cannot write to stdout")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     match cli.color {
         // What anstream finds out by itself.
         Colour::Auto => {}
@@ -57,13 +91,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         words,
         parser,
     };
-    enter(cli.command, &invocation).unwrap_or_else(|error| {
-        // With stderr gone there is nobody left to tell, and the exit code says it too.
-        // It may quote a foreign file, or a server.
-        let text = format!("{error:#}");
-        let _ = writeln!(io::stderr(), "error: {}", harmless(&text));
-        ExitCode::FAILURE
-    })
+    enter(cli.command, &invocation)
 }
 
 /// Every command is entered so: its flags become settings, or the end; then it runs.

@@ -6,5 +6,5 @@ use std::{env, process::ExitCode};
 use echometer::cli;
 
 fn main() -> ExitCode {
-    cli::run(env::args_os().collect())
+    cli::main(env::args_os().collect())
 }

@@ -125,8 +125,8 @@ pub(crate) fn selftest(
             folder.discard_if_empty();
         }
         let outcome = outcome?;
-        selftest.cut_short = stop.requested();
-        if !selftest.cut_short {
+        let stopped = stop.requested();
+        if !stopped {
             if !outcome.passed() && outcome.disturbed && item.attempt < ATTEMPTS_MAX {
                 agenda.push_back(Item {
                     attempt: item.attempt + 1,
@@ -137,26 +137,38 @@ pub(crate) fn selftest(
             selftest.truths.push(outcome);
         }
         selftest.elapsed_ns = begun.elapsed().as_nanos() as u64;
-        selftest.passed =
-            !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
-        selftest.sentence = echometer_report::text::selftest::sentence(&selftest);
-        let saved = folder.save(
-            &echometer_report::text::selftest::text(&selftest),
-            FILE_NAME,
-            &selftest,
-        );
+        // A part is no proof, and what is saved now may be all that is ever saved.
+        conclude(&mut selftest, stopped || !agenda.is_empty());
+        let saved = save(&folder, &selftest);
         // What was seen is shown, whether it can be saved or not.
-        if !selftest.cut_short {
+        if !stopped {
             watch(Step::End(&selftest));
         }
         saved?;
-        if selftest.cut_short {
+        if stopped {
             break;
         }
+    }
+    if selftest.cut_short && !stop.requested() {
+        // What was left was not to be looked at again.
+        conclude(&mut selftest, false);
+        save(&folder, &selftest)?;
     }
     // The raw results lie in folders of their own.
     folder.without_blocks();
     Ok((selftest, folder))
+}
+
+fn conclude(selftest: &mut Selftest, cut_short: bool) {
+    selftest.cut_short = cut_short;
+    selftest.passed =
+        !cut_short && !selftest.truths.is_empty() && selftest.checks().all(|check| check.passed);
+    selftest.sentence = echometer_report::text::selftest::sentence(selftest);
+}
+
+fn save(folder: &ResultFolder, selftest: &Selftest) -> anyhow::Result<()> {
+    let text = echometer_report::text::selftest::text(selftest);
+    folder.save(&text, FILE_NAME, selftest)
 }
 
 /// Both engines of the client, or those that this kernel has; in a hurry the better one.

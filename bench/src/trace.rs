@@ -13,7 +13,7 @@ mod walk;
 use std::{
     env, fs,
     io::{self, Write as _},
-    process, thread,
+    process,
 };
 
 use anyhow::Context;
@@ -22,6 +22,7 @@ use echometer_host::{
     address::Address,
     cpus,
     target::Target,
+    threads,
     units::{counted, show_ns},
 };
 
@@ -52,12 +53,12 @@ pub(crate) fn trace(settings: &TraceSettings) -> anyhow::Result<Trace> {
         TraceTarget::Uring => {
             let demo = settings.demo;
             // A ring that ends interrupts the thread that used it some time later: so it has a thread of its own.
-            let traced = thread::spawn(move || {
+            let traced = threads::spawn("trace", move || {
                 let pair = Pair::ring().context(
                     "io_uring is not available here (`echometer-server probe` says why): trace epoll instead",
                 )?;
                 Ok(both_sides("uring", pair, demo))
-            });
+            })?;
             traced.join().expect("a trace does not panic")
         }
         TraceTarget::Epoll => {

@@ -1,4 +1,4 @@
-//! How is a file written so that nobody ever reads half of it?
+//! How is a file written so that nobody ever reads half of it? The one way of all programs, at once or piece by piece.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -13,9 +13,11 @@ use rustix::{
     io::Errno,
 };
 
-/// A file that can't be written, and why.
+use crate::limits;
+
+/// A file that can't be written, and why; where a limit is in the way, with the cure.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write {}: {source}", path.display())]
+#[error("cannot write {}: {source}{}", path.display(), limits::hint(source))]
 pub struct WriteError {
     /// The file as it was named.
     pub path: PathBuf,
@@ -35,16 +37,103 @@ const LINKS_MAX: usize = 40;
 /// # Errors
 /// The file can't be written; it is named.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
-    let written = if is_device(path) {
-        let opened = OpenOptions::new().write(true).open(path);
-        opened.and_then(|mut device| device.write_all(bytes))
-    } else {
-        replace(&behind_links(path), bytes)
-    };
-    written.map_err(|source| WriteError {
+    let mut file = NewFile::create(path)?;
+    file.write_all(bytes).map_err(|source| WriteError {
         path: path.to_owned(),
         source,
-    })
+    })?;
+    file.finish()
+}
+
+/// The same piece by piece, for what grows while a measurement goes on: until [`NewFile::finish`] it stands beside the
+/// file that is meant, as `NAME.PROCESS-NUMBER.tmp`. Dropping it unfinished takes it away.
+#[derive(Debug)]
+pub struct NewFile {
+    path: PathBuf,
+    file: File,
+    /// Where it is, and where it is to be; `None` for a device, and once it is there.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl NewFile {
+    /// Begins a file that is to be at `path`; what is there stays as it is.
+    ///
+    /// # Errors
+    /// It can't be written there; it is named.
+    pub fn create(path: &Path) -> Result<NewFile, WriteError> {
+        let failed = |source| WriteError {
+            path: path.to_owned(),
+            source,
+        };
+        if is_device(path) {
+            let device = OpenOptions::new().write(true).open(path);
+            return Ok(NewFile {
+                path: path.to_owned(),
+                file: device.map_err(failed)?,
+                rename: None,
+            });
+        }
+        let to = behind_links(path);
+        let (beside, file) = new_beside(&to).map_err(failed)?;
+        let new = NewFile {
+            path: path.to_owned(),
+            file,
+            rename: Some((beside, to)),
+        };
+        new.keep_permissions().map_err(failed)?;
+        Ok(new)
+    }
+
+    /// To the disk, and under its name.
+    ///
+    /// # Errors
+    /// What was written before can't be kept; the file is named, and nothing is left of it.
+    pub fn finish(mut self) -> Result<(), WriteError> {
+        let Some((beside, to)) = &self.rename else {
+            return Ok(());
+        };
+        let kept = self
+            .file
+            .sync_all()
+            .and_then(|()| fs::rename(beside, to))
+            .map_err(|source| WriteError {
+                path: self.path.clone(),
+                source,
+            });
+        if kept.is_ok() {
+            self.rename = None;
+        }
+        kept
+    }
+
+    fn keep_permissions(&self) -> io::Result<()> {
+        let there = self
+            .rename
+            .as_ref()
+            .and_then(|(_, to)| fs::metadata(to).ok());
+        there.map_or(Ok(()), |there| {
+            self.file.set_permissions(there.permissions())
+        })
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some((beside, _)) = &self.rename {
+            // What matters is the error that led here.
+            let _ = fs::remove_file(beside);
+        }
+    }
+}
+
+impl io::Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// Whether [`write_whole`] could write the file now, which is better learnt before a long measurement than after it.
@@ -65,26 +154,6 @@ pub fn check_writable(path: &Path) -> Result<(), WriteError> {
         path: path.to_owned(),
         source,
     })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (beside, mut file) = new_beside(path)?;
-    let written = keep_permissions(path, &file)
-        .and_then(|()| file.write_all(bytes))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // What matters is the first error.
-        let _ = fs::remove_file(&beside);
-    }
-    written
-}
-
-fn keep_permissions(path: &Path, file: &File) -> io::Result<()> {
-    match fs::metadata(path) {
-        Ok(there) => file.set_permissions(there.permissions()),
-        Err(_) => Ok(()),
-    }
 }
 
 /// A new file in the folder of `path`, under a name that no other process or thread uses. It is made and not opened, so
@@ -171,6 +240,40 @@ mod tests {
             assert_eq!(error.source.kind(), io::ErrorKind::NotFound);
             assert_eq!(error.path, nowhere);
         }
+    }
+
+    #[test]
+    fn a_file_that_grows_is_seen_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.hlog");
+        fs::write(&path, "old").unwrap();
+        let mut file = NewFile::create(&path).unwrap();
+        for piece in ["one\n", "two\n"] {
+            file.write_all(piece.as_bytes()).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"old");
+        }
+        assert_eq!(names(folder.path()).len(), 2);
+        file.finish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        // Whoever gives up leaves nothing but what was there.
+        let mut file = NewFile::create(&path).unwrap();
+        file.write_all(b"three\n").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
+        assert_eq!(names(folder.path()), ["run.hlog"]);
+    }
+
+    #[test]
+    fn the_limit_on_sizes_is_named() {
+        let error = WriteError {
+            path: "x".into(),
+            source: Errno::FBIG.into(),
+        };
+        let said = error.to_string();
+        assert!(
+            said.contains("\nhint: ") && said.contains("limit on file sizes"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -92,6 +92,19 @@ pub fn hint(error: &io::Error) -> String {
     }
 }
 
+/// As [`hint`], for the first in the chain of an error's causes that has one; nothing where the error's text has it.
+#[must_use]
+pub fn hint_of_chain(error: &(dyn std::error::Error + 'static), text: &str) -> String {
+    if text.contains("hint: ") {
+        return String::new();
+    }
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref())
+        .map(hint)
+        .find(|hint| !hint.is_empty())
+        .unwrap_or_default()
+}
+
 /// The descriptor limit is too low and cannot be raised from here.
 #[derive(Debug, thiserror::Error)]
 #[error(
@@ -143,6 +156,19 @@ mod tests {
         let error = raise_nofile(UNLIMITED - 1).unwrap_err();
         assert!(error.to_string().contains("(nofile)"), "{error}");
         assert_eq!(error.hard, before.hard);
+    }
+
+    #[test]
+    fn a_cause_below_brings_its_cure() {
+        let error = RaiseError {
+            needed: 1,
+            hard: 1,
+            cause: None,
+        };
+        assert_eq!(hint_of_chain(&error, "x"), "");
+        let error = io::Error::from(Errno::MFILE);
+        assert!(hint_of_chain(&error, "x").contains("ulimit -n"));
+        assert_eq!(hint_of_chain(&error, "x\nhint: raise it"), "");
     }
 
     #[test]

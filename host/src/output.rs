@@ -1,6 +1,6 @@
 //! How does a program write for people? In lines of 80 columns; and a reader who leaves early is no error.
 
-use std::{fmt::Write as _, io};
+use std::{env, fmt::Write as _, io};
 
 /// The widest line, in characters.
 pub const COLUMNS: usize = 80;
@@ -29,6 +29,39 @@ pub fn hanging(text: &mut String, mark: &str, indent: usize, words: &str) {
         empty = false;
     }
     let _ = writeln!(text, "{line}");
+}
+
+/// Writes what was asked for to stdout, all of it: a disk that is full is found here and not at the process's end, where
+/// nobody looks any more.
+///
+/// # Errors
+/// A failure to write, unless the reader has left; see [`unless_closed`].
+pub fn deliver(text: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    unless_closed(
+        io::Write::write_all(&mut stdout, text).and_then(|()| io::Write::flush(&mut stdout)),
+    )
+}
+
+/// An error with its causes on one line, as in `cannot open x: no such file`. A cause that the text has already, because
+/// the error above it names it, is not said again.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            let _ = write!(text, ": {cause}");
+        }
+    }
+    text
+}
+
+/// Whether the terminal can do no more than show text: it has no name, or that of a dumb one. Then there is neither colour
+/// nor a line that is redrawn.
+#[must_use]
+pub fn is_plain_terminal() -> bool {
+    env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb")
 }
 
 /// The outcome of a write to stdout, where a pipe that was closed at its other end (`| head`) counts as success: the
@@ -71,6 +104,22 @@ mod tests {
         let mut text = String::new();
         hanging(&mut text, "", 3, &format!("a {long} b"));
         assert_eq!(text, format!("a\n   {long}\n   b\n"));
+    }
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        #[derive(Debug, thiserror::Error)]
+        enum Outer {
+            #[error("{0}")]
+            Same(#[from] io::Error),
+            #[error("cannot open x")]
+            Further { source: io::Error },
+        }
+        let cause = || io::Error::other("no such cpu");
+        let same = Outer::from(cause());
+        assert_eq!(with_causes(&same), "no such cpu");
+        let further = Outer::Further { source: cause() };
+        assert_eq!(with_causes(&further), "cannot open x: no such cpu");
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! How are we told to stop? One flag that is cheap to read in a busy loop, and one descriptor that a ring
-//! or an epoll set can wait for, both set by SIGTERM, SIGINT or a call.
+//! or an epoll set can wait for, both set by SIGTERM, SIGINT, SIGHUP or a call.
 
 use std::{
-    io,
+    fs, io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc,
@@ -17,7 +17,7 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
 };
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXCPU, SIGXFSZ},
     flag, low_level,
 };
 
@@ -74,6 +74,9 @@ impl Stop {
     /// [`EXIT_CUT_SHORT`]; a signal after a mere [`Stop::request`] counts as the first, and so does one
     /// that follows the first within [`SAME_SIGNAL`].
     ///
+    /// A terminal that goes (SIGHUP) makes it as well, unless whoever started us has it ignored (`nohup`); and so does
+    /// the limit on CPU time (SIGXCPU, `ulimit -t`), which comes each second from then on and exits never.
+    ///
     /// The handlers stay for the life of the process; call this once, in a binary.
     ///
     /// # Errors
@@ -82,8 +85,13 @@ impl Stop {
         let stop = Stop::new()?;
         let again = Arc::new(AtomicBool::new(false));
         let (signalled, signal_seen) = pipe_with(PipeFlags::CLOEXEC)?;
-        for signal in [SIGTERM, SIGINT] {
-            flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&again))?;
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGXCPU] {
+            if signal == SIGHUP && is_ignored(SIGHUP) {
+                continue;
+            }
+            if signal != SIGXCPU {
+                flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&again))?;
+            }
             flag::register(signal, Arc::clone(&stop.0.requested))?;
             low_level::pipe::register(signal, stop.0.writable.try_clone()?)?;
             low_level::pipe::register(signal, signal_seen.try_clone()?)?;
@@ -118,6 +126,14 @@ impl Stop {
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.0.readable.as_fd()
     }
+}
+
+/// Whether this process ignores a signal; no where it can't be read.
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 #[cfg(test)]
@@ -161,6 +177,13 @@ mod tests {
             stop.request();
         }
         assert!(is_readable(&stop, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_ignored_is_known() {
+        // Rust's runtime ignores SIGPIPE before main.
+        assert!(is_ignored(signal_hook::consts::SIGPIPE));
+        assert!(!is_ignored(signal_hook::consts::SIGTERM));
     }
 
     #[test]

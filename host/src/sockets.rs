@@ -9,8 +9,8 @@ mod queue;
 mod syn;
 
 pub use connect::{
-    ConnectOptions, ConnectedToItself, Connecting, connect_start, connect_stream,
-    give_up_own_connection, is_connected_to_itself, may_connect_to_itself, prepare_stream,
+    ConnectOptions, ConnectedToItself, Connecting, close_trial, connect_start, connect_stream,
+    end_by_reset, is_connected_to_itself, may_connect_to_itself, prepare_stream,
 };
 pub use holder::{Holder, Process};
 pub use listen::{ListenError, ListenOptions, Listener, Opening, SetOptions, listen, listen_by};

@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
     thread::{Builder, JoinHandle, Scope, ScopedJoinHandle},
 };
@@ -56,6 +57,28 @@ pub fn spawn_scoped<'scope, 'env, T: Send + 'scope>(
 ) -> Result<ScopedJoinHandle<'scope, T>, ThreadError> {
     let started = Builder::new().name(name.into()).spawn_scoped(scope, work);
     started.map_err(|cause| ThreadError { cause })
+}
+
+/// What a whole program has to have for its stack; half of Linux's default for a main thread.
+const STACK_BYTES: usize = 4 << 20;
+
+/// Runs `work`, which is all that the program does, with a stack that is large enough for it: where the limit on stacks
+/// (`ulimit -s`) leaves the main thread less, on a thread that has its own. An overflow would end the process without a
+/// word about the limit.
+///
+/// # Errors
+/// The limit is low and no thread can be started.
+pub fn with_enough_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, ThreadError> {
+    let limit = getrlimit(Resource::Stack).current;
+    if limit.is_none_or(|bytes| STACK_BYTES as u64 <= bytes) {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let builder = Builder::new().name("main".to_owned());
+        let main = builder.stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let main = main.map_err(|cause| ThreadError { cause })?;
+        Ok(main.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// The cure for an error of a call that started a thread, on a line of its own; nothing for other errors.

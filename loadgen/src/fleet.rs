@@ -19,8 +19,9 @@ use echometer_host::{
     clock, limits,
     pinning::PinError,
     signals::Stop,
-    sockets::{ConnectOptions, local_ports},
+    sockets::{ConnectOptions, close_trial, local_ports},
     target::Target,
+    threads::{self, ThreadError},
 };
 use echometer_ring::{Config, Feature, Features, SetupError};
 use hdrhistogram::Histogram;
@@ -86,11 +87,11 @@ pub enum FleetError {
     #[error("{0}")]
     Pin(PinError),
     /// The engine asked for is not available here.
-    #[error("{0}")]
+    #[error("{}{}", .0, ring_hint(.0))]
     Engine(SetupError),
     /// No thread could be started.
-    #[error("cannot start a worker thread: {0}")]
-    Thread(io::Error),
+    #[error("{0}")]
+    Thread(ThreadError),
     /// A fault of ours: a worker has ended without a word.
     #[error("a worker thread has died; please report this with the command that you ran")]
     WorkerDied,
@@ -117,10 +118,10 @@ pub enum OpenError {
     #[error("{0}")]
     Limit(limits::RaiseError),
     /// No ring for the connections.
-    #[error("{0}")]
+    #[error("{}{}", .0, ring_hint(.0))]
     Ring(SetupError),
     /// No epoll set for the connections.
-    #[error("cannot set up epoll: {0}")]
+    #[error("cannot set up epoll: {}{}", .0, limits::hint(.0))]
     Epoll(io::Error),
     /// A fault of ours: a worker has ended without a word.
     #[error("a worker thread has died; please report this with the command that you ran")]
@@ -189,9 +190,7 @@ impl Fleet {
                 answers: answer_sender.clone(),
                 emptied,
             };
-            let thread = std::thread::Builder::new()
-                .name(format!("load-{index}"))
-                .spawn(move || live(&birth))
+            let thread = threads::spawn(format!("load-{index}"), move || live(&birth))
                 .map_err(FleetError::Thread)?;
             workers.push(Worker {
                 commands: Some(command_sender),
@@ -421,8 +420,10 @@ impl Fleet {
             OpenFailure::Epoll(error) => OpenError::Epoll(error),
         };
         if self.opening == Opening::Churn {
-            connect_all(1, 1, &route, 0, self.stop.as_ref())
+            let there = connect_all(1, 1, &route, 0, self.stop.as_ref())
                 .map_err(|unconnected| failed(unconnected.into()))?;
+            // The port that it came from is one of the load's.
+            there.sockets.into_iter().for_each(close_trial);
         }
         let under_way = (CONNECTS_UNDER_WAY / self.workers.len()).max(1);
         for worker in &self.workers {
@@ -498,6 +499,14 @@ impl Worker {
         segment.clear();
         // A worker that has died needs none.
         let _ = self.emptied.send(segment);
+    }
+}
+
+/// The cure where a limit of this process keeps it from having a ring.
+fn ring_hint(error: &SetupError) -> String {
+    match error {
+        SetupError::Other { source, .. } => limits::hint(source) + &threads::hint(source),
+        _ => String::new(),
     }
 }
 

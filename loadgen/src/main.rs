@@ -10,7 +10,11 @@ use std::{
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, error::ErrorKind};
 
-use echometer_host::output::unless_closed;
+use echometer_host::{
+    limits,
+    output::{deliver, is_plain_terminal, unless_closed, with_causes},
+    signals, threads,
+};
 use echometer_loadgen::{
     Plan, Stop, Target, TargetError,
     flags::{Cli, with_default_help},
@@ -29,9 +33,24 @@ const EXIT_NOT_VALID: u8 = 3;
 const EXIT_THRESHOLD: u8 = 99;
 
 fn main() -> ExitCode {
-    let command = with_default_help(Cli::command(), &Plan::default());
-    let cli =
-        Cli::from_arg_matches(&command.clone().get_matches()).unwrap_or_else(|error| error.exit());
+    // A limit on file sizes is an error of the write that meets it, and not this process's end.
+    let watched = signals::outlive_file_size_limit().context("cannot watch for signals");
+    let code = watched.and_then(|()| Ok(threads::with_enough_stack(load)?));
+    code.unwrap_or_else(|error| fail(&error))
+}
+
+fn load() -> ExitCode {
+    let mut command = with_default_help(Cli::command(), &Plan::default());
+    if is_plain_terminal() {
+        command = command.color(clap::ColorChoice::Never);
+    }
+    let parsed = command.clone().try_get_matches();
+    let cli = match parsed.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help or version: asked for, so that it must arrive.
+        Err(text) => return told(&text),
+    };
     let plan = match cli.plan() {
         Ok(plan) => plan,
         Err(error) => usage(command, &error),
@@ -52,13 +71,15 @@ fn main() -> ExitCode {
 
 fn measure(cli: &Cli, plan: &Plan, target: &Target) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals().context("cannot watch for signals")?;
-    let mut progress = progress::Progress::new(plan, !cli.quiet && io::stderr().is_terminal());
+    let mut progress = progress::Progress::new(
+        plan,
+        !cli.quiet && io::stderr().is_terminal() && !is_plain_terminal(),
+    );
     let run = run::run(plan, target, cli.out.as_deref(), &stop, &mut |row| {
         progress.show(row);
     })?;
     progress.clear();
-    let written = io::stdout().lock().write_all(output(cli, &run).as_bytes());
-    unless_closed(written).context("cannot write to stdout")?;
+    deliver(output(cli, &run).as_bytes()).context("cannot write to stdout")?;
     if let Some(unwritten) = run.unwritten {
         return Err(unwritten.into());
     }
@@ -78,11 +99,13 @@ fn output(cli: &Cli, run: &Run) -> String {
     }
     let mut text = match (cli.quiet, run.file.verdict.status) {
         (false, _) => report::text(&run.file),
-        (true, RunStatus::Valid) if run.file.thresholds.iter().all(|held| held.holds) => {
-            String::new()
+        (true, RunStatus::Valid) if !run.file.cut_short => {
+            match run.file.thresholds.iter().all(|held| held.holds) {
+                true => String::new(),
+                false => report::thresholds(&run.file),
+            }
         }
-        (true, RunStatus::Valid) => report::thresholds(&run.file),
-        (true, _) => report::thresholds(&run.file) + &report::verdict(&run.file.verdict),
+        (true, _) => report::thresholds(&run.file) + &report::verdict(&run.file),
     };
     if cli.latency {
         text.push('\n');
@@ -102,15 +125,19 @@ fn usage(mut command: clap::Command, error: &dyn Error) -> ! {
     command.error(ErrorKind::ValueValidation, error).exit()
 }
 
+/// Prints what clap has to tell.
+fn told(text: &clap::Error) -> ExitCode {
+    let written = text.print().and_then(|()| io::stdout().flush());
+    match unless_closed(written).context("cannot write to stdout") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
 /// Says what could not be done, in one line; exit 1.
 fn fail(error: &anyhow::Error) -> ExitCode {
-    let mut text = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
-        // Most of our errors name their cause themselves.
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
+    let mut text = with_causes(error.as_ref());
+    text.push_str(&limits::hint_of_chain(error.as_ref(), &text));
     // With stderr gone there is nobody left to tell, and the exit code says it too.
     let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(EXIT_FAILED)
@@ -152,6 +179,30 @@ mod tests {
     fn a_run_with_its_spectrum_reads_like_this() {
         let text = printed(&["--latency"]);
         assert_eq!(text, include_str!("../tests/golden/run-latency.txt"));
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_is_not_simply_valid() {
+        let mut run = run();
+        run.file.verdict.status = RunStatus::Valid;
+        run.file.verdict.reasons.clear();
+        run.file.cut_short = true;
+        for flags in [&[][..], &["--quiet"]] {
+            let words = [&["echometer-loadgen", "127.0.0.1:7777"], flags].concat();
+            let text = output(&Cli::try_parse_from(words).expect("flags of ours"), &run);
+            assert!(
+                text.contains("verdict: cut short, valid until then\n"),
+                "{text}"
+            );
+            assert!(text.contains("it was stopped after"), "{text}");
+        }
+        // Without a reason to speak a quiet run is silent.
+        run.file.cut_short = false;
+        let words = ["echometer-loadgen", "127.0.0.1:7777", "--quiet"];
+        let cli = Cli::try_parse_from(words).expect("flags of ours");
+        if run.file.thresholds.iter().all(|held| held.holds) {
+            assert_eq!(output(&cli, &run), "");
+        }
     }
 
     #[test]

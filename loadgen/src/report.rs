@@ -6,7 +6,7 @@ use crate::{
     file::{RunFile, SynRetransmits},
     plan::{Engine, Load, Plan, Wait},
     summary::Summary,
-    verdict::{RunStatus, RunVerdict},
+    verdict::RunStatus,
 };
 use echometer_host::{
     output::hanging,
@@ -92,7 +92,7 @@ pub fn text(run: &RunFile) -> String {
     }
     text.push('\n');
     text.push_str(&thresholds(run));
-    text.push_str(&verdict(&run.verdict));
+    text.push_str(&verdict(run));
     text
 }
 
@@ -106,12 +106,17 @@ pub fn thresholds(run: &RunFile) -> String {
 }
 
 /// The verdict with its reasons, and what else should be known.
-pub fn verdict(verdict: &RunVerdict) -> String {
+pub fn verdict(run: &RunFile) -> String {
+    let verdict = &run.verdict;
     let mut text = String::new();
     for warning in &verdict.warnings {
         line(&mut text, "note: ", warning);
     }
     match verdict.status {
+        RunStatus::Valid if run.cut_short => {
+            line(&mut text, "", "verdict: cut short, valid until then");
+            line(&mut text, "  - ", &shortness(run));
+        }
         RunStatus::Valid => line(&mut text, "", "verdict: valid"),
         status => {
             line(
@@ -125,6 +130,12 @@ pub fn verdict(verdict: &RunVerdict) -> String {
         }
     }
     text
+}
+
+/// How much of what was asked for there is.
+fn shortness(run: &RunFile) -> String {
+    let (measured, asked) = (show_ns(run.end.window_ns), show_duration(run.plan.duration));
+    format!("it was stopped after {measured} of {asked}: the figures are of that time")
 }
 
 fn client_of(plan: &Plan, engine: Engine) -> String {
@@ -265,6 +276,7 @@ mod tests {
     use crate::fail_if::Held;
     use crate::file::{Client, End, Life, SCHEMA, Server};
     use crate::plan::Arrivals;
+    use crate::verdict::RunVerdict;
 
     fn run() -> RunFile {
         let summary = |scale: u64| Summary {

@@ -1,8 +1,7 @@
 //! One whole run: open the connections, drive one stretch, judge it, and write the files.
 
 use std::{
-    env,
-    fs::{self, File},
+    env, fs,
     io::{self, LineWriter},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -12,7 +11,7 @@ use echometer_host::{
     clock::DateTime,
     counters::Steal,
     cpus,
-    files::{WriteError, write_whole},
+    files::{NewFile, WriteError, write_whole},
     fitness::{self, Purpose, Use},
     machine::Facts,
     signals::Stop,
@@ -138,7 +137,8 @@ pub fn run(
         intervals.push(row);
     })?;
     let steal_ratio = steal.ratio();
-    let mut unwritten = log.finish().err();
+    let logged = log.finish();
+    let mut unwritten = logged.and_then(|()| sinks.finish()).err();
     fleet.close(session);
 
     let connects = connected.measured(&tally);
@@ -355,14 +355,15 @@ fn unwritten_at(path: &Path, source: io::Error) -> RunError {
     })
 }
 
-/// Where the interval log goes: a file, or nowhere.
+/// Where the interval log goes: a file, or nowhere. It has its name when it is whole: a log that was cut short by a full
+/// disk or a kill reads like one of a shorter run.
 struct LogFile {
-    file: Option<(PathBuf, LineWriter<File>)>,
+    file: Option<(PathBuf, LineWriter<NewFile>)>,
 }
 
 struct Log<'a, 'b> {
     path: PathBuf,
-    writer: Option<IntervalLogWriter<'a, 'b, LineWriter<File>, V2DeflateSerializer>>,
+    writer: Option<IntervalLogWriter<'a, 'b, LineWriter<NewFile>, V2DeflateSerializer>>,
     /// The first error: intervals come from a callback, which has no one to tell.
     error: Option<io::Error>,
 }
@@ -373,7 +374,7 @@ impl LogFile {
             return Ok(LogFile { file: None });
         };
         // What an earlier run left here would pass for this one's, should this one come to no end.
-        for name in ["run.json", "run.hgrm"] {
+        for name in ["run.json", "run.hgrm", "run.hlog"] {
             let path = out.join(name);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -383,7 +384,7 @@ impl LogFile {
             }
         }
         let path = out.join("run.hlog");
-        let file = File::create(&path).map_err(|source| unwritten_at(&path, source))?;
+        let file = NewFile::create(&path)?;
         Ok(LogFile {
             file: Some((path, LineWriter::new(file))),
         })
@@ -410,6 +411,17 @@ impl LogFile {
             }),
             Err(source) => Err(unwritten_at(&path, source)),
         }
+    }
+
+    /// All is in it: from now on it has its name.
+    fn finish(self) -> Result<(), RunError> {
+        let Some((path, file)) = self.file else {
+            return Ok(());
+        };
+        let whole = file
+            .into_inner()
+            .map_err(|error| unwritten_at(&path, error.into_error()))?;
+        Ok(whole.finish()?)
     }
 }
 

@@ -151,8 +151,7 @@ impl ResultFolder {
     /// # Errors
     /// The file can't be written; it is named.
     pub fn write_text(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        self.write(name, text.as_bytes())
-            .with_context(|| format!("cannot write {}", self.join(name).display()))
+        Ok(write_whole(&self.join(name), text.as_bytes())?)
     }
 }
 

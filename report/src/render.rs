@@ -9,6 +9,8 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 
+use echometer_host::files::write_whole;
+
 use crate::{
     names::{file_name, free_name},
     page::{self, csv, html, markdown, svg},
@@ -80,7 +82,7 @@ pub fn figures(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             // The name of an arm is in it, and it comes from a file.
             let name = free_name(file_name(&id), &mut taken);
             let path = folder.join(format!("{name}.svg"));
-            fs::write(&path, svg).with_context(|| format!("cannot write {}", path.display()))?;
+            write_whole(&path, svg.as_bytes())?;
             Ok(path)
         })
         .collect()

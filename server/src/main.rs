@@ -2,30 +2,25 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, Parser as _};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use echometer_host::files::check_writable;
 use echometer_host::limits;
-use echometer_host::output::unless_closed;
+use echometer_host::output::{is_plain_terminal, unless_closed, with_causes};
 use echometer_host::signals::{self, Stop};
+use echometer_host::threads;
 use echometer_server::flags::{Command, Flags, FlagsError};
 use echometer_server::log;
 use echometer_server::probe::probe;
 use echometer_server::running::{StartError, start};
-use echometer_server::stats::check_writable;
 
 fn main() -> ExitCode {
     // A limit on file sizes is an error of the write that meets it, and not this process's end.
     let outcome = signals::outlive_file_size_limit()
         .context("cannot watch for signals")
-        .and_then(|()| match Flags::try_parse() {
-            Ok(flags) => run(flags),
-            Err(error) if error.use_stderr() => error.exit(),
-            // Help or version: asked for, so that it must arrive.
-            Err(text) => arrived(text.print().and_then(|()| std::io::stdout().flush())),
-        });
+        .and_then(|()| threads::with_enough_stack(serve)?);
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
     };
@@ -34,9 +29,23 @@ fn main() -> ExitCode {
             .error(clap::error::ErrorKind::ValueValidation, text)
             .exit(),
         _ => {
-            log::line(format_args!("error: {error:#}"));
+            log::line(format_args!("error: {}", with_causes(error.as_ref())));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn serve() -> anyhow::Result<()> {
+    let mut command = Flags::command();
+    if is_plain_terminal() {
+        command = command.color(clap::ColorChoice::Never);
+    }
+    let parsed = command.try_get_matches();
+    match parsed.and_then(|matches| Flags::from_arg_matches(&matches)) {
+        Ok(flags) => run(flags),
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help or version: asked for, so that it must arrive.
+        Err(text) => arrived(text.print().and_then(|()| std::io::stdout().flush())),
     }
 }
 
@@ -47,9 +56,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let stats_path = flags.stats();
     let config = flags.into_config()?;
     if let Some(path) = &stats_path {
-        check_writable(path)
-            .map_err(hinted)
-            .with_context(|| unwritable(path))?;
+        check_writable(path)?;
     }
     let stop = Stop::on_signals()
         .map_err(hinted)
@@ -71,10 +78,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
 
     let (stats, result) = server.wait();
     if let Some(path) = stats_path {
-        stats
-            .write(&path)
-            .map_err(hinted)
-            .with_context(|| unwritable(&path))?;
+        stats.write(&path)?;
     }
     Ok(result?)
 }
@@ -102,8 +106,4 @@ fn arrived(written: std::io::Result<()>) -> anyhow::Result<()> {
 #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn hinted(error: std::io::Error) -> anyhow::Error {
     anyhow::anyhow!("{error}{}", limits::hint(&error))
-}
-
-fn unwritable(path: &Path) -> String {
-    format!("cannot write the counters to {}", path.display())
 }

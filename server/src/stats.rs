@@ -1,12 +1,9 @@
 //! The file of `--stats`: what the server did, over all and by worker.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Access, access};
-use rustix::io::Errno;
+use echometer_host::files::{WriteError, write_whole};
 use serde::{Deserialize, Serialize};
 
 use crate::counters::{Counters, Tally};
@@ -68,70 +65,24 @@ impl Stats {
         }
     }
 
-    /// Writes the file: whole or not at all, since it is renamed into place, so that a reader that waits for it never
-    /// sees a half of it. A device or a pipe is written to as it is: a file in its place would take `/dev/null` from
-    /// everybody.
+    /// Writes the file: whole or not at all, so that a reader that waits for it never sees a half of it.
     ///
     /// # Errors
     /// Of the file system.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
+    ///
+    /// # Panics
+    /// Never: numbers and names have a form in JSON.
+    pub fn write(&self, path: &Path) -> Result<(), WriteError> {
+        let mut text = serde_json::to_vec_pretty(self).expect("numbers and names are JSON");
         text.push(b'\n');
-        if is_device(path) {
-            return fs::OpenOptions::new()
-                .write(true)
-                .open(path)?
-                .write_all(&text);
-        }
-        let path = &target(path);
-        let beside = beside(path);
-        let written = fs::File::create(&beside)
-            .and_then(|mut file| file.write_all(&text))
-            .and_then(|()| fs::rename(&beside, path));
-        if written.is_err() {
-            // Perhaps never made; what matters is the first error.
-            let _ = fs::remove_file(&beside);
-        }
-        written
+        write_whole(path, &text)
     }
-}
-
-/// Whether the file could be written now: better learnt at the start than after the last connection.
-///
-/// # Errors
-/// Of the file system, as [`Stats::write`] would give them.
-pub fn check_writable(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Err(Errno::ISDIR.into());
-    }
-    if is_device(path) {
-        // Not by opening it: a pipe has a reader only when somebody reads.
-        return Ok(access(path, Access::WRITE_OK)?);
-    }
-    let beside = beside(&target(path));
-    fs::File::create(&beside)?;
-    fs::remove_file(&beside)
-}
-
-/// Whether there is something at `path` that is neither a file nor a folder.
-fn is_device(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
-}
-
-/// The file that `path` means: a link is followed, and not replaced.
-fn target(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
-/// Where a file is written before it is renamed to `path`: in the same folder, under a name that is ours alone.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    name.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -158,37 +109,5 @@ mod tests {
             1,
             "nothing is left beside it"
         );
-    }
-
-    #[test]
-    fn a_link_stays_and_what_it_leads_to_is_written() {
-        let stats = Stats::new("epoll", &[], &[], &[]);
-        let folder = tempfile::tempdir().expect("a folder");
-        let (file, null) = (folder.path().join("file"), Path::new("/dev/null"));
-        fs::write(&file, "old").expect("written");
-        for (name, to) in [("to-file", &*file), ("to-device", null)] {
-            let link = folder.path().join(name);
-            std::os::unix::fs::symlink(to, &link).expect("made");
-            check_writable(&link).expect("it can be written");
-            stats.write(&link).expect("written");
-            assert_eq!(fs::read_link(&link).expect("still a link"), to);
-        }
-        let text = fs::read_to_string(&file).expect("there");
-        assert!(text.contains(SCHEMA), "{text}");
-        assert!(!null.is_file());
-    }
-
-    #[test]
-    fn a_folder_is_refused_at_the_start() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let error = check_writable(folder.path()).expect_err("no file");
-        assert_eq!(error.kind(), io::ErrorKind::IsADirectory);
-    }
-
-    #[test]
-    fn a_folder_that_is_not_there_is_an_error() {
-        let stats = Stats::new("epoll", &[], &[], &[]);
-        let path = Path::new("/nonexistent/stats.json");
-        assert!(stats.write(path).is_err() && check_writable(path).is_err());
     }
 }

@@ -6,6 +6,8 @@ use anyhow::Context;
 use clap::Command;
 use clap_complete::Shell;
 
+use echometer_host::files::write_whole;
+
 use crate::{
     invocation::Invocation,
     screen::stdout::printed,
@@ -138,7 +140,7 @@ pub(super) fn write_man(command: &Command, folder: &Path) -> anyhow::Result<Stri
     let pages = pages(command);
     for (name, roff) in &pages {
         let path = folder.join(format!("{name}.1"));
-        fs::write(&path, roff).with_context(|| format!("cannot write {}", path.display()))?;
+        write_whole(&path, roff.as_bytes())?;
     }
     Ok(format!("{} pages in {}\n", pages.len(), folder.display()))
 }

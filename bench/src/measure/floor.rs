@@ -9,13 +9,16 @@ pub(crate) mod pairs;
 use std::{
     io,
     sync::mpsc::{Receiver, Sender, channel},
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
 use rustix::process::getppid;
 
-use echometer_host::{clock, limits, pinning};
+use echometer_host::{
+    clock, limits, pinning,
+    threads::{self, ThreadError},
+};
 use echometer_loadgen::{Plan, plan::Load};
 
 use crate::measure::floor::pairs::{Pairs, PairsPlan};
@@ -66,8 +69,11 @@ pub(crate) enum FloorError {
     /// Each pair needs two descriptors.
     #[error("{0}")]
     Limit(#[from] limits::RaiseError),
-    /// The connections can't be had, or no thread.
-    #[error("cannot open {pairs} loopback connections: {cause}")]
+    /// No thread could be started.
+    #[error("{0}")]
+    Thread(#[from] ThreadError),
+    /// The connections can't be had.
+    #[error("cannot open {pairs} loopback connections: {cause}{}", limits::hint(.cause))]
     Open {
         /// How many.
         pairs: u32,
@@ -91,33 +97,30 @@ impl Floor {
         let (done, slices) = channel();
         let (ready, is_ready) = channel();
         let opened = plan.clone();
-        let thread = thread::Builder::new()
-            .name("floor".to_owned())
-            .spawn(move || {
-                // Opened here and after pinning, so that the sockets' memory is near the cpu.
-                let pairs = pinning::pin_current_thread(cpu)
-                    .map_err(FloorError::from)
-                    .and_then(|()| {
-                        Pairs::open(&opened).map_err(|cause| FloorError::Open {
-                            pairs: opened.pairs,
-                            cause,
-                        })
-                    });
-                let mut pairs = match pairs {
-                    Ok(pairs) => pairs,
-                    Err(error) => {
-                        let _ = ready.send(Err(error));
-                        return;
-                    }
-                };
-                let _ = ready.send(Ok(()));
-                for length in asked {
-                    if done.send(slice(&mut pairs, length)).is_err() {
-                        return;
-                    }
+        let thread = threads::spawn("floor", move || {
+            // Opened here and after pinning, so that the sockets' memory is near the cpu.
+            let pairs = pinning::pin_current_thread(cpu)
+                .map_err(FloorError::from)
+                .and_then(|()| {
+                    Pairs::open(&opened).map_err(|cause| FloorError::Open {
+                        pairs: opened.pairs,
+                        cause,
+                    })
+                });
+            let mut pairs = match pairs {
+                Ok(pairs) => pairs,
+                Err(error) => {
+                    let _ = ready.send(Err(error));
+                    return;
                 }
-            })
-            .map_err(open_error)?;
+            };
+            let _ = ready.send(Ok(()));
+            for length in asked {
+                if done.send(slice(&mut pairs, length)).is_err() {
+                    return;
+                }
+            }
+        })?;
         let floor = Self {
             lengths: Some(lengths),
             slices,

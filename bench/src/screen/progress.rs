@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use echometer_host::output::is_plain_terminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::measure::block::Step;
@@ -35,7 +36,7 @@ impl Progress {
     /// Progress of a comparison of `blocks` blocks, each of which should take `block_time`.
     #[must_use]
     pub(crate) fn new(arms: Vec<String>, blocks: usize, block_time: Duration, quiet: bool) -> Self {
-        let form = match (quiet, io::stderr().is_terminal()) {
+        let form = match (quiet, io::stderr().is_terminal() && !is_plain_terminal()) {
             (true, _) => Form::Silent,
             (false, false) => Form::Plain,
             (false, true) => {

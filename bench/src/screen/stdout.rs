@@ -53,6 +53,7 @@ fn show_and_point<T>(finished: &Finished<T>, data: &str) -> anyhow::Result<()> {
             "\nopen: {} (data: {data} beside it)",
             finished.report.display()
         )
+        .and_then(|()| stdout.flush())
     });
     unless_closed(written).context("cannot write to stdout")
 }
@@ -62,7 +63,10 @@ fn show_and_point<T>(finished: &Finished<T>, data: &str) -> anyhow::Result<()> {
 /// # Errors
 /// stdout can't be written to.
 pub(crate) fn show_text(text: &str) -> anyhow::Result<()> {
-    let written = anstream::stdout().lock().write_all(text.as_bytes());
+    let mut stdout = anstream::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
     unless_closed(written).context("cannot write to stdout")
 }
 

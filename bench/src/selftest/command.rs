@@ -8,6 +8,9 @@ use crate::{
     selftest::{flags::SelftestSettings, screen::Screen, selftest},
 };
 
+/// Not all that was to be looked at was looked at.
+const EXIT_CUT_SHORT: u8 = 3;
+
 /// Runs the command.
 ///
 /// # Errors
@@ -19,8 +22,10 @@ pub(crate) fn run(settings: &SelftestSettings, how: &Invocation) -> anyhow::Resu
         screen.show(&step);
     })?;
     screen.finish(&selftest, &folder)?;
-    Ok(match selftest.passed {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    let missed = selftest.checks().any(|check| !check.passed);
+    Ok(match (selftest.passed, missed) {
+        (true, _) => ExitCode::SUCCESS,
+        (false, false) if selftest.cut_short => ExitCode::from(EXIT_CUT_SHORT),
+        (false, _) => ExitCode::FAILURE,
     })
 }

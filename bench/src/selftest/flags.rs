@@ -87,7 +87,7 @@ Examples:
   echometer selftest --only freeze,fixed    two of the truths
 
 Exit codes: 0 all truths are shown, 1 one is not (or it could not be done), 2 usage,
-130 cut short by a second signal.";
+3 cut short before all were looked at, 130 cut short by a second signal.";
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,9 @@ use anyhow::{Context, ensure};
 
 use echometer_host::{
     cpus::CpuList,
+    limits,
     target::{Target, TargetError},
+    threads,
 };
 use echometer_report::file::entries::ENGINES;
 
@@ -292,7 +294,8 @@ impl Launcher {
                 let hint = if source.kind() == io::ErrorKind::NotFound {
                     hint.to_owned()
                 } else {
-                    String::new()
+                    // A process meets the limits that a thread does.
+                    limits::hint(&source) + &threads::hint(&source)
                 };
                 StartError::Spawn {
                     program: words[0].clone(),

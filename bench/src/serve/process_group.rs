@@ -17,10 +17,9 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
-    thread::{CpuSet, sched_setaffinity},
 };
 
-use echometer_host::cpus::CpuList;
+use echometer_host::{cpus::CpuList, pinning::confine_current_thread, threads};
 
 use crate::serve::{guard::Guard, output_log::OutputLog};
 
@@ -56,7 +55,7 @@ impl ProcessGroup {
     /// Starts `words` (the program, then its arguments) on `cpus`, with nothing on stdin and with stderr in `log`.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; the cpus are offline or not ours (`EINVAL`); `log` can't be written.
+    /// As [`Command::spawn`]; the cpus are not ours, or the kernel refuses them; `log` can't be written.
     pub(crate) fn spawn(
         words: &[String],
         cpus: &CpuList,
@@ -162,28 +161,14 @@ impl Drop for ProcessGroup {
 /// Spawns from a thread that is confined to `cpus`: a child inherits the mask of the thread that forks it, so that not
 /// one of its instructions runs elsewhere.
 fn spawn_on(command: &mut Command, cpus: &CpuList) -> io::Result<Child> {
-    let mut mask = CpuSet::new();
-    for cpu in cpus
-        .iter()
-        .map(|cpu| cpu as usize)
-        .filter(|&cpu| cpu < CpuSet::MAX_CPU)
-    {
-        mask.set(cpu);
-    }
     let spawn = || -> io::Result<Child> {
-        sched_setaffinity(None, &mask).map_err(|errno| {
-            io::Error::new(
-                io::Error::from(errno).kind(),
-                format!("cpus {cpus}: {errno}"),
-            )
-        })?;
+        confine_current_thread(cpus).map_err(io::Error::other)?;
         command.spawn()
     };
     thread::scope(|scope| {
-        scope
-            .spawn(spawn)
-            .join()
-            .expect("spawning a process does not panic")
+        let spawning = threads::spawn_scoped(scope, "spawn", spawn)
+            .map_err(|error| io::Error::new(error.cause.kind(), error))?;
+        spawning.join().expect("spawning a process does not panic")
     })
 }
 

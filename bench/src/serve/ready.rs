@@ -2,13 +2,13 @@
 
 use std::{
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use echometer_host::{
     address::Address,
-    sockets::{ConnectOptions, connect_stream, local_ports},
+    sockets::{ConnectOptions, close_trial, connect_stream},
     target::Target,
 };
 use rustix::io::Errno;
@@ -18,10 +18,6 @@ pub(super) const PROBE: u8 = 0xA5;
 
 /// The least time that each address gets.
 const ADDRESS_LIMIT_MIN: Duration = Duration::from_millis(20);
-/// With fewer local ports than this, one that the probe leaves in TIME_WAIT is missed by the load.
-const PORTS_FEW: usize = 1_024;
-/// Where the probe comes from then: an address that the load doesn't use.
-const PROBE_SOURCE: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 254);
 
 /// Why there is no echo.
 #[derive(Debug)]
@@ -64,7 +60,6 @@ fn probe_one(address: SocketAddr, limit: Duration) -> Result<(), Silent> {
     let deadline = Instant::now() + limit;
     let options = ConnectOptions {
         time_limit: limit,
-        source: source_for(address),
         ..ConnectOptions::default()
     };
     let connected = connect_stream(&address.into(), &options);
@@ -81,7 +76,10 @@ fn probe_one(address: SocketAddr, limit: Duration) -> Result<(), Silent> {
         .and_then(|()| stream.read(&mut answer));
     let what = match read {
         Ok(0) => "it closed the connection".to_owned(),
-        Ok(_) if answer == [PROBE] => return Ok(()),
+        Ok(_) if answer == [PROBE] => {
+            close_trial(stream);
+            return Ok(());
+        }
         Ok(_) => {
             return Err(Silent::NoEcho {
                 address,
@@ -99,13 +97,6 @@ fn probe_one(address: SocketAddr, limit: Duration) -> Result<(), Silent> {
         Err(error) => format!("after connecting: {error}"),
     };
     Err(Silent::NotNow(format!("at {address} {what}")))
-}
-
-/// Where to connect from, if not from where the load comes: its local ports are too few to spare one.
-fn source_for(address: SocketAddr) -> Option<IpAddr> {
-    let few = local_ports().is_some_and(|ports| ports.len() < PORTS_FEW);
-    let loopback = address.is_ipv4() && address.ip().is_loopback();
-    (few && loopback).then_some(PROBE_SOURCE.into())
 }
 
 fn not_connected(address: SocketAddr, error: &io::Error) -> Silent {
@@ -134,7 +125,7 @@ fn is_link_local(address: SocketAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use std::{
-        net::{Ipv6Addr, SocketAddrV6, TcpListener},
+        net::{Ipv4Addr, Ipv6Addr, SocketAddrV6, TcpListener},
         thread,
     };
 

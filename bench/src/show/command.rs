@@ -1,9 +1,8 @@
 //! `echometer report`, `merge` and `export` at the edge: a saved result, in another form.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context;
-
+use echometer_host::files::write_whole;
 use echometer_report::{
     render::{self, Format},
     saved::Saved,
@@ -39,7 +38,7 @@ pub(crate) fn report(flags: &ReportFlags, _: &Invocation) -> anyhow::Result<Exit
         (None, Format::Text) => return printed(&coloured(&text)),
         (None, _) => return printed(&text),
     };
-    fs::write(&out, text).with_context(|| format!("cannot write {}", out.display()))?;
+    write_whole(&out, text.as_bytes())?;
     printed(&format!("open: {}\n", out.display()))
 }
 

@@ -4,14 +4,14 @@
 use std::{
     collections::HashSet,
     fmt::Write as _,
-    fs::{self, File},
-    io::Write as _,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use hdrhistogram::Histogram;
 
+use echometer_host::files::write_whole;
 use echometer_loadgen::histogram_log;
 use echometer_report::{
     names::{file_name, free_name},
@@ -49,9 +49,7 @@ pub(crate) fn write_files(saved: &Saved, folder: &Path) -> anyhow::Result<Vec<Pa
         .into_iter()
         .map(|(name, text)| {
             let path = folder.join(name);
-            File::create_new(&path)
-                .and_then(|mut file| file.write_all(text.as_bytes()))
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            write_whole(&path, text.as_bytes())?;
             Ok(path)
         })
         .collect()

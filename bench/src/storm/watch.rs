@@ -13,6 +13,7 @@ use std::{
 use echometer_host::{
     counters::{NetCounters, netstat},
     sockets::listen_queues,
+    threads,
 };
 use echometer_report::file::storm::Losses;
 
@@ -80,9 +81,7 @@ impl Watch for KernelWatch {
         self.before = netstat().ok();
         let finish = Arc::new(AtomicBool::new(false));
         let finished = Arc::clone(&finish);
-        let thread = thread::Builder::new()
-            .name("accept-queue".to_owned())
-            .spawn(move || sample(port, &finished));
+        let thread = threads::spawn("accept-queue", move || sample(port, &finished));
         // Without a thread there are no samples, and the storm's figures are as good.
         self.sampler = thread.ok().map(|thread| Sampler { finish, thread });
     }

@@ -17,7 +17,7 @@ use rustix::{
     },
 };
 
-use echometer_host::sockets::{ConnectedToItself, give_up_own_connection, is_connected_to_itself};
+use echometer_host::sockets::{ConnectedToItself, end_by_reset, is_connected_to_itself};
 use echometer_ring::{Single, can_listen};
 
 /// How long a step may take before it is given up.
@@ -132,7 +132,7 @@ impl Hands {
             Hands::Ring { ring, .. } => ring.connect(socket.as_fd(), &address.into())?,
         }
         if is_connected_to_itself(socket) {
-            give_up_own_connection(socket);
+            end_by_reset(socket);
             return Err(ConnectedToItself.into());
         }
         Ok(())

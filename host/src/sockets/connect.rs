@@ -101,7 +101,7 @@ impl Connecting {
         match self.0.take_error()? {
             Some(error) => Err(error),
             None if is_connected_to_itself(&self.0) => {
-                give_up_own_connection(&self.0);
+                end_by_reset(&self.0);
                 Err(ConnectedToItself.into())
             }
             None => Ok(self.0.into()),
@@ -134,11 +134,23 @@ pub fn is_connected_to_itself(socket: impl AsFd) -> bool {
     own.is_some() && own == peer
 }
 
-/// Makes the end of such a connection a reset: a FIN would keep the port from a server that wants to come back, for a
-/// minute (TIME_WAIT).
-pub fn give_up_own_connection(socket: impl AsFd) {
+/// Makes the end of a connection a reset, which gives its port back at once: after a FIN it is kept for a minute
+/// (TIME_WAIT), which a server that wants to come back may need.
+pub fn end_by_reset(socket: impl AsFd) {
     // Should that fail, it ends with a FIN.
     let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+}
+
+/// With fewer local ports than this, one in TIME_WAIT is missed.
+const PORTS_FEW: usize = 1_024;
+
+/// Closes a connection that was made only to see who is there, before those that are to be measured. Where local ports are
+/// few it ends with a reset, which gives its port back at once; else with a FIN, as any other.
+pub fn close_trial(socket: impl AsFd + Into<OwnedFd>) {
+    if local_ports().is_some_and(|ports| ports.len() < PORTS_FEW) {
+        end_by_reset(&socket);
+    }
+    drop(socket.into());
 }
 
 /// Whether the kernel may give `address`'s own port to who connects to it, so that [`ConnectedToItself`] can happen.

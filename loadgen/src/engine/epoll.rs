@@ -20,7 +20,7 @@ use rustix::{
 
 use echometer_host::{
     receive_buffer::ReceiveBuffer,
-    sockets::{give_up_own_connection, is_connected_to_itself},
+    sockets::{end_by_reset, is_connected_to_itself},
 };
 use echometer_ring::{recv_stamped, stamp_receives, tcp_retransmits};
 
@@ -137,7 +137,7 @@ impl Connection {
         let socket = self.socket.as_ref().ok_or(Failure::ConnectOther)?;
         match sockopt::socket_error(socket) {
             Ok(Ok(())) if self.may_meet_itself && is_connected_to_itself(socket) => {
-                give_up_own_connection(socket);
+                end_by_reset(socket);
                 Err(Failure::ConnectedToItself)
             }
             Ok(Ok(())) => Ok(()),

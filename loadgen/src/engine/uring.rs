@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use echometer_host::sockets::{give_up_own_connection, is_connected_to_itself};
+use echometer_host::sockets::{end_by_reset, is_connected_to_itself};
 use echometer_ring::{
     Config, Errno, Event, Feature, Features, Payload, Ring, SetupError, Slot, stamp_receives,
     tcp_retransmits,
@@ -185,7 +185,7 @@ impl Uring {
         };
         let itself = is_connected_to_itself(socket);
         if itself {
-            give_up_own_connection(socket);
+            end_by_reset(socket);
         }
         itself
     }

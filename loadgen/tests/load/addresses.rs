@@ -153,6 +153,46 @@ fn a_client_that_reconnects_leaves_the_dead_server_its_port(engine: Engine) {
     assert!(1 <= itself, "{:?}", tally.errors);
 }
 
+/// As many ports as connections: what only looked whether the server is there may not keep one of them.
+#[test]
+fn every_local_port_is_the_load_s() {
+    let ten_ports = "echo 40000 40009 > /proc/sys/net/ipv4/ip_local_port_range";
+    if in_a_namespace("addresses::every_local_port_is_the_load_s", ten_ports) {
+        let server = crate::support::Server::start_on("127.0.0.1:7777", "none");
+        for engine in ["epoll", "auto"] {
+            let words = [
+                "127.0.0.1:7777",
+                "-c",
+                "10",
+                "-d",
+                "200ms",
+                "-w",
+                "0s",
+                "--engine",
+                engine,
+                "--requests-per-connection",
+                "1000000",
+                "--source",
+                "127.0.0.1",
+                "--json",
+            ];
+            let (code, stdout, stderr) = output(&words);
+            assert!(matches!(code, Some(0 | 3)), "{stderr}");
+            let run: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+            assert_eq!(run["end"]["connections_opened"], 10, "{}", run["end"]);
+            assert_eq!(
+                run["end"]["errors"],
+                serde_json::json!({}),
+                "{}",
+                run["end"]
+            );
+            // Its own ten go into TIME_WAIT, and the kernel has them again after a second.
+            thread::sleep(Duration::from_millis(1_200));
+        }
+        drop(server);
+    }
+}
+
 fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("bound")

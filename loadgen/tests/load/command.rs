@@ -403,12 +403,9 @@ fn a_file_that_fails_loses_no_figures() {
     let out = folder.path().to_str().unwrap();
     let name = server.name();
     // After the run has begun, something stands where the run file is to be written.
-    let (log, taken) = (
-        folder.path().join("run.hlog"),
-        folder.path().join("run.json"),
-    );
+    let (log, taken) = (folder.path().to_owned(), folder.path().join("run.json"));
     let in_the_way = std::thread::spawn(move || {
-        while !log.exists() {
+        while growing_log(&log).is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
         std::fs::create_dir(taken).unwrap();
@@ -512,11 +509,24 @@ fn a_wrong_byte_is_exit_1_and_shown() {
 /// Waits until an interval stands in the log: from then on there is something to keep.
 fn wait_for_interval(out: &Path) {
     let begun = std::time::Instant::now();
-    while !fs::read_to_string(out.join("run.hlog")).is_ok_and(|text| text.contains("Tag=latency")) {
+    let has_one = || {
+        let log = fs::read_to_string(growing_log(out)?);
+        log.ok().filter(|text| text.contains("Tag=latency"))
+    };
+    while has_one().is_none() {
         assert!(
             begun.elapsed() < Duration::from_secs(30),
             "no interval in the log"
         );
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// The log of a run that goes on: it has its own name when it is whole.
+fn growing_log(out: &Path) -> Option<std::path::PathBuf> {
+    let mut names = fs::read_dir(out).ok()?.flatten().map(|entry| entry.path());
+    names.find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("run.hlog.") && name.ends_with(".tmp")
+    })
 }

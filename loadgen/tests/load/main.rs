@@ -7,6 +7,7 @@ mod churn;
 mod command;
 mod loads;
 mod recv_lag;
+mod scarce;
 mod support;
 mod truths;
 mod verdicts;

@@ -22,7 +22,8 @@ pub struct Selftest {
     pub elapsed_ns: u64,
     /// Whether it was stopped before its last truth.
     pub cut_short: bool,
-    /// Whether all that was checked was shown within its bounds; false where nothing was checked.
+    /// Whether all truths were looked at and all that was checked was shown within its bounds; false where nothing was
+    /// checked.
     pub passed: bool,
     /// The answer for people.
     pub sentence: String,

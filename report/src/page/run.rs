@@ -51,10 +51,11 @@ pub(crate) fn page(run: &RunFile, log: Option<&Log>) -> Page {
         sentence: sentence(run),
         trust: TrustShown {
             word: match verdict.status {
+                Status::Valid if run.cut_short => "cut short, valid until then".into(),
                 Status::Valid => "valid".into(),
                 status => format!("not valid ({})", status.name()),
             },
-            good: verdict.status == Status::Valid,
+            good: verdict.status == Status::Valid && !run.cut_short,
             reasons: verdict.reasons.clone(),
             warnings,
         },

@@ -30,8 +30,13 @@ pub(crate) fn page(selftest: &Selftest) -> Page {
     }
     .page();
     page.trust.good = selftest.passed;
-    page.trust.word = if selftest.passed { "passed" } else { "failed" }.to_owned();
     let missed = selftest.checks().filter(|check| !check.passed).count();
+    page.trust.word = match (selftest.passed, missed) {
+        (true, _) => "passed",
+        (false, 0) if selftest.cut_short => "cut short",
+        (false, _) => "failed",
+    }
+    .to_owned();
     if 0 < missed {
         let reason = format!(
             "{missed} of {} figures were not shown within their bounds",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use echometer_host::units::{show_duration, show_ns};
+use echometer_host::units::{counted, show_duration, show_ns};
 use echometer_loadgen::plan::Engine;
 
 use crate::{
@@ -102,6 +102,15 @@ pub fn sentence(selftest: &Selftest) -> String {
     };
     if all == 0 {
         return format!("{cut}Nothing was checked.");
+    }
+    // What was not looked at may be what is not shown: a part is no proof.
+    if selftest.cut_short && failed.is_empty() {
+        let looks = selftest.counting().count() as u64;
+        return format!(
+            "{cut}Nothing is proven: only {} {} looked at ({took}), and shown. Let `echometer selftest` run to its end.",
+            counted(looks, "truth"),
+            if looks == 1 { "was" } else { "were" },
+        );
     }
     let passed = selftest.checks().filter(|check| check.passed).count();
     if failed.is_empty() {
@@ -421,5 +430,17 @@ busy 20 us per message against not, uring client
         );
         assert!(text(&repeated).contains("frozen 200 ms every 2 s, uring client, attempt 2\n"));
         assert_eq!(selftest(Vec::new()).sentence, "Nothing was checked.");
+        // A part of it that passes proves nothing, and one that fails has failed.
+        let mut cut = passed;
+        cut.cut_short = true;
+        let said = sentence(&cut);
+        assert!(
+            said.starts_with("Cut short. Nothing is proven: only 1 truth was looked at")
+                && !said.contains("PASS"),
+            "{said}"
+        );
+        let mut cut = failed;
+        cut.cut_short = true;
+        assert!(sentence(&cut).starts_with("Cut short. FAIL"));
     }
 }
