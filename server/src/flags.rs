@@ -83,7 +83,7 @@ pub struct Flags {
     stats: Option<PathBuf>,
 
     /// Serve the counters for Prometheus at http://ADDRESS/metrics (port 0 picks one; the log says which).
-    #[arg(long, value_name = "ADDRESS", help_heading = "Serving")]
+    #[arg(long, value_name = "ADDRESS", value_parser = metrics_address, help_heading = "Serving")]
     metrics: Option<SocketAddr>,
 
     /// How long a stop waits for peers to read what they are owed and close.
@@ -245,6 +245,14 @@ fn engine(text: &str) -> Result<EngineChoice, String> {
     }
 }
 
+fn metrics_address(text: &str) -> Result<SocketAddr, String> {
+    match text.parse() {
+        Ok(Address::Tcp(address)) => Ok(address),
+        Ok(Address::Unix(_)) => Err("Prometheus comes by TCP: write 127.0.0.1:9464".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn accept(text: &str) -> Result<Accept, String> {
     match text {
         "reuseport" => Ok(Accept::ReusePort),
@@ -396,6 +404,9 @@ mod tests {
         assert_eq!(config.drain_timeout, Duration::from_millis(250));
         assert_eq!((config.accept, config.dual_stack), (Accept::Shared, true));
         assert_eq!(config.metrics, "127.0.0.1:9464".parse().ok());
+        let scoped = metrics_address("[fe80::1%lo]:9464").map(|address| address.to_string());
+        assert_eq!(scoped.as_deref(), Ok("[fe80::1%1]:9464"));
+        assert!(metrics_address("unix:/x").is_err() && metrics_address("localhost:1").is_err());
         let spin = Duration::from_micros(50);
         assert_eq!(config.wait, Wait::Hybrid { spin });
         assert_eq!(config.idle_timeout, Some(Duration::from_millis(1500)));

@@ -7,7 +7,10 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use rustix::net::{getsockname, sockopt};
+use rustix::{
+    io::Errno,
+    net::{getsockname, sockopt},
+};
 
 use echometer_host::{address::Address, sockets::listen_queues, target::Target};
 
@@ -310,7 +313,14 @@ pub(super) fn connect(
         None => format!("to {address}"),
     };
     let by = (name.as_str(), file(socket));
-    recorder.attempt((Side::Client, Kind::Connect), by, act, saw)
+    let connected = recorder.attempt((Side::Client, Kind::Connect), by, act, saw);
+    if let Err(error) = &connected
+        && Errno::from_io_error(error) == Some(Errno::NETUNREACH)
+        && address.ip().is_loopback()
+    {
+        recorder.remark("the loopback interface is down here (`ip link set lo up`)");
+    }
+    connected
 }
 
 fn send(

@@ -111,7 +111,7 @@ fn help_that_nobody_gets_is_a_failure_and_a_reader_who_leaves_is_none() {
 #[test]
 fn few_descriptors_are_named() {
     let server = Server::start("none");
-    for count in [3, 4, 6, 16] {
+    for count in [8, 16] {
         let script = format!("ulimit -n {count}; \"$0\" {} -c 2 -d 100ms", server.name());
         let (code, _, stderr) = sh(&script);
         assert_eq!(code, Some(1), "{count}: {stderr}");
