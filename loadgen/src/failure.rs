@@ -201,10 +201,7 @@ impl Failures {
 /// What an I/O error of a connect means to the user, with the cure.
 pub(crate) fn connect_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        _ if error
-            .get_ref()
-            .is_some_and(|of| of.is::<ConnectedToItself>()) =>
-        {
+        _ if ConnectedToItself::is(error) => {
             "its port is one that the kernel gives to clients (net.ipv4.ip_local_port_range): is the server running?"
         }
         io::ErrorKind::ConnectionRefused => {

@@ -336,10 +336,7 @@ pub(super) fn error_name(error: &io::Error) -> String {
 
 /// `EADDRINUSE, Address already in use`.
 fn error_words(error: &io::Error) -> String {
-    if error
-        .get_ref()
-        .is_some_and(|of| of.is::<ConnectedToItself>())
-    {
+    if ConnectedToItself::is(error) {
         return error.to_string();
     }
     let name = error_name(error);
@@ -350,5 +347,9 @@ fn error_words(error: &io::Error) -> String {
     let text = text
         .split_once(" (os error")
         .map_or(text.as_str(), |(text, _)| text);
-    format!("{name}, {text}")
+    let cure = match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => " (`ulimit -n` is too low)",
+        _ => "",
+    };
+    format!("{name}, {text}{cure}")
 }

@@ -116,6 +116,15 @@ impl Connecting {
 #[error("connected to itself: nobody listens")]
 pub struct ConnectedToItself;
 
+impl ConnectedToItself {
+    /// Whether that is what an error of a connect says.
+    #[must_use]
+    pub fn is(error: &io::Error) -> bool {
+        let cause = error.get_ref();
+        cause.is_some_and(|cause| cause.downcast_ref::<ConnectedToItself>().is_some())
+    }
+}
+
 impl From<ConnectedToItself> for io::Error {
     /// As good as a refusal, for that is what it would have been.
     fn from(error: ConnectedToItself) -> io::Error {
@@ -359,6 +368,7 @@ mod tests {
         let error = Connecting(socket).finish(deadline).unwrap_err();
         assert_eq!(error.to_string(), "connected to itself: nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(ConnectedToItself::is(&error));
         // The port is free at once, for a server too that doesn't ask for SO_REUSEADDR.
         let server = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         server.bind(&own).unwrap();
