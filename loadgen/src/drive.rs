@@ -151,14 +151,18 @@ impl<E: Engine> Session<E> {
                 break;
             }
             match job.wait {
-                Wait::Spin => self.engine.poll()?,
+                Wait::Spin => {
+                    self.engine.poll()?;
+                    self.settle(&mut stretch, dialed, None);
+                }
                 Wait::Block => {
                     let limit_ns = self.connections.wait_limit(&stretch);
-                    let limit_ns = limit_ns.saturating_sub(stretch.elapsed_ns());
+                    let from_ns = stretch.elapsed_ns();
+                    let limit_ns = limit_ns.saturating_sub(from_ns);
                     self.engine.wait(Duration::from_nanos(limit_ns))?;
+                    self.settle(&mut stretch, dialed, Some(from_ns));
                 }
             }
-            self.settle(&mut stretch, dialed);
         }
         Ok(self.finish(stretch))
     }
@@ -202,16 +206,19 @@ impl<E: Engine> Session<E> {
         Ok(())
     }
 
-    /// Stamps and settles what the wait has found.
+    /// Stamps and settles what the wait has found, which began at `waited_from_ns` if it was one.
     #[inline]
-    fn settle(&mut self, stretch: &mut Stretch<'_>, dialed: bool) {
+    fn settle(&mut self, stretch: &mut Stretch<'_>, dialed: bool, waited_from_ns: Option<u64>) {
         let now_ns = stretch.elapsed_ns();
         stretch.is_at(now_ns);
         let flow = &mut self.connections.flow;
         flow.begin_turn();
-        stretch
-            .recorder
-            .begin_turn(now_ns, flow.unanswered(), &mut *stretch.hand_over);
+        stretch.recorder.begin_turn(
+            now_ns,
+            waited_from_ns.unwrap_or(now_ns),
+            flow.unanswered(),
+            &mut *stretch.hand_over,
+        );
         if let Some(kernel_time) = &mut stretch.kernel_time {
             kernel_time.keep(now_ns);
         }

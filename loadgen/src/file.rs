@@ -121,6 +121,10 @@ pub struct End {
     pub latency_ns: Summary,
     /// Written to reply.
     pub service_ns: Summary,
+    /// Written to reply, less what the reply may have waited for the client: the least that the service time can have
+    /// been. Empty in closed loop, and in files of older versions.
+    #[serde(default)]
+    pub service_least_ns: Summary,
     /// Waiting for room on the connection; empty in closed loop.
     pub queue_ns: Summary,
     /// The client's own lateness; empty in closed loop.

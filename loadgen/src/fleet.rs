@@ -325,6 +325,7 @@ impl Fleet {
                 cuts: cuts.clone(),
                 window,
                 membership: phase.membership,
+                greeting_ns: u64::try_from(phase.greeting.as_nanos()).unwrap_or(u64::MAX / 4),
                 give_up_after_ns: u64::try_from(phase.give_up_after.as_nanos()).unwrap_or(u64::MAX),
                 load: self.plan.load,
                 ramp_to_per_s: self.plan.ramp_to_per_s,

@@ -25,6 +25,10 @@ pub struct Recorder {
     /// Until when `unanswered_ns` has been summed.
     summed_until_ns: u64,
     last_reply_ns: u64,
+    /// When the sockets were looked at last.
+    looked_ns: u64,
+    /// How long the replies that are being harvested may have waited for the worker: it was busy with other things.
+    unseen_ns: u64,
 }
 
 impl Recorder {
@@ -41,18 +45,24 @@ impl Recorder {
             inside: false,
             summed_until_ns: window.from_ns,
             last_reply_ns: 0,
+            looked_ns: 0,
+            unseen_ns: 0,
         }
     }
 
-    /// Tells that a harvest begins, stamped with `now_ns`, and that `unanswered` messages were under way until now.
+    /// Tells that a harvest begins, stamped with `now_ns`, and that `unanswered` messages were under way until now. Since
+    /// `waited_from_ns` the worker did nothing but wait for it; one that never waits looks at `now_ns` itself.
     /// Segments that ended before are given to `hand_over`, which puts an empty one in their place.
     #[inline]
     pub fn begin_turn(
         &mut self,
         now_ns: u64,
+        waited_from_ns: u64,
         unanswered: u64,
         mut hand_over: impl FnMut(&mut Box<Segment>),
     ) {
+        self.unseen_ns = waited_from_ns.saturating_sub(self.looked_ns);
+        self.looked_ns = now_ns;
         self.inside = self.window.contains(now_ns);
         while self.segment_end_ns <= now_ns {
             self.sum_unanswered(self.segment_end_ns, unanswered);
@@ -98,11 +108,12 @@ impl Recorder {
             &mut segment.clipped,
         );
         if let Some(open) = &mut segment.open {
-            record(
-                &mut open.service,
-                now_ns.saturating_sub(message.written_ns),
-                &mut segment.clipped,
-            );
+            let service_ns = now_ns.saturating_sub(message.written_ns);
+            record(&mut open.service, service_ns, &mut segment.clipped);
+            let waited_ns = recv_lag_ns.unwrap_or(self.unseen_ns);
+            let least_ns = service_ns.saturating_sub(waited_ns);
+            open.service_least
+                .saturating_record(least_ns.min(VALUE_NS_MAX));
         }
         if let (Some(lag_ns), Some(lags)) = (recv_lag_ns, &mut segment.recv_lag) {
             record(lags, lag_ns, &mut segment.clipped);
@@ -163,6 +174,8 @@ impl Recorder {
         if let Some(open) = &mut segment.open {
             let waited_ns = now_ns.saturating_sub(message.written_ns);
             record(&mut open.service, waited_ns, &mut segment.clipped);
+            open.service_least
+                .saturating_record(waited_ns.min(VALUE_NS_MAX));
             open.service_censored_from_ns = least(open.service_censored_from_ns, Some(waited_ns));
         }
     }

@@ -321,6 +321,7 @@ mod tests {
                 rate_per_s: 20_001.2,
                 offered_per_s: Some(20_011.2),
                 latency_ns: Summary { censored_from: Some(1_000_000), ..summary(1) },
+                service_least_ns: Summary::default(),
                 service_ns: summary(1),
                 queue_ns: Summary { p99_99: None, ..summary(0) },
                 send_lag_ns: summary(0),

@@ -101,6 +101,7 @@ pub fn run(
     };
 
     let phase = Phase {
+        greeting: Duration::ZERO,
         record_after: plan.warmup,
         stop_after: plan.warmup + plan.duration,
         give_up_after: GIVE_UP_AFTER,
@@ -297,6 +298,7 @@ fn end(
             .then(|| (counts.sent + counts.unsent) as f64 / seconds),
         latency_ns: Summary::of(&tally.latency, counts.censored_from_ns),
         service_ns: Summary::of(service, service_censored),
+        service_least_ns: part(|open| &open.service_least),
         queue_ns: part(|open| &open.queue),
         send_lag_ns: part(|open| &open.send_lag),
         recv_lag_ns: tally

@@ -25,6 +25,30 @@ pub(crate) struct Schedule {
     next: Due,
     connections: u32,
     gaps: Gaps,
+    /// What comes before all that, if anything.
+    greeting: Option<Greeting>,
+    /// By how much a greeting moves everything.
+    offset_ns: u64,
+}
+
+/// One message to each connection, in turn and evenly apart.
+#[derive(Clone, Debug)]
+struct Greeting {
+    /// The connection after the next one.
+    after_next: u32,
+    length_ns: u64,
+    /// The first message of the schedule proper.
+    then: Due,
+}
+
+impl Greeting {
+    fn due(&self, connection: u32, connections: u32) -> Due {
+        let at_ns = u128::from(self.length_ns) * u128::from(connection) / u128::from(connections);
+        Due {
+            at_ns: at_ns as u64,
+            connection,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -163,9 +187,27 @@ impl Schedule {
             },
             connections: share.connections,
             gaps,
+            greeting: None,
+            offset_ns: 0,
         };
         schedule.advance();
         schedule
+    }
+
+    /// The same, begun `length_ns` later; until then each connection gets one message. To be called before any is taken.
+    pub(crate) fn after_greeting(mut self, length_ns: u64) -> Schedule {
+        let greeting = Greeting {
+            after_next: 1,
+            length_ns,
+            then: Due {
+                at_ns: self.next.at_ns + length_ns,
+                ..self.next
+            },
+        };
+        self.next = greeting.due(0, self.connections);
+        self.greeting = Some(greeting);
+        self.offset_ns = length_ns;
+        self
     }
 
     /// When the next message is due, in ns since the start of the stretch.
@@ -190,10 +232,17 @@ impl Schedule {
     /// the number is drawn: what is left of a Poisson process is one too, so that it is as true a number as that of the
     /// arrivals that would have been drawn one by one, but not the same.
     pub(crate) fn count_due(&mut self, end_ns: u64) -> u64 {
+        // A greeting is short: one by one.
+        let mut greeted = 0;
+        while self.greeting.is_some() && self.next.at_ns < end_ns {
+            self.advance();
+            greeted += 1;
+        }
         if end_ns <= self.next.at_ns {
-            return 0;
+            return greeted;
         }
         // Those after the next one.
+        let end_ns = end_ns - self.offset_ns;
         let end = end_ns as f64;
         let more = match &mut self.gaps {
             Gaps::Uniform { at, gap } => {
@@ -253,11 +302,15 @@ impl Schedule {
         let connection = (u64::from(self.next.connection) + turns) % u64::from(self.connections);
         self.next.connection = connection as u32;
         self.advance();
-        more + 1
+        greeted + more + 1
     }
 
     #[inline]
     fn advance(&mut self) {
+        if self.greeting.is_some() {
+            self.greet();
+            return;
+        }
         let in_turn = match self.next.connection + 1 {
             connection if connection < self.connections => connection,
             _ => 0,
@@ -310,6 +363,23 @@ impl Schedule {
                 }
             }
         };
+        self.next.at_ns += self.offset_ns;
+    }
+
+    /// The next of the greeting, or what follows it.
+    #[cold]
+    fn greet(&mut self) {
+        let Some(greeting) = &mut self.greeting else {
+            return;
+        };
+        if greeting.after_next < self.connections {
+            let connection = greeting.after_next;
+            greeting.after_next += 1;
+            self.next = greeting.due(connection, self.connections);
+        } else {
+            self.next = greeting.then;
+            self.greeting = None;
+        }
     }
 }
 

@@ -55,8 +55,12 @@ pub struct OpenLoop {
     pub service: Histogram<u64>,
     /// Waiting for room on the connection, ns.
     pub queue: Histogram<u64>,
-    /// The client's own lateness, ns.
+    /// The client's own lateness in sending, ns.
     pub send_lag: Histogram<u64>,
+    /// Written to reply, less what the reply may have waited for the client, ns: up to the last look at the sockets that did
+    /// not find it, or up to the kernel's receive time where the kernel was asked for it. The true service time lies
+    /// between this and `service`.
+    pub service_least: Histogram<u64>,
     /// As the latency's `censored_from_ns`, for `service`.
     pub service_censored_from_ns: Option<u64>,
 }
@@ -67,6 +71,7 @@ impl OpenLoop {
             service: histogram(),
             queue: histogram(),
             send_lag: histogram(),
+            service_least: histogram(),
             service_censored_from_ns: None,
         }
     }
@@ -121,7 +126,12 @@ impl Segment {
     pub fn clear(&mut self) {
         let of_open = self.open.iter_mut().flat_map(|open| {
             open.service_censored_from_ns = None;
-            [&mut open.service, &mut open.queue, &mut open.send_lag]
+            [
+                &mut open.service,
+                &mut open.queue,
+                &mut open.send_lag,
+                &mut open.service_least,
+            ]
         });
         for histogram in [&mut self.latency, &mut self.gaps]
             .into_iter()
@@ -166,6 +176,7 @@ impl Segment {
                     (&mut mine.service, &theirs.service),
                     (&mut mine.queue, &theirs.queue),
                     (&mut mine.send_lag, &theirs.send_lag),
+                    (&mut mine.service_least, &theirs.service_least),
                 ]
             });
         let of_both = [

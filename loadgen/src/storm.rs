@@ -132,6 +132,7 @@ pub fn run(plan: &StormPlan, target: &Target, stop: Option<&Stop>) -> Result<Sto
         Duration::from_millis(u64::from(client.connections)) + Duration::from_secs(1);
     let limit = dialing + client_limit + 2 * plan.time_limit;
     let phase = Phase {
+        greeting: Duration::ZERO,
         record_after: Duration::ZERO,
         stop_after: limit,
         give_up_after: limit,

@@ -17,6 +17,9 @@ use crate::{
 /// One stretch of load. Instants count from its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Phase {
+    /// Open loop: in this time, at the start, each connection gets one message, in turn and evenly apart; the schedule
+    /// follows. Zero for none of that. The closed loop greets all by itself.
+    pub greeting: Duration,
     /// From when on is recorded: warm-up or ramp before.
     pub record_after: Duration,
     /// When the load ends, and with it the window. Beyond `record_after`.

@@ -10,6 +10,9 @@ use crate::{
 };
 use echometer_host::units::{counted, show_count, show_ns};
 
+mod lateness;
+
+pub use self::lateness::{LATENESS_MAX, Lateness};
 // The names that the bench uses.
 #[doc(hidden)]
 pub use self::{RunStatus as Status, RunVerdict as Verdict};
@@ -84,8 +87,6 @@ pub struct Evidence<'a> {
 const BUSY_MAX: f64 = 0.90;
 /// The least share of what was due that must have been answered.
 const ACHIEVED_MIN: f64 = 0.99;
-/// The most of the latency's p99 that the send lag's may be.
-const LAG_SHARE_MAX: f64 = 0.10;
 /// The most of the window that the hypervisor or other threads may take from a client thread.
 const NOISE_MAX: f64 = 0.01;
 /// The most by which the median may change from the first third to the last.
@@ -193,29 +194,26 @@ fn client_bound(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>)
             "client core {busy:.0} % busy: add --threads (or --cpus), or lower -R"
         ));
     }
-    let lag = tally
+    let lateness = tally
         .open
         .as_ref()
-        .and_then(|open| quantile(&open.send_lag, 0.99));
-    if let (Some(lag), Some(latency)) = (lag, quantile(&tally.latency, 0.99))
-        && LAG_SHARE_MAX * latency as f64 <= lag as f64
-        && lag != 0
-    {
-        say(format!(
-            "the client was late itself: send lag p99 {} of latency p99 {}: give it a core of its own (--cpus), \
-             add --threads, or lower -R",
-            show_ns(lag),
-            show_ns(latency),
-        ));
+        .and_then(|open| Lateness::at(0.99, &tally.latency, open));
+    if let Some(lateness) = lateness {
+        lateness.objections("p99").into_iter().for_each(say);
     }
 }
 
 fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
-    let tally = evidence.tally;
-    let mut say = |reason| reasons.push((RunStatus::Overloaded, reason));
-    if !evidence.open {
-        return;
+    let overload = overload(evidence.tally).into_iter();
+    if evidence.open {
+        reasons.extend(overload.map(|reason| (RunStatus::Overloaded, reason)));
     }
+}
+
+/// Why the server of an open loop did not keep up with what was due; empty if it did.
+pub fn overload(tally: &Tally) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let mut say = |reason| reasons.push(reason);
     // What failed connections took with them is not for lack of speed.
     let due = tally.window.sent + tally.window.unsent - tally.window.lost;
     let achieved = tally.window.answered as f64 / due.max(1) as f64;
@@ -230,7 +228,7 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
         ));
     }
     let Some([first, _, last]) = &tally.thirds else {
-        return;
+        return reasons;
     };
     let growth = last.unanswered_mean - first.unanswered_mean;
     if GROWTH_MAX * last.answered.max(1) as f64 <= growth {
@@ -249,6 +247,7 @@ fn overloaded(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {
             "the wait for room on the connections grew: p50 {from} in the first third, {to} in the last: lower -R"
         ));
     }
+    reasons
 }
 
 fn noisy(evidence: &Evidence<'_>, reasons: &mut Vec<(RunStatus, String)>) {

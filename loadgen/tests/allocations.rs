@@ -49,6 +49,7 @@ fn no_message_costs_an_allocation() {
             // What is allocated once, in the first seconds, is.
             let mut stretch = |ms: u64| {
                 let phase = Phase {
+                    greeting: Duration::ZERO,
                     record_after: Duration::from_millis(1),
                     stop_after: Duration::from_millis(ms),
                     give_up_after: Duration::from_secs(10),

@@ -64,6 +64,7 @@ impl Client for FleetClient {
 
     fn drive(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<Stretch, String> {
         let phase = Phase {
+            greeting: Duration::ZERO,
             record_after: ramp,
             stop_after: length,
             give_up_after: GIVE_UP_AFTER,
@@ -78,6 +79,7 @@ impl Client for FleetClient {
 
     fn run(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<WholeRun, String> {
         let phase = Phase {
+            greeting: Duration::ZERO,
             record_after: ramp,
             stop_after: length,
             give_up_after: GIVE_UP_AFTER,

@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) cuts: Cuts,
     pub(crate) window: Window,
     pub(crate) membership: Membership,
+    /// Open loop: the time in which each connection gets one message, before the schedule begins. 0: none.
+    pub(crate) greeting_ns: u64,
     /// How long after the end of the load answers are waited for.
     pub(crate) give_up_after_ns: u64,
     pub(crate) load: Load,
@@ -53,7 +55,7 @@ impl Job {
         else {
             return None;
         };
-        Some(match self.ramp_to_per_s {
+        let schedule = match self.ramp_to_per_s {
             None => Schedule::new(rate_per_s, arrivals, self.share, self.seed),
             Some(to_per_s) => {
                 let ramp = Ramp {
@@ -64,6 +66,10 @@ impl Job {
                 };
                 Schedule::ramp(ramp, arrivals, self.share, self.seed)
             }
+        };
+        Some(match self.greeting_ns {
+            0 => schedule,
+            greeting_ns => schedule.after_greeting(greeting_ns),
         })
     }
 }

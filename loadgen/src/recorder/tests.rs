@@ -39,7 +39,7 @@ fn message(due_ns: u64, written_ns: u64) -> Message {
 fn a_run_counts_what_was_due_in_the_window() {
     let mut recorder = recorder(Membership::ByStart, true);
     for (due_ns, reply_ns) in [(999, 1_500), (1_000, 1_100), (1_999, 5_000), (2_000, 5_000)] {
-        recorder.begin_turn(reply_ns, 1, never);
+        recorder.begin_turn(reply_ns, reply_ns, 1, never);
         recorder.written(Written {
             due_ns,
             queue_ns: 3,
@@ -56,10 +56,31 @@ fn a_run_counts_what_was_due_in_the_window() {
 }
 
 #[test]
+fn the_least_service_time_ends_with_the_last_look_that_did_not_find_the_reply() {
+    let least = |written_ns, looked_ns, waited_from_ns, reply_ns, lag_ns| {
+        let mut recorder = recorder(Membership::ByStart, true);
+        recorder.begin_turn(looked_ns, looked_ns, 1, never);
+        recorder.begin_turn(reply_ns, waited_from_ns, 1, never);
+        recorder.answered(message(1_000, written_ns), reply_ns, lag_ns);
+        let open = recorder.finish().open.expect("an open loop");
+        assert_eq!(open.service.max(), reply_ns - written_ns);
+        open.service_least.max()
+    };
+    // A worker that spins: the look before last was at 1,400.
+    assert_eq!(least(1_100, 1_400, 1_500, 1_500, None), 300);
+    // It was written after that look, so it may have been there at once.
+    assert_eq!(least(1_450, 1_400, 1_500, 1_500, None), 0);
+    // A worker that slept from 1,410 on was woken: only the 10 before may have been lost.
+    assert_eq!(least(1_100, 1_400, 1_410, 1_500, None), 390);
+    // The kernel knows better.
+    assert_eq!(least(1_100, 1_400, 1_500, 1_500, Some(30)), 370);
+}
+
+#[test]
 fn a_slice_counts_what_was_answered_in_the_window() {
     let mut recorder = recorder(Membership::ByReply, false);
     for (written_ns, reply_ns) in [(500, 999), (900, 1_000), (1_500, 1_999), (1_500, 2_000)] {
-        recorder.begin_turn(reply_ns, 1, never);
+        recorder.begin_turn(reply_ns, reply_ns, 1, never);
         recorder.answered(message(written_ns, written_ns), reply_ns, None);
     }
     let segment = recorder.finish();
@@ -71,7 +92,7 @@ fn a_slice_counts_what_was_answered_in_the_window() {
 #[test]
 fn who_is_not_answered_is_censored_and_who_is_too_late_clipped() {
     let mut recorder = recorder(Membership::ByStart, true);
-    recorder.begin_turn(1_500, 0, never);
+    recorder.begin_turn(1_500, 1_500, 0, never);
     recorder.unanswered(message(1_100, 1_200), false, 1_500);
     recorder.unanswered(message(1_100, 1_100), true, VALUE_NS_MAX + 1_101);
     recorder.unsent(1_300, 1_500);
@@ -136,7 +157,7 @@ fn messages_that_are_alike_are_recorded_as_one_by_one() {
 fn gaps_without_replies_are_cut_to_the_window() {
     let mut recorder = recorder(Membership::ByStart, false);
     for (reply_ns, replies) in [(900, 1), (1_300, 2), (1_400, 0), (1_500, 1), (5_000, 1)] {
-        recorder.begin_turn(reply_ns, 0, never);
+        recorder.begin_turn(reply_ns, reply_ns, 0, never);
         recorder.end_turn(replies, reply_ns);
     }
     let gaps: Vec<u64> = recorder
@@ -159,7 +180,7 @@ fn gaps_without_replies_are_cut_to_the_window() {
 fn unanswered_messages_are_summed_over_the_window() {
     let mut recorder = recorder(Membership::ByStart, true);
     for (now_ns, unanswered) in [(500, 100), (1_500, 4), (1_600, 10), (3_000, 1)] {
-        recorder.begin_turn(now_ns, unanswered, never);
+        recorder.begin_turn(now_ns, now_ns, unanswered, never);
     }
     assert_eq!(recorder.finish().unanswered_ns, 500 * 4 + 100 * 10 + 400);
 }
@@ -185,7 +206,7 @@ fn segments_are_handed_over_where_intervals_and_thirds_end() {
     let mut recorder = Recorder::new(cuts, Membership::ByStart, Box::new(Segment::new(OPEN)));
     let mut full = Vec::new();
     for now_ns in [10, 990, 1_000, 2_600, 2_999, 9_000] {
-        recorder.begin_turn(now_ns, 0, |segment| {
+        recorder.begin_turn(now_ns, now_ns, 0, |segment| {
             full.push(std::mem::replace(segment, Box::new(Segment::new(OPEN))));
         });
         recorder.answered(message(0, 0), now_ns, None);

@@ -301,3 +301,43 @@ proptest! {
         prop_assert!((0.9..=1.1).contains(&ratio), "{}", ratio);
     }
 }
+
+#[test]
+fn a_greeting_reaches_each_connection_once_and_moves_the_rest() {
+    for arrivals in [Arrivals::Uniform, Arrivals::Poisson] {
+        let plain = take(Schedule::new(1_000.0, arrivals, alone(4), 1), 20);
+        let greeting = Schedule::new(1_000.0, arrivals, alone(4), 1).after_greeting(8_000);
+        assert_eq!(greeting.next_at_ns(), 0);
+        let greeted = take(greeting, 24);
+        let first: Vec<_> = greeted[..4]
+            .iter()
+            .map(|due| (due.at_ns, due.connection))
+            .collect();
+        assert_eq!(first, [(0, 0), (2_000, 1), (4_000, 2), (6_000, 3)]);
+        for (late, due) in greeted[4..].iter().zip(plain) {
+            assert_eq!(
+                (late.at_ns, late.connection),
+                (due.at_ns + 8_000, due.connection)
+            );
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn counting_over_a_greeting_counts_what_would_be_taken(end_ns in 0u64..40_000_000, taken in 0usize..8) {
+        let schedule = || Schedule::new(1_000.0, Arrivals::Uniform, alone(5), 1).after_greeting(10_000_000);
+        let (mut counted, mut one_by_one) = (schedule(), schedule());
+        for _ in 0..taken {
+            prop_assert_eq!(counted.take_due(u64::MAX), one_by_one.take_due(u64::MAX));
+        }
+        let count = counted.count_due(end_ns);
+        let mut by_hand = 0;
+        while one_by_one.next_at_ns() < end_ns {
+            one_by_one.take_due(u64::MAX);
+            by_hand += 1;
+        }
+        prop_assert_eq!(count, by_hand);
+        prop_assert_eq!(counted.take_due(u64::MAX), one_by_one.take_due(u64::MAX));
+    }
+}

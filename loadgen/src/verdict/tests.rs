@@ -42,12 +42,14 @@ fn faultless(open: bool) -> Tally {
         service,
         queue,
         send_lag,
+        service_least,
         ..
     }) = &mut open
     {
         service.record_n(99_000, 10_000).unwrap();
         queue.record_n(0, 10_000).unwrap();
         send_lag.record_n(1_000, 10_000).unwrap();
+        service_least.record_n(98_000, 10_000).unwrap();
     }
     let third = Third {
         answered: 3_333,
@@ -129,7 +131,7 @@ fn a_client_without_a_connection_is_not_called_busy() {
 #[test]
 fn each_rule_finds_its_fault_and_says_what_to_do() {
     type Change = fn(&mut Tally);
-    let faults: [(RunStatus, &str, Change); 11] = [
+    let faults: [(RunStatus, &str, Change); 12] = [
         (RunStatus::Errors, "see the server's log", |tally| {
             tally.errors.count(Failure::Reset);
             (tally.lost, tally.messages) = (5, 11_995);
@@ -152,14 +154,16 @@ fn each_rule_finds_its_fault_and_says_what_to_do() {
         (RunStatus::ClientBound, "add --threads", |tally| {
             tally.busiest_thread = 0.91;
         }),
-        (RunStatus::ClientBound, "send lag p99 10.0 us", |tally| {
-            tally
-                .open
-                .as_mut()
-                .unwrap()
-                .send_lag
-                .record_n(10_000, 200)
-                .unwrap();
+        (RunStatus::ClientBound, "the client sent late", |tally| {
+            // A hundredth and more of the messages was due 100 us before it was written.
+            tally.latency.record_n(200_000, 200).unwrap();
+            let open = tally.open.as_mut().unwrap();
+            open.send_lag.record_n(100_000, 200).unwrap();
+        }),
+        (RunStatus::ClientBound, "the client looked late", |tally| {
+            tally.latency.record_n(200_000, 200).unwrap();
+            let open = tally.open.as_mut().unwrap();
+            open.service.record_n(199_000, 200).unwrap();
         }),
         (RunStatus::Overloaded, "lower -R", |tally| {
             tally.window.unsent = 102;

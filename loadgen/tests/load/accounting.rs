@@ -109,6 +109,7 @@ fn a_rate_that_nobody_can_deliver_is_counted_and_ends_in_time(engine: Engine) {
         ..plan(engine)
     };
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(50),
         ..run_of(0, 1_000)
     };

@@ -123,6 +123,7 @@ fn a_peer_that_never_answers_is_waited_for_and_no_longer(engine: Engine) {
         peer(|mut stream| while !matches!(stream.read(&mut [0; 4096]), Ok(0) | Err(_)) {});
     let begun = Instant::now();
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(300),
         ..run_of(0, 100)
     };
@@ -228,6 +229,7 @@ fn a_peer_that_never_reads_holds_nobody_up(engine: Engine) {
         ..plan(engine)
     };
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(500),
         ..run_of(0, 1_000)
     };
@@ -254,6 +256,7 @@ fn a_connection_given_up_is_not_used_again(engine: Engine) {
     .unwrap();
     let session = fleet.open(&target_of(address)).unwrap();
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(200),
         ..slice_of(1, 100)
     };
@@ -352,6 +355,7 @@ fn every_breach_is_counted_by_kind_while_connections_come_and_go(engine: Engine)
             ..plan(engine)
         };
         let phase = Phase {
+            greeting: Duration::ZERO,
             give_up_after: Duration::from_millis(300),
             ..run_of(0, 250)
         };
@@ -391,6 +395,7 @@ fn a_listener_that_never_accepts_holds_nobody_up(engine: Engine) {
         ..plan(engine)
     };
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(200),
         ..run_of(0, 100)
     };

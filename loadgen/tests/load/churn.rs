@@ -453,6 +453,7 @@ fn a_server_that_was_to_close_and_does_not_is_a_failure(engine: Engine) {
         ..churn(engine, 2)
     };
     let phase = Phase {
+        greeting: Duration::ZERO,
         give_up_after: Duration::from_millis(200),
         ..run_of(0, 100)
     };

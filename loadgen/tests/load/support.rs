@@ -96,6 +96,7 @@ pub(crate) fn plan(engine: Engine) -> Plan {
 /// A stretch that counts messages by their start.
 pub(crate) fn run_of(record_after_ms: u64, stop_after_ms: u64) -> Phase {
     Phase {
+        greeting: Duration::ZERO,
         record_after: Duration::from_millis(record_after_ms),
         stop_after: Duration::from_millis(stop_after_ms),
         give_up_after: Duration::from_secs(20),
@@ -107,6 +108,7 @@ pub(crate) fn run_of(record_after_ms: u64, stop_after_ms: u64) -> Phase {
 /// A stretch that counts replies.
 pub(crate) fn slice_of(record_after_ms: u64, stop_after_ms: u64) -> Phase {
     Phase {
+        greeting: Duration::ZERO,
         membership: Membership::ByReply,
         intervals: None,
         ..run_of(record_after_ms, stop_after_ms)

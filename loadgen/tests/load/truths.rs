@@ -44,6 +44,7 @@ fn a_freeze_shows_in_open_loop(engine: Engine) {
         ..plan(engine)
     };
     let phase = Phase {
+        greeting: Duration::ZERO,
         intervals: Some(Duration::from_secs(1)),
         ..run_of(500, 10_500)
     };
