@@ -17,6 +17,7 @@ use echometer_report::{
         compare::{Comparison, FILE_NAME},
         design::Design,
         floor::FloorEntry,
+        metric::Metric,
         trust::Status,
     },
     folder::REPORT_NAME,
@@ -32,7 +33,7 @@ use crate::{
         floor::{self, Floor},
         runs::{self, RUNS_AN_ARM, RunsPlan},
         sides::{Arms, Client},
-        slices::{self, SlicePlan},
+        slices::{self, OpenSlices, SlicePlan},
     },
     place::placement::Placement,
     screen::{progress::Progress, stdout::Finished},
@@ -43,14 +44,41 @@ use crate::{
 /// A server that was just started gets some load before it is measured, whatever was asked.
 const WARMUP_MIN: Duration = Duration::from_millis(20);
 
+/// Slices of an open loop turned out too short for an arm; why, as a sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct GivesWay(String);
+
 /// Carries out a comparison. `command_line` is kept in its file.
 ///
-/// A request on `stop` ends it after the slice; what is whole is analysed.
+/// A request on `stop` ends it after the slice; what is whole is analysed. Where slices of an open loop turn out too short
+/// for an arm, it begins anew by whole runs.
 ///
 /// # Errors
 /// An arm can't be started or connected to, a byte came back wrong under `--verify`, a cpu can't be had, a file can't
 /// be written.
 pub(crate) fn compare(
+    settings: &CompareSettings,
+    command_line: &str,
+    stop: &Stop,
+) -> anyhow::Result<Finished<Comparison>> {
+    let error = match by_design(settings, command_line, stop) {
+        Err(error) => error,
+        finished => return finished,
+    };
+    let GivesWay(reason) = error.downcast::<GivesWay>()?;
+    let note = format!("{reason}: whole runs instead of slices");
+    if !settings.output.quiet {
+        eprintln!("{note}");
+    }
+    let Some(by_runs) = settings.by_runs(note) else {
+        bail!("{reason}: --design runs can measure that");
+    };
+    by_design(&by_runs, command_line, stop)
+}
+
+/// Carries out a comparison by the design of its settings.
+fn by_design(
     settings: &CompareSettings,
     command_line: &str,
     stop: &Stop,
@@ -176,6 +204,11 @@ fn run_blocks(
         match outcome {
             Ok(block) => record.keep(index, &block)?,
             // What fails later is a finding; what does not even start once, or is no echo, is told at once.
+            Err(Abort::TooSlow(Fault { arm, reason })) => {
+                progress.finish();
+                let name = &settings.arms[arm].name;
+                bail!(GivesWay(format!("{name} {reason}")));
+            }
             Err(Abort::NotStarted(Fault { arm, reason })) if 1 < index => {
                 record.keep_failure(index, arm, &reason);
             }
@@ -233,6 +266,11 @@ impl BlockPlan {
                 measured,
                 warmup,
                 floor,
+                open: load.rate_per_s().map(|rate_per_s| OpenSlices {
+                    rate_per_s,
+                    messages: slice_messages(settings.primary),
+                    gives_way: settings.instead.is_some(),
+                }),
             }),
             Design::Runs => Self::Runs(RunsPlan {
                 arms,
@@ -258,6 +296,13 @@ impl BlockPlan {
             Self::Runs(plan) => runs::run_block(index, plan, random, client, arms, stop, watch),
         }
     }
+}
+
+/// So many messages has a slice of an open loop, so that its quantile says something: 20,000 for p99.
+fn slice_messages(primary: Metric) -> u64 {
+    const ABOVE: f64 = 200.0;
+    let quantile = primary.quantile().unwrap_or(0.99);
+    (ABOVE / (1.0 - quantile)).round() as u64
 }
 
 /// What a block will take, by the plan.

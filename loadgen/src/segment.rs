@@ -65,14 +65,32 @@ pub struct OpenLoop {
     pub service_censored_from_ns: Option<u64>,
 }
 
-impl OpenLoop {
-    fn new() -> OpenLoop {
+impl Default for OpenLoop {
+    fn default() -> OpenLoop {
         OpenLoop {
             service: histogram(),
             queue: histogram(),
             send_lag: histogram(),
             service_least: histogram(),
             service_censored_from_ns: None,
+        }
+    }
+}
+
+impl OpenLoop {
+    /// Adds another's figures to these.
+    pub fn add(&mut self, other: &OpenLoop) {
+        self.service_censored_from_ns = least(
+            self.service_censored_from_ns,
+            other.service_censored_from_ns,
+        );
+        for (mine, theirs) in [
+            (&mut self.service, &other.service),
+            (&mut self.queue, &other.queue),
+            (&mut self.send_lag, &other.send_lag),
+            (&mut self.service_least, &other.service_least),
+        ] {
+            mine.add(theirs).expect("all are of one shape");
         }
     }
 }
@@ -105,7 +123,7 @@ impl Segment {
         Segment {
             index: 0,
             latency: histogram(),
-            open: shape.open.then(OpenLoop::new),
+            open: shape.open.then(OpenLoop::default),
             recv_lag: shape.stamped.then(histogram),
             connects: shape.dials.then(Box::default),
             sent: 0,
@@ -163,28 +181,15 @@ impl Segment {
 
     /// Adds another's figures to these.
     pub fn add(&mut self, other: &Segment) {
-        let of_open = self
-            .open
-            .iter_mut()
-            .zip(&other.open)
-            .flat_map(|(mine, theirs)| {
-                mine.service_censored_from_ns = least(
-                    mine.service_censored_from_ns,
-                    theirs.service_censored_from_ns,
-                );
-                [
-                    (&mut mine.service, &theirs.service),
-                    (&mut mine.queue, &theirs.queue),
-                    (&mut mine.send_lag, &theirs.send_lag),
-                    (&mut mine.service_least, &theirs.service_least),
-                ]
-            });
+        if let (Some(mine), Some(theirs)) = (&mut self.open, &other.open) {
+            mine.add(theirs);
+        }
         let of_both = [
             (&mut self.latency, &other.latency),
             (&mut self.gaps, &other.gaps),
         ];
         let of_stamped = self.recv_lag.iter_mut().zip(&other.recv_lag);
-        for (mine, theirs) in of_both.into_iter().chain(of_open).chain(of_stamped) {
+        for (mine, theirs) in of_both.into_iter().chain(of_stamped) {
             mine.add(theirs).expect("segments are all of one shape");
         }
         if let (Some(mine), Some(theirs)) = (&mut self.connects, &other.connects) {

@@ -25,6 +25,8 @@ const BLOCKS_MAX: usize = 200;
 
 /// A run is not made longer than this of its own accord.
 const RUN_MAX: Duration = Duration::from_secs(30);
+/// The shortest slice of an open loop.
+const OPEN_SLICE_MIN: Duration = Duration::from_millis(250);
 
 /// The flags of `echometer compare`.
 #[derive(Debug, Args)]
@@ -44,11 +46,12 @@ pub(crate) struct CompareFlags {
     #[arg(long, value_name = "N", value_parser = units::count, help_heading = "Comparison")]
     blocks: Option<u64>,
 
-    /// How the arms take turns [default: slices; runs with -R and for servers that never sleep]
+    /// How the arms take turns [default: slices; runs for servers that never sleep, and with -R for those whose p99 is
+    /// above 20 ms]
     #[arg(long, value_enum, help_heading = "Comparison")]
     design: Option<Design>,
 
-    /// Length of a slice, at the least [default: 50ms]
+    /// Length of a slice, at the least [default: 50ms; 250ms with -R]
     #[arg(long, value_name = "TIME", value_parser = units::duration, help_heading = "Comparison")]
     slice: Option<Duration>,
 
@@ -56,7 +59,7 @@ pub(crate) struct CompareFlags {
     #[arg(long, value_name = "SHARE", value_parser = margin, help_heading = "Comparison")]
     margin: Option<f64>,
 
-    /// The metric that decides [default: server_cpu_per_message; latency_p99 with -R, in slices latency_p90]
+    /// The metric that decides [default: server_cpu_per_message; latency_p99 with -R]
     #[arg(long, value_name = "METRIC", value_enum, help_heading = "Comparison")]
     primary: Option<Metric>,
 
@@ -88,6 +91,8 @@ pub(crate) struct CompareSettings {
     pub design: Design,
     /// Why so, where it is not the usual one.
     pub design_note: Option<String>,
+    /// What to do where slices of an open loop turn out too short for the arms; `None` where they stay, come what may.
+    pub instead: Option<RunsInstead>,
     /// The shortest slice; above 0.
     pub slice: Duration,
     /// Half the width of the band in which a difference does not matter; a share of 0 to below 1.
@@ -104,6 +109,31 @@ pub(crate) struct CompareSettings {
     pub machine: MachineSettings,
     /// Where the results go, and how they are shown.
     pub output: OutputSettings,
+}
+
+/// Whole runs instead of slices.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RunsInstead {
+    /// As of the settings.
+    pub load: Plan,
+    /// As of the settings.
+    pub blocks: usize,
+}
+
+impl CompareSettings {
+    /// The same by whole runs, because of `note`; `None` where slices stay, come what may.
+    #[must_use]
+    pub(crate) fn by_runs(&self, note: String) -> Option<Self> {
+        let RunsInstead { load, blocks } = self.instead.clone()?;
+        Some(Self {
+            load,
+            blocks,
+            design: Design::Runs,
+            design_note: Some(note),
+            instead: None,
+            ..self.clone()
+        })
+    }
 }
 
 impl CompareFlags {
@@ -125,29 +155,44 @@ impl CompareFlags {
         };
         let load = plan(&load_defaults(self.quick))?;
         let open = load.load != Load::Closed;
-        let (design, design_note) = settle_design(self.design, open, &arms)?;
-        let (primary, primary_note) = settle_primary(self.primary, open, design, &arms)?;
-        let load = match design {
-            Design::Slices => load,
-            Design::Runs if self.slice.is_some() => {
-                return Err(
-                    "--slice: whole runs have no slices: give their length with -d".to_owned(),
-                );
-            }
-            Design::Runs => {
-                let defaults = run_defaults(self.quick, load.rate_per_s(), primary);
-                Plan {
-                    seed: load.seed,
-                    ..plan(&defaults)?
-                }
-            }
+        let (design, design_note) = settle_design(self.design, &arms)?;
+        let (primary, primary_note) = settle_primary(self.primary, open, &arms)?;
+        if design == Design::Runs && self.slice.is_some() {
+            return Err("--slice: whole runs have no slices: give their length with -d".to_owned());
+        }
+        let blocks = |design| {
+            let few = self.quick || design == Design::Runs;
+            let blocks = self.blocks.unwrap_or(if few { 6 } else { 8 });
+            usize::try_from(blocks)
+                .ok()
+                .filter(|blocks| (1..=BLOCKS_MAX).contains(blocks))
+                .ok_or_else(|| format!("--blocks: give 1 to {BLOCKS_MAX}; an interval needs 6"))
         };
-        let few = self.quick || design == Design::Runs;
-        let blocks = self.blocks.unwrap_or(if few { 6 } else { 8 });
-        let blocks = usize::try_from(blocks)
-            .ok()
-            .filter(|blocks| (1..=BLOCKS_MAX).contains(blocks));
-        let slice = self.slice.unwrap_or(Duration::from_millis(50));
+        let seed = load.seed;
+        let by = |defaults: Plan| {
+            Ok::<Plan, String>(Plan {
+                seed,
+                ..plan(&defaults)?
+            })
+        };
+        let rate_per_s = load.rate_per_s();
+        let runs = || by(run_defaults(self.quick, rate_per_s, primary));
+        let load = match design {
+            Design::Slices if open => by(open_defaults(self.quick, rate_per_s, primary))?,
+            Design::Slices => load,
+            Design::Runs => runs()?,
+        };
+        let instead = match (design, self.design) {
+            (Design::Slices, None) if open => Some(RunsInstead {
+                load: runs()?,
+                blocks: blocks(Design::Runs)?,
+            }),
+            _ => None,
+        };
+        let slice = self.slice.unwrap_or(match open {
+            true => OPEN_SLICE_MIN,
+            false => Duration::from_millis(50),
+        });
         if slice.is_zero() {
             return Err(
                 "--slice: 0 is too short to measure anything: give a time such as 50ms".to_owned(),
@@ -157,10 +202,10 @@ impl CompareFlags {
         Ok(CompareSettings {
             arms,
             load,
-            blocks: blocks
-                .ok_or_else(|| format!("--blocks: give 1 to {BLOCKS_MAX}; an interval needs 6"))?,
+            blocks: blocks(design)?,
             design,
             design_note,
+            instead,
             slice,
             margin: self.margin.unwrap_or(0.02),
             primary,
@@ -186,30 +231,41 @@ pub(crate) fn load_defaults(quick: bool) -> Plan {
     }
 }
 
-/// What whole runs load with, where nothing else is asked for. Two arms and six blocks take about a minute, but with an
-/// open loop of `rate_per_s` and a quantile as the `primary` metric a run is long enough to compare that quantile: up to
-/// half a minute.
-fn run_defaults(quick: bool, rate_per_s: Option<f64>, primary: Metric) -> Plan {
-    let (duration, warmup) = if quick { (500, 200) } else { (2_000, 400) };
-    let usual = Duration::from_millis(duration);
-    let needed = rate_per_s.zip(primary.quantile()).map(|(rate, quantile)| {
-        // A tenth more than needed on average: arrivals are random.
-        let seconds = 1.1 * COMPARED_ABOVE_MIN as f64 / (1.0 - quantile) / rate;
-        Duration::from_millis((seconds * 1e3).ceil().min(1e9) as u64)
-    });
+/// What slices of an open loop of `rate_per_s` load with, where nothing else is asked for: two arms and eight blocks take a
+/// minute and a half, or as long as the `primary` quantile needs.
+fn open_defaults(quick: bool, rate_per_s: Option<f64>, primary: Metric) -> Plan {
+    let (duration, warmup) = if quick { (1_000, 200) } else { (4_000, 400) };
     Plan {
-        duration: needed.unwrap_or(usual).clamp(usual, RUN_MAX.max(usual)),
+        duration: long_enough(Duration::from_millis(duration), rate_per_s, primary),
         warmup: Duration::from_millis(warmup),
         ..load_defaults(quick)
     }
 }
 
-/// Slices measure arms that rest while they are not loaded, and throughput more than waiting. The rest takes whole runs.
-fn settle_design(
-    typed: Option<Design>,
-    open: bool,
-    arms: &[Arm],
-) -> Result<(Design, Option<String>), String> {
+/// `usual`, or so long that the `primary` quantile can be compared at this rate, up to [`RUN_MAX`].
+fn long_enough(usual: Duration, rate_per_s: Option<f64>, primary: Metric) -> Duration {
+    let needed = rate_per_s.zip(primary.quantile()).map(|(rate, quantile)| {
+        // A tenth more than needed on average: arrivals are random.
+        let seconds = 1.1 * COMPARED_ABOVE_MIN as f64 / (1.0 - quantile) / rate;
+        Duration::from_millis((seconds * 1e3).ceil().min(1e9) as u64)
+    });
+    needed.unwrap_or(usual).clamp(usual, RUN_MAX.max(usual))
+}
+
+/// What whole runs load with, where nothing else is asked for. Two arms and six blocks take about a minute, but with an
+/// open loop of `rate_per_s` and a quantile as the `primary` metric a run is long enough to compare that quantile: up to
+/// half a minute.
+fn run_defaults(quick: bool, rate_per_s: Option<f64>, primary: Metric) -> Plan {
+    let (duration, warmup) = if quick { (500, 200) } else { (2_000, 400) };
+    Plan {
+        duration: long_enough(Duration::from_millis(duration), rate_per_s, primary),
+        warmup: Duration::from_millis(warmup),
+        ..load_defaults(quick)
+    }
+}
+
+/// Slices measure arms that rest while they are not loaded. The rest takes whole runs.
+fn settle_design(typed: Option<Design>, arms: &[Arm]) -> Result<(Design, Option<String>), String> {
     let restless = arms.iter().find(|arm| arm.spec.never_sleeps());
     match (typed, restless) {
         (Some(Design::Slices), Some(arm)) => Err(format!(
@@ -225,7 +281,6 @@ fn settle_design(
             );
             Ok((Design::Runs, Some(note)))
         }
-        (None, None) if open => Ok((Design::Runs, None)),
         (None, None) => Ok((Design::Slices, None)),
     }
 }
@@ -233,17 +288,10 @@ fn settle_design(
 fn settle_primary(
     typed: Option<Metric>,
     open: bool,
-    design: Design,
     arms: &[Arm],
 ) -> Result<(Metric, Option<String>), String> {
-    let tail = |metric: Metric| matches!(metric, Metric::LatencyP99 | Metric::LatencyP99_9);
-    let hidden = |metric: Metric| design == Design::Slices && tail(metric);
     let remote = arms.iter().find(|arm| !arm.spec.is_local());
     match (typed, remote) {
-        (Some(metric), _) if open && hidden(metric) => Err(format!(
-            "--primary: slices of an open loop give no verdict above p90, and {} lies above: name another",
-            metric.name(),
-        )),
         (Some(Metric::Rate), _) if open => Err(
             "--primary: in open loop -R sets the rate, and not the server: name another, such as latency_p99".to_owned(),
         ),
@@ -252,7 +300,6 @@ fn settle_primary(
             arm.name,
         )),
         (Some(metric), _) => Ok((metric, None)),
-        (None, _) if open && design == Design::Slices => Ok((Metric::LatencyP90, None)),
         (None, _) if open => Ok((Metric::LatencyP99, None)),
         (None, Some(arm)) => {
             let note = format!("the CPU of {} is unknown, so latency_p50 decides", arm.name);
@@ -267,7 +314,7 @@ Examples:
   echometer compare epoll uring                             takes about a minute
   echometer compare epoll uring --quick                     a first look
   echometer compare epoll uring -c 1000 -s 4KiB --blocks 12 another load, and surer
-  echometer compare epoll uring -R 50k                      latency under load, in whole runs
+  echometer compare epoll uring -R 50k                      latency under load
   echometer compare uring 'big=uring:--buffer-size 64KiB'   one flag against another
   echometer compare epoll 'mine=./my-server {port}'         your own server, in any language
 
@@ -389,20 +436,25 @@ mod tests {
     }
 
     #[test]
-    fn an_open_loop_is_compared_by_whole_runs_and_its_tail() {
+    fn an_open_loop_is_compared_in_long_slices_and_by_its_tail() {
         let settings = typed("epoll uring -R 20k").expect("valid");
-        assert_eq!((settings.design, settings.blocks), (Design::Runs, 6));
-        assert_eq!(settings.primary, Metric::LatencyP99);
-        let two_each = (settings.load.duration + settings.load.warmup) * 4 * settings.blocks as u32;
-        assert!((50..65).contains(&two_each.as_secs()), "{two_each:?}");
-        let settings = typed("epoll uring -R 20k --design slices").expect("valid");
+        assert_eq!((settings.design, settings.blocks), (Design::Slices, 8));
         assert_eq!(
-            (settings.design, settings.primary),
-            (Design::Slices, Metric::LatencyP90)
+            (settings.primary, settings.slice),
+            (Metric::LatencyP99, Duration::from_millis(250))
         );
-        let error = typed("epoll uring -R 20k --design slices --primary latency_p99")
-            .expect_err("above p90");
-        assert!(error.contains("above p90"), "{error}");
+        assert_eq!(settings.load.duration, Duration::from_secs(4));
+        // Where slices are too short, whole runs: a minute of them.
+        let runs = settings.by_runs("slow".to_owned()).expect("it gives way");
+        assert_eq!((runs.design, runs.blocks), (Design::Runs, 6));
+        assert_eq!(runs.load.seed, settings.load.seed);
+        let two_each = (runs.load.duration + runs.load.warmup) * 4 * runs.blocks as u32;
+        assert!((50..65).contains(&two_each.as_secs()), "{two_each:?}");
+        assert_eq!(runs.by_runs("again".to_owned()), None);
+        let typed_so = typed("epoll uring -R 20k --design slices").expect("valid");
+        assert_eq!((typed_so.design, typed_so.instead), (Design::Slices, None));
+        let whole = typed("epoll uring -R 20k --design runs").expect("valid");
+        assert_eq!((whole.design, whole.blocks), (Design::Runs, 6));
         let error = typed("epoll uring -R 20k --primary rate").expect_err("it is given");
         assert!(error.contains("-R sets the rate"), "{error}");
     }
@@ -415,16 +467,19 @@ mod tests {
                 .load
                 .duration
         };
-        assert_eq!(length("-R 20k"), Duration::from_secs(2));
-        // 11,000 messages have 110 above p99.
-        assert_eq!(length("-R 1k"), Duration::from_secs(11));
-        assert_eq!(length("-R 1k --quick"), Duration::from_secs(11));
-        assert_eq!(
-            length("-R 1k --primary latency_p50"),
-            Duration::from_secs(2)
-        );
-        assert_eq!(length("-R 1k -d 3s"), Duration::from_secs(3));
-        assert_eq!(length("-R 10"), RUN_MAX);
+        for (design, usual) in [("runs", 2), ("slices", 4)] {
+            let length = |line: &str| length(&format!("--design {design} {line}"));
+            assert_eq!(length("-R 20k"), Duration::from_secs(usual));
+            // 11,000 messages have 110 above p99.
+            assert_eq!(length("-R 1k"), Duration::from_secs(11));
+            assert_eq!(length("-R 1k --quick"), Duration::from_secs(11));
+            assert_eq!(
+                length("-R 1k --primary latency_p50"),
+                Duration::from_secs(usual)
+            );
+            assert_eq!(length("-R 1k -d 3s"), Duration::from_secs(3));
+            assert_eq!(length("-R 10"), RUN_MAX);
+        }
         assert_eq!(length("--design runs"), Duration::from_secs(2));
     }
 

@@ -63,6 +63,8 @@ impl OpenLoad for MadeUp {
         Ok(WholeRun {
             stretch: Stretch {
                 latency,
+                open: None,
+                overload: Vec::new(),
                 recorded: count,
                 recorded_span_ns: load.duration.as_nanos() as u64,
                 messages: count,

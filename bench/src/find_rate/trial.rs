@@ -66,6 +66,8 @@ mod tests {
         WholeRun {
             stretch: Stretch {
                 latency,
+                open: None,
+                overload: Vec::new(),
                 recorded: count,
                 recorded_span_ns: 1,
                 messages: count,

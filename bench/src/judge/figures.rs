@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-use echometer_loadgen::file::Summary;
+use echometer_loadgen::{OpenLoop, file::Summary};
 use echometer_report::file::{
-    figures::{ArmFigures, BlockFigures, CpuShares, RunFigures},
+    figures::{ArmFigures, BlockFigures, CpuShares, OpenFigures, RunFigures},
     floor::{FloorFigures, LABEL},
     metric::{COMPARED_ABOVE_MIN, METRICS, Metric},
 };
@@ -61,6 +61,7 @@ pub(crate) fn block_figures(
             .collect(),
         _ => BTreeMap::new(),
     };
+    let ratios_least = ratios_least(&ratios, &arms, &names[0]);
     let floor = floor_figures(block, names).filter(|_| valid);
     let name = |&arm: &usize| names.get(arm).map_or(LABEL, String::as_str).to_owned();
     let order = block.order.iter().map(name).collect();
@@ -72,7 +73,41 @@ pub(crate) fn block_figures(
         slice_ns: block.slice.as_nanos() as u64,
         arms,
         ratios,
+        ratios_least,
         floor,
+    }
+}
+
+/// What the ratios of latencies become without the client's own lateness; nothing in closed loop.
+fn ratios_least(
+    ratios: &BTreeMap<String, BTreeMap<Metric, f64>>,
+    arms: &BTreeMap<String, ArmFigures>,
+    baseline: &str,
+) -> BTreeMap<String, BTreeMap<Metric, f64>> {
+    let least = |name: &str, metric| arms.get(name)?.least(metric);
+    let of_arm = |name: &str, ratios: &BTreeMap<Metric, f64>| {
+        let least = ratios.keys().filter_map(|&metric| {
+            let ratio = least(name, metric)? / least(baseline, metric)?;
+            Some((metric, ratio))
+        });
+        least.collect::<BTreeMap<_, _>>()
+    };
+    ratios
+        .iter()
+        .map(|(name, ratios)| (name.clone(), of_arm(name, ratios)))
+        .filter(|(_, ratios)| !ratios.is_empty())
+        .collect()
+}
+
+fn open_figures(open: &OpenLoop, slices: &[Slice], overload: Option<String>) -> OpenFigures {
+    let of = |histogram| Summary::of(histogram, None);
+    OpenFigures {
+        service_ns: Summary::of(&open.service, open.service_censored_from_ns),
+        service_least_ns: of(&open.service_least),
+        queue_ns: of(&open.queue),
+        send_lag_ns: of(&open.send_lag),
+        overloaded_slices: slices.iter().filter(|slice| slice.overloaded).count(),
+        overload,
     }
 }
 
@@ -87,6 +122,7 @@ pub(crate) fn failed_block(index: usize, reason: String) -> BlockFigures {
         slice_ns: 0,
         arms: BTreeMap::new(),
         ratios: BTreeMap::new(),
+        ratios_least: BTreeMap::new(),
         floor: None,
     }
 }
@@ -121,6 +157,10 @@ pub(crate) fn arm_figures(arm: &ArmBlock, hlog: String, server_cpus: usize) -> A
         recorded: total(|slice| slice.recorded),
         slices: slices.len(),
         latency_ns: Summary::of(&arm.latency, None),
+        open: arm
+            .open
+            .as_ref()
+            .map(|open| open_figures(open, slices, arm.overload.clone())),
         server_busy: cpu_ns.map(|cpu_ns| cpu_ns as f64 / cpus_ns),
         client_busy: share(|slice| slice.client_busiest),
         server_cpus: CpuShares {
@@ -152,6 +192,11 @@ fn run_figures(slice: &Slice, run: &WholeRun) -> RunFigures {
         server_cpu_ns_per_message: slice.server_cpu_ns.and_then(a_message),
         client_cpu_ns_per_message: slice.client_cpu_ns.and_then(a_message),
         latency_ns: Summary::of(&run.stretch.latency, *censored_from_ns),
+        open: run
+            .stretch
+            .open
+            .as_ref()
+            .map(|open| open_figures(open, &[], None)),
         status: verdict.status,
         reasons: verdict.reasons.clone(),
     }
@@ -316,6 +361,7 @@ mod tests {
                 softirq_ns: 10_000_000,
                 steal_ns: 500_000,
             },
+            overloaded: false,
         }
     }
 
@@ -332,6 +378,8 @@ mod tests {
                 .collect(),
             runs: Vec::new(),
             latency,
+            open: None,
+            overload: None,
             resting_cpu_ns: Some(1_000_000),
             resting_span_ns: 1_000_000_000,
             usage: Some(Usage {

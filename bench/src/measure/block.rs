@@ -5,6 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use echometer_host::units::counted;
+use echometer_loadgen::OpenLoop;
 
 use crate::measure::{
     floor::FloorSlice,
@@ -66,6 +67,10 @@ pub(crate) struct ArmBlock {
     pub runs: Vec<WholeRun>,
     /// Latency over all slices, in ns.
     pub latency: Histogram<u64>,
+    /// Its parts over all slices; only an open loop has them.
+    pub open: Option<OpenLoop>,
+    /// Why the server did not keep up in the first slice in which it did not.
+    pub overload: Option<String>,
     /// CPU time used while others were measured, in ns; `None` where it can't be read.
     pub resting_cpu_ns: Option<u64>,
     /// How long others were measured, in ns.
@@ -97,6 +102,8 @@ pub(crate) struct Slice {
     pub client_run_delay: f64,
     /// What the servers' cpus did in this slice.
     pub server_cpus: CpuTimes,
+    /// Open loop: the server did not keep up with what was due.
+    pub overloaded: bool,
 }
 
 /// What an arm did that makes a block useless.
@@ -115,6 +122,8 @@ pub(crate) enum Abort {
     NotStarted(Fault),
     /// An arm sent back something else than it got.
     WrongBytes(Fault),
+    /// An arm is too slow for slices of an open loop: whole runs are needed.
+    TooSlow(Fault),
 }
 
 /// Why a block ends before its time.
@@ -143,6 +152,7 @@ impl Slice {
             client_busiest: stretch.client_busiest,
             client_run_delay: stretch.client_run_delay,
             server_cpus: CpuTimes::default(),
+            overloaded: !stretch.overload.is_empty(),
         }
     }
 }
@@ -175,6 +185,8 @@ impl ArmBlock {
             }],
             runs: Vec::new(),
             latency: run.stretch.latency,
+            open: run.stretch.open,
+            overload: None,
             resting_cpu_ns: None,
             resting_span_ns: 0,
             usage: server.usage,
@@ -187,17 +199,26 @@ impl ArmBlock {
             runs: Vec::new(),
             // It grows as needed, so that adding to it can't fail.
             latency: Histogram::new(3).expect("three significant digits are allowed"),
+            open: None,
+            overload: None,
             resting_cpu_ns: Some(0),
             resting_span_ns: 0,
             usage: None,
         }
     }
 
-    /// Latencies of one more stretch. All histograms here have the same bounds and digits, so nothing can fall outside.
-    pub(crate) fn add(&mut self, latency: &Histogram<u64>) {
+    /// The latencies of one more stretch, and whether its server kept up. All histograms here have the same bounds and
+    /// digits, so nothing can fall outside.
+    pub(crate) fn add(&mut self, stretch: &Stretch) {
         self.latency
-            .add(latency)
+            .add(&stretch.latency)
             .expect("histograms of one kind can be added");
+        if let Some(open) = &stretch.open {
+            self.open.get_or_insert_default().add(open);
+        }
+        if self.overload.is_none() {
+            self.overload = stretch.overload.first().cloned();
+        }
     }
 
     /// Others were measured for `span_ns`, and meanwhile it used `cpu_ns`, if that can be read.

@@ -7,12 +7,12 @@ use echometer_loadgen::{
     Fleet, Membership, Phase, SessionId, Tally, Target,
     plan::Load,
     run::GIVE_UP_AFTER,
-    verdict::{Evidence, Status, judge},
+    verdict::{Evidence, Status, judge, overload},
 };
 
 use crate::measure::{
     floor::{Floor, FloorSlice},
-    sides::{Client, Judged, Stretch, WholeRun},
+    sides::{Client, Judged, OpenSlice, Stretch, WholeRun},
 };
 
 /// The client side of a comparison.
@@ -113,6 +113,27 @@ impl Client for FleetClient {
         })
     }
 
+    fn open_slice(&mut self, arm: usize, slice: &OpenSlice) -> Result<Stretch, String> {
+        let phase = Phase {
+            greeting: slice.greeting,
+            record_after: slice.ramp,
+            stop_after: slice.stop,
+            give_up_after: GIVE_UP_AFTER,
+            membership: Membership::ByStart,
+            // For the thirds, which show whether unanswered messages grow.
+            intervals: Some(slice.stop),
+        };
+        let tally = self.tally(arm, &phase)?;
+        let mut stretch = stretch(&tally);
+        stretch.overload = overload(&tally);
+        stretch.faults = faults(&tally, true);
+        Ok(stretch)
+    }
+
+    fn pause(&mut self, length: Duration) {
+        std::thread::sleep(length);
+    }
+
     fn close(&mut self, arm: usize) {
         if let Some(session) = self.sessions[arm].take() {
             self.fleet.close(session);
@@ -129,6 +150,8 @@ impl Client for FleetClient {
 fn stretch(tally: &Tally) -> Stretch {
     Stretch {
         latency: tally.latency.clone(),
+        open: tally.open.clone(),
+        overload: Vec::new(),
         recorded: tally.replies,
         recorded_span_ns: tally.recorded_span_ns,
         messages: tally.messages,

@@ -38,6 +38,8 @@ impl OpenLoad for Loadgen {
         Ok(WholeRun {
             stretch: Stretch {
                 latency: run.latency,
+                open: None,
+                overload: Vec::new(),
                 recorded: end.answered,
                 recorded_span_ns: end.window_ns,
                 messages: end.life.answered,

@@ -163,7 +163,7 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
             server_cpus: side.cpus,
             ..Slice::of(number, &stretch)
         });
-        figures.add(&stretch.latency);
+        figures.add(&stretch);
         // A sum over runs of which one is unknown would pass for the whole.
         let earlier = match number {
             0 => Some(0),

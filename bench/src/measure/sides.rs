@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use echometer_loadgen::verdict::Verdict;
+use echometer_loadgen::{OpenLoop, verdict::Verdict};
 
 use crate::measure::floor::FloorSlice;
 
@@ -35,6 +35,16 @@ pub(crate) trait Client {
     /// # Errors
     /// As [`Client::drive`]. An open loop that its server did not keep up with is no fault, but judged so.
     fn run(&mut self, arm: usize, ramp: Duration, length: Duration) -> Result<WholeRun, String>;
+
+    /// One slice of an open loop on the connections of an arm: first a greeting to each connection, then the schedule. What
+    /// is due between `ramp` and `stop` is recorded until it is answered, and only then this returns.
+    ///
+    /// # Errors
+    /// As [`Client::drive`].
+    fn open_slice(&mut self, arm: usize, slice: &OpenSlice) -> Result<Stretch, String>;
+
+    /// Lets time pass, with nothing in flight.
+    fn pause(&mut self, length: Duration);
 
     /// Closes the connections of an arm, if there are any.
     fn close(&mut self, arm: usize);
@@ -89,11 +99,26 @@ pub(crate) trait Arms {
     fn now_ns(&mut self) -> u64;
 }
 
+/// The instants of one slice of an open loop, from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenSlice {
+    /// Until then each connection has had one message.
+    pub greeting: Duration,
+    /// What is due from here on is recorded.
+    pub ramp: Duration,
+    /// Nothing is due from here on.
+    pub stop: Duration,
+}
+
 /// What one stretch of load gave.
 #[derive(Debug, Clone)]
 pub(crate) struct Stretch {
     /// Latency of the recorded messages, in ns.
     pub latency: Histogram<u64>,
+    /// Its parts; only an open loop has them.
+    pub open: Option<OpenLoop>,
+    /// Open loop: why the server did not keep up; empty if it did, or where nobody looked.
+    pub overload: Vec<String>,
     /// Replies between ramp and stop.
     pub recorded: u64,
     /// The time between these two instants, in ns.

@@ -2,17 +2,23 @@
 //! in short slices, in random order in each cycle, until each had its share. Slow drift and noisy neighbours hit all
 //! arms alike, and what is left of them the median over the cycles takes away.
 //!
+//! In an open loop a slice is long enough for its quantile, each is of another length and begins after a pause of another
+//! length, so that no period of a server or a timer locks to the cycle. It begins with a message to each connection and
+//! a stretch of the schedule that is not recorded, and ends when all that was due in it is answered. Where a server's
+//! latencies are too long for the longest slice, the comparison is told to go to whole runs.
+//!
 //! Nothing here knows sockets, processes or the clock: they come in as [`Client`] and [`Arms`], and the tests run
 //! whole blocks against made-up ones in no time.
 
 use std::time::Duration;
 
+use echometer_host::units::show_ns;
 use rand::{Rng, seq::SliceRandom};
 
 use crate::measure::{
     block::{Abort, Block, End, Fault, Slice, Step, invalid},
     reading::used,
-    sides::{Arms, Client, Stretch, Usage},
+    sides::{Arms, Client, OpenSlice, Stretch, Usage},
 };
 
 /// The fewest cycles of a block, where slices had to be so long that the measured time holds fewer.
@@ -25,6 +31,20 @@ pub(crate) const TURNS_A_RAMP: f64 = 2.0;
 pub(crate) const FLOOR_SHARE: u32 = 5;
 /// But not shorter than this, where `--slice` is not.
 const FLOOR_SLICE_MIN: Duration = Duration::from_millis(10);
+
+/// A slice of an open loop is so many times as long as the p99 of its slowest arm, so that few messages reach over its
+/// ends.
+const P99S_A_SLICE: u32 = 100;
+/// But not longer than this: then the other arms would wait too long, and nothing would be interleaved.
+pub(crate) const OPEN_SLICE_MAX: Duration = Duration::from_secs(2);
+/// By so much of its length a slice of an open loop is longer or shorter than planned.
+const LENGTH_SPREAD: f64 = 0.25;
+/// The longest pause before a slice of an open loop.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// The schedule runs for so long before an open loop's slice is recorded.
+const OPEN_RAMP: Duration = Duration::from_millis(50);
+/// Each connection has had its first message of a slice by then, however many there are.
+const GREETING_MAX: Duration = Duration::from_millis(100);
 
 /// How a block is to be run.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +61,34 @@ pub(crate) struct SlicePlan {
     pub warmup: Duration,
     /// Whether the floor takes its turn, too.
     pub floor: bool,
+    /// Messages are due at instants of their own, whatever the server does.
+    pub open: Option<OpenSlices>,
+}
+
+/// What slices of an open loop are made by.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct OpenSlices {
+    /// Messages per second; above 0.
+    pub rate_per_s: f64,
+    /// So many messages a slice has, where that takes no longer than [`OPEN_SLICE_MAX`].
+    pub messages: u64,
+    /// Whether an arm whose latencies are too long for slices ends the block with [`Abort::TooSlow`]; else its slices are as
+    /// long as they may be.
+    pub gives_way: bool,
+}
+
+impl OpenSlices {
+    /// The time in which each of so many connections gets its first message of a slice.
+    fn greeting(&self, connections: u64) -> Duration {
+        Duration::from_secs_f64(connections as f64 / self.rate_per_s).min(GREETING_MAX)
+    }
+}
+
+/// What the warm-up shows of an arm.
+struct Warmed {
+    /// Messages per second; 0 where an open loop had none due.
+    rate_per_s: f64,
+    p99: Duration,
 }
 
 /// Runs one block. Whatever happens, every server is stopped and every connection closed on return.
@@ -99,21 +147,26 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             start_afresh(self.client, self.arms, index, arm)
                 .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
         }
-        let mut rates = vec![0.0; self.plan.arms];
+        let mut warmed: Vec<(usize, Warmed)> = Vec::new();
         for &arm in &order {
             if self.asked_to_stop() {
                 return Ok(());
             }
             (self.watch)(Step::Warm { arm });
-            rates[arm] = self.warm(arm)?;
+            warmed.push((arm, self.warm(arm)?));
         }
-        let slowest = rates.iter().copied().fold(f64::INFINITY, f64::min);
-        let length = slice_length(self.plan, slowest);
+        if index == 1 {
+            for (arm, warmed) in &warmed {
+                self.fits(*arm, warmed.p99, "in its warm-up")?;
+            }
+        }
+        let length = slice_length(self.plan, &warmed);
         self.block.slice = length;
-        let ramps: Vec<Duration> = rates
-            .iter()
-            .map(|&rate| turns(self.plan.in_flight, TURNS_A_RAMP, rate).min(length / 2))
-            .collect();
+        let mut ramps = vec![Duration::ZERO; self.plan.arms];
+        for (arm, warmed) in &warmed {
+            let ramp = turns(self.plan.in_flight, TURNS_A_RAMP, warmed.rate_per_s);
+            ramps[*arm] = ramp.min(length / 2);
+        }
 
         let cycles = (self.plan.measured.as_secs_f64() / length.as_secs_f64()).ceil() as u32;
         let cycles = cycles.max(CYCLES_MIN);
@@ -140,7 +193,24 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
                     total,
                 });
                 self.block.order.push(arm);
-                self.slice(cycle, arm, ramps[arm], length)?;
+                let turn = match self.plan.open {
+                    None => Turn::Closed {
+                        ramp: ramps[arm],
+                        length,
+                    },
+                    Some(open) => {
+                        self.client
+                            .pause(random.random_range(Duration::ZERO..=PAUSE_MAX));
+                        Turn::Open(self.open_slice(&open, length, random))
+                    }
+                };
+                self.slice(cycle, arm, turn)?;
+            }
+        }
+        if index == 1 && self.plan.open.is_some() {
+            for arm in 0..self.plan.arms {
+                let p99_ns = self.block.arms[arm].latency.value_at_quantile(0.99);
+                self.fits(arm, Duration::from_nanos(p99_ns), "in the first block")?;
             }
         }
         for (arm, before) in usage_before.into_iter().enumerate() {
@@ -169,30 +239,60 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
         self.block.cut_short
     }
 
-    /// Loads an arm for a while and returns its rate, in messages per second.
-    fn warm(&mut self, arm: usize) -> Result<f64, End> {
+    /// Loads an arm for a while.
+    fn warm(&mut self, arm: usize) -> Result<Warmed, End> {
         let length = self.plan.warmup.max(self.plan.slice_min);
         let stretch = self.drive(arm, Duration::ZERO, length)?;
-        if stretch.recorded == 0 {
+        if stretch.recorded == 0 && self.plan.open.is_none() {
             return Err(invalid(
                 arm,
                 format!("answered nothing in its warm-up of {length:?}"),
             ));
         }
-        Ok(stretch.recorded as f64 * 1e9 / stretch.recorded_span_ns.max(1) as f64)
+        Ok(Warmed {
+            rate_per_s: stretch.recorded as f64 * 1e9 / stretch.recorded_span_ns.max(1) as f64,
+            p99: Duration::from_nanos(stretch.latency.value_at_quantile(0.99)),
+        })
     }
 
-    fn slice(
-        &mut self,
-        cycle: u32,
-        arm: usize,
-        ramp: Duration,
-        length: Duration,
-    ) -> Result<(), End> {
+    /// Whether an arm with this p99 can be measured in slices of an open loop. A closed loop's slices are as long as its
+    /// arms need.
+    fn fits(&self, arm: usize, p99: Duration, when: &str) -> Result<(), End> {
+        let gives_way = self.plan.open.is_some_and(|open| open.gives_way);
+        if !gives_way || p99 * P99S_A_SLICE <= OPEN_SLICE_MAX {
+            return Ok(());
+        }
+        let reason = format!(
+            "had a p99 of {} {when}: slices of at most {} s are too short for that",
+            show_ns(p99.as_nanos() as u64),
+            OPEN_SLICE_MAX.as_secs(),
+        );
+        Err(End::Abort(Abort::TooSlow(Fault { arm, reason })))
+    }
+
+    /// A slice of about this length.
+    fn open_slice(&self, open: &OpenSlices, length: Duration, random: &mut impl Rng) -> OpenSlice {
+        let greeting = open.greeting(self.plan.in_flight);
+        let ramp = greeting + OPEN_RAMP;
+        let spread = random.random_range(1.0 - LENGTH_SPREAD..=1.0 + LENGTH_SPREAD);
+        OpenSlice {
+            greeting,
+            ramp,
+            stop: ramp + length.mul_f64(spread),
+        }
+    }
+
+    fn slice(&mut self, cycle: u32, arm: usize, turn: Turn) -> Result<(), End> {
         let cpu_before = self.cpu_ns();
         let cpus_before = self.arms.server_cpus();
         let start_ns = self.arms.now_ns();
-        let stretch = self.drive(arm, ramp, length)?;
+        let stretch = match turn {
+            Turn::Closed { ramp, length } => self.drive(arm, ramp, length)?,
+            Turn::Open(slice) => {
+                let outcome = self.client.open_slice(arm, &slice);
+                clean(self.arms, arm, outcome)?
+            }
+        };
         let span_ns = self.arms.now_ns().saturating_sub(start_ns);
         let cpus_after = self.arms.server_cpus();
         let used = self.cpu_ns_since(&cpu_before);
@@ -201,7 +301,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             self.block.arms[resting].rested(used[resting], span_ns);
         }
         let measured = &mut self.block.arms[arm];
-        measured.add(&stretch.latency);
+        measured.add(&stretch);
         measured.slices.push(Slice {
             span_ns,
             server_cpu_ns: used[arm],
@@ -259,6 +359,13 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
     }
 }
 
+/// One slice of an arm.
+#[derive(Clone, Copy)]
+enum Turn {
+    Closed { ramp: Duration, length: Duration },
+    Open(OpenSlice),
+}
+
 /// Starts the server of an arm and opens its connections.
 pub(crate) fn start_afresh(
     client: &mut impl Client,
@@ -306,10 +413,24 @@ pub(crate) fn clean(
     ))
 }
 
-/// The slice of a block: long enough for the slowest arm to answer every message in flight many times over.
-fn slice_length(plan: &SlicePlan, slowest_per_s: f64) -> Duration {
-    plan.slice_min
-        .max(turns(plan.in_flight, TURNS_A_SLICE, slowest_per_s))
+/// The slice of a block. Closed loop: long enough for the slowest arm to answer every message in flight many times over.
+/// Open loop: for the quantile that decides, and a multiple of the slowest arm's p99, within bounds.
+fn slice_length(plan: &SlicePlan, warmed: &[(usize, Warmed)]) -> Duration {
+    let warmed = warmed.iter().map(|(_, warmed)| warmed);
+    let Some(open) = plan.open else {
+        let rates = warmed.map(|warmed| warmed.rate_per_s);
+        let slowest_per_s = rates.fold(f64::INFINITY, f64::min);
+        return plan
+            .slice_min
+            .max(turns(plan.in_flight, TURNS_A_SLICE, slowest_per_s));
+    };
+    let p99 = warmed.map(|warmed| warmed.p99).max().unwrap_or_default();
+    let messages_s = open.messages as f64 / open.rate_per_s;
+    plan.slice_min.max(
+        Duration::from_secs_f64(messages_s.min(OPEN_SLICE_MAX.as_secs_f64()))
+            .max(p99 * P99S_A_SLICE)
+            .min(OPEN_SLICE_MAX),
+    )
 }
 
 /// The time that an arm of this rate needs to answer all messages in flight `count` times.
@@ -317,5 +438,7 @@ pub(crate) fn turns(in_flight: u64, count: f64, rate_per_s: f64) -> Duration {
     Duration::from_secs_f64(count * in_flight as f64 / rate_per_s)
 }
 
+#[cfg(test)]
+mod open_tests;
 #[cfg(test)]
 mod tests;

@@ -4,11 +4,14 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, rc::Rc, time::D
 
 use hdrhistogram::Histogram;
 
-use echometer_loadgen::verdict::{Status, Verdict};
+use echometer_loadgen::{
+    OpenLoop,
+    verdict::{Status, Verdict},
+};
 
 use crate::measure::{
     floor::FloorSlice,
-    sides::{Arms, Client, CpuTimes, Judged, Started, Stretch, Usage, WholeRun},
+    sides::{Arms, Client, CpuTimes, Judged, OpenSlice, Started, Stretch, Usage, WholeRun},
 };
 
 /// A server of the made-up world.
@@ -34,6 +37,10 @@ pub(crate) struct Server {
     pub(crate) corrupts_at: Option<usize>,
     /// What the load generator says of each of its whole runs.
     pub(crate) judged: Status,
+    /// Open loop: what a message waits, in ns, besides the time that it costs.
+    pub(crate) latency_ns: u64,
+    /// Open loop: it does not keep up in this and all later stretches.
+    pub(crate) overloaded_from: Option<usize>,
 }
 
 /// What an echo costs the kernel of the made-up world, syscalls and all.
@@ -51,6 +58,8 @@ pub(crate) const GOOD: Server = Server {
     silent: false,
     corrupts_at: None,
     judged: Status::Valid,
+    latency_ns: 0,
+    overloaded_from: None,
 };
 
 #[derive(Debug, Default)]
@@ -63,6 +72,10 @@ pub(crate) struct State {
     pub(crate) stretches: Vec<usize>,
     /// Every stretch: arm, ramp, length.
     pub(crate) driven: Vec<(usize, Duration, Duration)>,
+    /// Every slice of an open loop.
+    pub(crate) open_slices: Vec<(usize, OpenSlice)>,
+    /// Every pause.
+    pub(crate) pauses: Vec<Duration>,
     /// How many slices the floor had, and in which of them (from 1) it breaks.
     pub(crate) floor_slices: usize,
     pub(crate) floor_breaks_at: Option<usize>,
@@ -157,7 +170,9 @@ impl Client for World {
             span_ns / message_ns
         };
         let mut latency = Histogram::new(3).expect("digits");
-        latency.record_n(message_ns, recorded).expect("in range");
+        latency
+            .record_n(message_ns + server.latency_ns, recorded)
+            .expect("in range");
         let faults = if server.loses_at == Some(stretch) {
             [("lost".to_owned(), 3)].into()
         } else {
@@ -165,6 +180,8 @@ impl Client for World {
         };
         Ok(Stretch {
             latency,
+            open: None,
+            overload: Vec::new(),
             recorded,
             recorded_span_ns: span_ns,
             messages,
@@ -196,6 +213,37 @@ impl Client for World {
             },
             cut_short: false,
         })
+    }
+
+    fn open_slice(&mut self, arm: usize, slice: &OpenSlice) -> Result<Stretch, String> {
+        let number = self.state.borrow().stretches[arm];
+        let mut stretch = self.drive(arm, slice.ramp, slice.stop)?;
+        self.state.borrow_mut().open_slices.push((arm, *slice));
+        let overloaded_from = self.servers[arm].overloaded_from;
+        if overloaded_from.is_some_and(|from| from <= number) {
+            stretch.overload = vec!["made up not to keep up".to_owned()];
+        }
+        // The client is late by a tenth of it all on either side.
+        let latency = stretch.latency.clone();
+        let scaled = |share: f64| {
+            let mut part = echometer_loadgen::histogram();
+            let value = (latency.max() as f64 * share) as u64;
+            part.record_n(value, latency.len()).expect("in range");
+            part
+        };
+        let mut open = OpenLoop::default();
+        open.service = scaled(0.9);
+        open.service_least = scaled(0.8);
+        open.queue = scaled(0.0);
+        open.send_lag = scaled(0.1);
+        stretch.open = Some(open);
+        Ok(stretch)
+    }
+
+    fn pause(&mut self, length: Duration) {
+        let mut state = self.state.borrow_mut();
+        state.now_ns += length.as_nanos() as u64;
+        state.pauses.push(length);
     }
 
     fn close(&mut self, arm: usize) {

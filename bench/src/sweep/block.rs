@@ -118,6 +118,7 @@ pub(crate) fn measure<S: Stage>(
                 measured: spec.load.duration,
                 warmup: spec.load.warmup,
                 floor: false,
+                open: None,
             };
             let block = run_block(
                 index,
@@ -134,7 +135,9 @@ pub(crate) fn measure<S: Stage>(
                 },
             )
             .map_err(|abort| match abort {
-                Abort::NotStarted(fault) | Abort::WrongBytes(fault) => in_cell(fault),
+                Abort::NotStarted(fault) | Abort::WrongBytes(fault) | Abort::TooSlow(fault) => {
+                    in_cell(fault)
+                }
             })?;
             Ok(of_slices(index, group, terms.grid, block, &servers))
         }

@@ -63,6 +63,8 @@ impl OpenLoad for FakeLoad {
         Ok(WholeRun {
             stretch: Stretch {
                 latency,
+                open: None,
+                overload: Vec::new(),
                 recorded: answered,
                 recorded_span_ns: load.duration.as_nanos() as u64,
                 messages: answered,

@@ -28,6 +28,10 @@ pub struct BlockFigures {
     pub arms: BTreeMap<String, ArmFigures>,
     /// By the arm's name and the metric: arm / baseline in this block. Absent where it can't be had.
     pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
+    /// The same of latencies without the client's own lateness ([`OpenFigures::least_ns`]). Only of open loops, and absent in
+    /// files of older versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ratios_least: BTreeMap<String, BTreeMap<Metric, f64>>,
     /// What an echo cost the kernel in this block; `null` where that was not measured.
     #[serde(default)]
     pub floor: Option<FloorFigures>,
@@ -56,6 +60,9 @@ pub struct ArmFigures {
     pub slices: usize,
     /// Latency from the write (closed loop) or the due time (open loop) to the reply, in ns.
     pub latency_ns: Summary,
+    /// The latency's parts; `null` in closed loop, and in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenFigures>,
     /// The share of its slices in which the server computed, 0..1 per cpu that it may use.
     pub server_busy: Option<f64>,
     /// The share of its slices in which the client's busiest thread had work, 0..1.
@@ -86,10 +93,43 @@ pub struct RunFigures {
     pub client_cpu_ns_per_message: Option<f64>,
     /// Of the messages that were due or written in the window; those without an answer are in it as lower bounds.
     pub latency_ns: Summary,
+    /// The latency's parts; `null` in closed loop, and in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<OpenFigures>,
     /// What the load generator says of the run. Only `errors` makes its block invalid.
     pub status: Status,
     /// Why.
     pub reasons: Vec<String>,
+}
+
+/// The parts of an open loop's latency, and whether its server kept up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenFigures {
+    /// Written to reply.
+    pub service_ns: Summary,
+    /// The same, less what replies may have waited for the client.
+    pub service_least_ns: Summary,
+    /// Waiting for room on the connection.
+    pub queue_ns: Summary,
+    /// The client's own lateness in sending.
+    pub send_lag_ns: Summary,
+    /// In how many slices the server did not keep up with what was due; 0 for a whole run, which says it by its status.
+    pub overloaded_slices: usize,
+    /// Why, in the first of them.
+    pub overload: Option<String>,
+}
+
+impl OpenFigures {
+    /// What is left of `latency`, the whole of which these are the parts, without the client's own lateness, ns: the wait for
+    /// room and the time from the write to the last look that did not find the reply. `None` for what is no latency, and
+    /// where too few samples lie above the quantile.
+    #[must_use]
+    pub fn least_ns(&self, latency: &Summary, metric: Metric) -> Option<u64> {
+        let of = |summary: &Summary| metric.of(summary);
+        let least = of(&self.queue_ns)? + of(&self.service_least_ns)?;
+        // It is compared by its logarithm.
+        Some(least.min(of(latency)?).max(1))
+    }
 }
 
 /// Shares of the time of a set of cpus, 0..1.
@@ -119,11 +159,15 @@ impl ArmFigures {
             Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
             Metric::Rate => Some(self.rate_per_s),
             Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
-            Metric::LatencyP50 => self.latency_ns.p50.map(|ns| ns as f64),
-            Metric::LatencyP90 => self.latency_ns.p90.map(|ns| ns as f64),
-            Metric::LatencyP99 => self.latency_ns.p99.map(|ns| ns as f64),
-            Metric::LatencyP99_9 => self.latency_ns.p99_9.map(|ns| ns as f64),
+            latency => latency.of(&self.latency_ns).map(|ns| ns as f64),
         }
+    }
+
+    /// The least that a latency can have been, in ns ([`OpenFigures::least_ns`]); `None` in closed loop.
+    #[must_use]
+    pub fn least(&self, metric: Metric) -> Option<f64> {
+        let least_ns = self.open.as_ref()?.least_ns(&self.latency_ns, metric);
+        least_ns.map(|ns| ns as f64)
     }
 }
 
@@ -141,13 +185,19 @@ impl RunFigures {
             Metric::ServerCpuPerMessage => self.server_cpu_ns_per_message,
             Metric::Rate => Some(self.rate_per_s),
             Metric::ClientCpuPerMessage => self.client_cpu_ns_per_message,
-            Metric::LatencyP50 => latency(self.latency_ns.p50),
-            Metric::LatencyP90 => latency(self.latency_ns.p90),
-            Metric::LatencyP99 => latency(self.latency_ns.p99),
-            Metric::LatencyP99_9 => latency(self.latency_ns.p99_9),
+            quantile => latency(quantile.of(&self.latency_ns)),
         };
         // A number that has a logarithm: not what comes of dividing by or into nothing.
         value.filter(|value| 0.0 < *value && value.is_finite())
+    }
+
+    /// The least that a latency can have been, in ns ([`OpenFigures::least_ns`]), where it can be compared; `None` in
+    /// closed loop.
+    #[must_use]
+    pub fn least(&self, metric: Metric) -> Option<f64> {
+        self.value(metric)?;
+        let least_ns = self.open.as_ref()?.least_ns(&self.latency_ns, metric);
+        least_ns.map(|ns| ns as f64)
     }
 }
 

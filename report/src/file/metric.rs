@@ -109,14 +109,20 @@ impl Metric {
     /// Whether this is a latency that `summary` only knows to be at least so high: messages without an answer reach it.
     #[must_use]
     pub fn is_lower_bound(self, summary: &Summary) -> bool {
-        let value = match self {
+        self.of(summary)
+            .is_some_and(|value| summary.is_lower_bound(value))
+    }
+
+    /// Its quantile of a summary, for a latency.
+    #[must_use]
+    pub fn of(self, summary: &Summary) -> Option<u64> {
+        match self {
             Self::LatencyP50 => summary.p50,
             Self::LatencyP90 => summary.p90,
             Self::LatencyP99 => summary.p99,
             Self::LatencyP99_9 => summary.p99_9,
             Self::ServerCpuPerMessage | Self::Rate | Self::ClientCpuPerMessage => None,
-        };
-        value.is_some_and(|value| summary.is_lower_bound(value))
+        }
     }
 
     const fn ten_thousandths_above(self) -> Option<u32> {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use super::*;
 
 #[test]
@@ -45,6 +47,7 @@ fn arm() -> ArmFigures {
             p99_9: Some(1_500_000),
             ..Summary::default()
         },
+        open: None,
         server_busy: Some(0.99),
         client_busy: 0.80,
         server_cpus: CpuShares {
@@ -79,6 +82,7 @@ fn blocks(count: usize, arms: &[&str], ratio: f64) -> Vec<BlockFigures> {
                     .iter()
                     .map(|&name| (name.to_owned(), METRICS.into_iter().map(all).collect()))
                     .collect(),
+                ratios_least: BTreeMap::new(),
                 floor: None,
             }
         })
@@ -222,6 +226,7 @@ fn what_is_a_lower_bound_in_some_runs_is_not_judged_by_the_others() {
                     p99: Some(ns + index),
                     ..Summary::default()
                 },
+                open: None,
                 status: Judged::Valid,
                 reasons: Vec::new(),
             };

@@ -60,6 +60,7 @@ fn cell(message_ns: f64, grid: &Grid, number: usize) -> CellBlock {
         client_busiest: 0.5,
         client_run_delay: 0.0,
         server_cpus: CpuTimes::default(),
+        overloaded: false,
     };
     let mut latency = Histogram::new(3).expect("digits");
     latency
@@ -69,6 +70,8 @@ fn cell(message_ns: f64, grid: &Grid, number: usize) -> CellBlock {
         slices: vec![slice],
         runs: Vec::new(),
         latency,
+        open: None,
+        overload: None,
         resting_cpu_ns: None,
         resting_span_ns: 0,
         usage: None,
