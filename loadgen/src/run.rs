@@ -48,6 +48,8 @@ pub struct Run {
     pub file: RunFile,
     /// The latency, for the spectrum.
     pub latency: Histogram<u64>,
+    /// Its parts; `None` in closed loop.
+    pub open: Option<OpenLoop>,
     /// The first byte that came back wrong, if bytes were compared.
     pub mismatch: Option<crate::payload::Difference>,
     /// The first file that could not be written after the load had begun: what was measured is all here.
@@ -185,6 +187,7 @@ pub fn run(
     }
     Ok(Run {
         file,
+        open: tally.open.clone(),
         latency: tally.latency,
         mismatch: tally.mismatch,
         unwritten,

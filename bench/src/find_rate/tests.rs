@@ -5,7 +5,10 @@ use std::{cell::Cell, collections::BTreeMap, time::Duration};
 use hdrhistogram::Histogram;
 
 use echometer_host::{cpus::CpuList, machine::Facts};
-use echometer_loadgen::verdict::{Status, Verdict};
+use echometer_loadgen::{
+    OpenLoop,
+    verdict::{Status, Verdict},
+};
 use echometer_report::folder::ResultFolder;
 
 use super::*;
@@ -50,7 +53,16 @@ impl OpenLoad for MadeUp {
         let mut latency = Histogram::new(3).expect("digits");
         // 199 us at the capacity.
         let value = (199_000.0 * rate / self.capacity) as u64;
-        latency.record_n(value, count).expect("it grows");
+        // A client that can't make the rate is late, more and more.
+        let late = if self.client_max < rate {
+            1_000_000_000
+        } else {
+            0
+        };
+        latency.record_n(value + late, count).expect("it grows");
+        let mut open = OpenLoop::default();
+        open.queue.record_n(0, count).expect("in range");
+        open.service_least.record_n(value, count).expect("in range");
         let status = if self.client_max < rate {
             Status::ClientBound
         } else if 2.0 * self.capacity < rate {
@@ -63,7 +75,7 @@ impl OpenLoad for MadeUp {
         Ok(WholeRun {
             stretch: Stretch {
                 latency,
-                open: None,
+                open: Some(open),
                 overload: Vec::new(),
                 recorded: count,
                 recorded_span_ns: load.duration.as_nanos() as u64,

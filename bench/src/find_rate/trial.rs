@@ -37,6 +37,9 @@ pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
         },
         // Whatever the quantile says, a server that loses messages or falls behind does not hold the rate.
         Status::Errors | Status::Overloaded => Trial::Fails,
+        // A late client makes the latency seem higher than it is, and never lower.
+        Status::ClientBound if enough && within => Trial::Holds,
+        Status::ClientBound if enough && misses_at_least(slo, run) => Trial::Fails,
         status => Trial::Invalid {
             holds: within,
             client_bound: status == Status::ClientBound,
@@ -45,11 +48,19 @@ pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
     }
 }
 
+/// Whether the objective is missed even without what the client's own lateness adds.
+fn misses_at_least(slo: &Slo, run: &WholeRun) -> bool {
+    run.stretch.open.as_ref().is_some_and(|open| {
+        let least_ns = slo.value_ns(&open.queue) + slo.value_ns(&open.service_least);
+        !slo.holds(least_ns)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use hdrhistogram::Histogram;
 
-    use echometer_loadgen::verdict::Verdict;
+    use echometer_loadgen::{OpenLoop, verdict::Verdict};
 
     use super::*;
     use crate::measure::sides::Judged;
@@ -131,5 +142,30 @@ mod tests {
                 }
             );
         }
+    }
+
+    #[test]
+    fn a_late_client_leaves_open_only_what_lies_between_the_two_ends() {
+        let objective = slo("p99<200us");
+        let late = |latency_ns, least_ns| {
+            let mut open = OpenLoop::default();
+            open.queue.record_n(0, 10_000).expect("in range");
+            open.service_least
+                .record_n(least_ns, 10_000)
+                .expect("in range");
+            let mut run = run(Status::ClientBound, latency_ns, 10_000);
+            run.stretch.open = Some(open);
+            judge(&objective, &run)
+        };
+        assert_eq!(late(190_000, 90_000), Trial::Holds);
+        assert_eq!(late(300_000, 210_000), Trial::Fails);
+        assert!(matches!(
+            late(300_000, 150_000),
+            Trial::Invalid {
+                holds: false,
+                client_bound: true,
+                ..
+            }
+        ));
     }
 }

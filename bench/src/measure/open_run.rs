@@ -38,7 +38,7 @@ impl OpenLoad for Loadgen {
         Ok(WholeRun {
             stretch: Stretch {
                 latency: run.latency,
-                open: None,
+                open: run.open,
                 overload: Vec::new(),
                 recorded: end.answered,
                 recorded_span_ns: end.window_ns,
