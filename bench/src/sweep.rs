@@ -60,11 +60,6 @@ use crate::{
     },
 };
 
-/// Without `--blocks` there are at least so many, and more where more questions are asked.
-const BLOCKS_DEFAULT: usize = 8;
-/// But no more than these.
-const BLOCKS_DEFAULT_MAX: usize = 16;
-
 /// What became of the wish for a sweep.
 #[derive(Debug)]
 pub(crate) enum Outcome {
@@ -86,20 +81,15 @@ pub(crate) fn sweep(
     stop: &Stop,
 ) -> anyhow::Result<Outcome> {
     let (grid, placement) = planned(settings)?;
-    let mut settings = settings.clone();
-    let advised = findings::blocks_advised(&grid);
-    if !settings.blocks_typed {
-        settings.blocks = BLOCKS_DEFAULT.max(advised).min(BLOCKS_DEFAULT_MAX);
-    }
     let servers: Vec<Arm> = grid.cells.iter().map(|cell| cell.server.clone()).collect();
     let site = Site::at(placement, &servers)?;
     if settings.dry_run {
-        return Ok(Outcome::Shown(dry_run(&settings, &grid, &site.launcher)));
+        return Ok(Outcome::Shown(dry_run(settings, &grid, &site.launcher)));
     }
     site::raise_descriptors(grid.connections_max())?;
     let folder = site.folder(&settings.output, &settings.machine, "sweep", FILE_NAME)?;
     let mut record = Record::new(
-        &settings,
+        settings,
         &grid,
         &site.placement,
         site.machine,
@@ -112,7 +102,7 @@ pub(crate) fn sweep(
         .write(JOB_NAME, job.as_bytes())
         .with_context(|| format!("cannot write {}", folder.join(JOB_NAME).display()))?;
     let mut stage = Machine::new(site.launcher, folder.clone(), stop.clone());
-    let outcome = run_blocks(&settings, &grid, &mut record, &mut stage, &|| {
+    let outcome = run_blocks(settings, &grid, &mut record, &mut stage, &|| {
         stop.requested()
     });
     let unsaved = site::finish(outcome, record.is_empty(), &folder, || {

@@ -335,7 +335,7 @@ fn servers_of_ours_and_others_are_compared_and_the_files_are_whole() {
             "ci_low",
             "ci_high",
             "p",
-            "p_holm",
+            "p_adjusted",
             "arm_value",
             "baseline_value",
         ] {

@@ -1,6 +1,7 @@
 //! What stands in each result's JSON, as plain data. One file per kind, and what kinds share.
 
 pub mod compare;
+pub mod correction;
 pub mod design;
 pub mod doctor;
 pub mod entries;

@@ -8,8 +8,9 @@
 
 mod aligned_rank;
 mod family;
-mod holm;
+mod max_t;
 mod median;
+mod samples;
 mod signed_rank;
 mod verdict;
 
@@ -18,9 +19,9 @@ mod simulation;
 
 pub use crate::{
     aligned_rank::{AlignedRank, RunBlock, aligned_rank},
-    family::{Answer, Question, Samples, answer_all},
-    holm::{blocks_needed, holm},
+    family::{Answer, Question, answer_all},
     median::median,
+    samples::Samples,
     signed_rank::{Interval, SignedRank, blocks_min, signed_rank},
     verdict::{Good, Verdict, verdict},
 };

@@ -55,7 +55,7 @@ const ROWS: [Row; 9] = [
     }),
     ("blocks that scatter by 5 %, normal", 1.10, |random| {
         let scatter = Normal::new(1.1_f64.ln(), 0.05).expect("a valid deviation");
-        Samples::Ratios((0..8).map(|_| scatter.sample(random)).collect())
+        Samples::Ratios((0..8).map(|_| Some(scatter.sample(random))).collect())
     }),
     ("runs, 6 blocks, calm machine", 1.0, |random| {
         runs(random, 1.0, CALM_RUNS)
@@ -153,7 +153,7 @@ fn ten_per_cent_is_found_through_a_block_scatter_of_five() {
     let comparisons = 5_000;
     let scatter = Normal::new(1.1_f64.ln(), 0.05).expect("a valid deviation");
     let tally = simulate(comparisons, 1.1, |random| {
-        Samples::Ratios((0..8).map(|_| scatter.sample(random)).collect())
+        Samples::Ratios((0..8).map(|_| Some(scatter.sample(random))).collect())
     });
     println!("10 %: {tally:?} of {comparisons}");
     assert!(
@@ -205,6 +205,7 @@ fn simulate(
             good: Good::Lower,
             primary: true,
             decidable: true,
+            missing: 0,
         };
         let answer = answer_all(&[question], 0.02)[0];
         let interval = answer.interval.expect("eight blocks have an interval");
@@ -222,7 +223,7 @@ fn simulate(
 fn slices(random: &mut StdRng, truth: f64, noise: Noise) -> Samples {
     Samples::Ratios(
         (0..8)
-            .map(|_| block_of_slices(random, truth, noise))
+            .map(|_| Some(block_of_slices(random, truth, noise)))
             .collect(),
     )
 }
@@ -250,7 +251,7 @@ fn runs(random: &mut StdRng, truth: f64, noise: Noise) -> Samples {
                 seen[arm].push(figure + noise.slice * tails.sample(random));
             }
             let [baseline, arm] = seen;
-            RunBlock { baseline, arm }
+            Some(RunBlock { baseline, arm })
         })
         .collect();
     Samples::Runs(blocks)

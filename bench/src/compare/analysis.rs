@@ -11,10 +11,7 @@ use echometer_report::file::{
     metric::{METRICS, Metric},
     trust::{Status, Trust},
 };
-use echometer_statistics::{
-    ALPHA, Answer, Question, RunBlock, Samples, Verdict, answer_all, blocks_min, blocks_needed,
-    median,
-};
+use echometer_statistics::{Answer, Question, RunBlock, Samples, Verdict, answer_all, median};
 
 use crate::judge::objections;
 
@@ -72,11 +69,15 @@ pub(crate) fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
     let questions: Vec<Question> = asked
         .iter()
         .zip(&objections)
-        .map(|(&(arm, metric), objection)| Question {
-            samples: samples(terms, &valid, arm, metric),
-            good: metric.good(),
-            primary: metric == terms.primary,
-            decidable: objection.is_none(),
+        .map(|(&(arm, metric), objection)| {
+            let samples = samples(terms, &valid, arm, metric);
+            Question {
+                missing: valid.len() - samples.blocks(),
+                samples,
+                good: metric.good(),
+                primary: metric == terms.primary,
+                decidable: objection.is_none(),
+            }
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);
@@ -102,7 +103,7 @@ fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) ->
             .collect()
     };
     match terms.design {
-        Design::Slices => Samples::Ratios(valid.iter().filter_map(ratio).collect()),
+        Design::Slices => Samples::Ratios(valid.iter().map(ratio).collect()),
         Design::Runs => {
             let block = |block| {
                 Some(RunBlock {
@@ -110,7 +111,7 @@ fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) ->
                     arm: runs(block, arm)?,
                 })
             };
-            Samples::Runs(valid.iter().filter_map(block).collect())
+            Samples::Runs(valid.iter().map(block).collect())
         }
     }
 }
@@ -201,7 +202,7 @@ fn result(
         ci_high: interval.map(|interval| interval.high),
         confidence: interval.map(|interval| interval.confidence),
         p: answer.p,
-        p_holm: answer.p_holm,
+        p_adjusted: answer.p_adjusted,
         blocks_used: answer.blocks_used,
         verdict: answer.verdict,
         reason,
@@ -241,30 +242,12 @@ fn trust(
     Trust {
         status,
         reasons,
-        warnings: warnings(terms, valid, metrics),
+        warnings: warnings(terms, valid),
     }
 }
 
-fn warnings(terms: &Terms, valid: &[&BlockFigures], metrics: &[MetricResult]) -> Vec<String> {
+fn warnings(terms: &Terms, valid: &[&BlockFigures]) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (primary, what) in [
-        (true, "arms against the baseline"),
-        (false, "metrics besides the primary one"),
-    ] {
-        // Each family that was tested together needs blocks enough for its smallest p to outlast the correction.
-        let tested = metrics
-            .iter()
-            .filter(|metric| metric.primary == primary && metric.p_holm.is_some())
-            .count();
-        let needed = blocks_needed(tested.max(1), ALPHA);
-        // Runs have so many more labellings that six blocks decide hundreds of questions.
-        if terms.design == Design::Slices && (blocks_min(ALPHA)..needed).contains(&valid.len()) {
-            warnings.push(format!(
-                "{} blocks can't decide {tested} {what}: --blocks {needed} could",
-                valid.len()
-            ));
-        }
-    }
     let everyone: Vec<&ArmFigures> = valid.iter().flat_map(|block| block.arms.values()).collect();
     let mean = |part: fn(&ArmFigures) -> f64| {
         everyone.iter().map(|arm| part(arm)).sum::<f64>() / everyone.len().max(1) as f64

@@ -10,6 +10,7 @@ use echometer_loadgen::plan::{Load, Plan};
 use echometer_report::{
     file::{
         compare::{Comparison, DesignEntry, FILE_NAME, SCHEMA},
+        correction::Correction,
         design::Design,
         entries::CommandEntry,
         floor::FloorEntry,
@@ -102,6 +103,7 @@ impl Record {
             machine,
             commands: vec![CommandEntry::bench(command_line)],
             blocks: Vec::new(),
+            correction: Correction::StepDownMaxT,
             metrics: Vec::new(),
             floor: None,
         };

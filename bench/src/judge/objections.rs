@@ -72,18 +72,35 @@ pub(crate) fn lower_bounds<'a>(
 
 /// Why an answer is `undecided`, if it is.
 pub(crate) fn undecided(metric: Metric, answer: &Answer) -> Option<String> {
-    let needed = blocks_min(ALPHA);
     if answer.verdict != Verdict::Undecided {
-        None
-    } else if metric.quantile().is_some() && answer.blocks_used == 0 {
-        Some("too few samples above it: raise -d".to_owned())
-    } else if answer.blocks_used < needed {
-        Some(format!("needs {needed} blocks, has {}", answer.blocks_used))
-    } else if answer.p_holm.is_some_and(|p| ALPHA <= p) && answer.p.is_some_and(|p| p < ALPHA) {
-        Some("does not outlast the correction for the number of questions".to_owned())
-    } else {
-        Some("the interval is too wide".to_owned())
+        return None;
     }
+    let needed = blocks_min(ALPHA);
+    let differs = answer
+        .interval
+        .map(|interval| interval.high < 1.0 || 1.0 < interval.low);
+    let sure = answer.p_adjusted.map(|p| p < ALPHA);
+    let all = answer.blocks_used + answer.missing;
+    Some(if metric.quantile().is_some() && answer.blocks_used == 0 {
+        "too few samples above it: raise -d".to_owned()
+    } else if 0 < answer.missing && metric.quantile().is_some() {
+        format!(
+            "too few samples above it in {} of {all} blocks: raise -d",
+            answer.missing
+        )
+    } else if 0 < answer.missing {
+        format!("no figure in {} of {all} blocks", answer.missing)
+    } else if answer.blocks_used < needed {
+        format!("needs {needed} blocks, has {}", answer.blocks_used)
+    } else {
+        match (differs, sure) {
+            (Some(true), Some(false)) => {
+                "does not outlast the correction for the number of questions".to_owned()
+            }
+            (Some(false), Some(true)) => "its p is below 0.05, but its interval holds 1".to_owned(),
+            _ => "the interval is too wide".to_owned(),
+        }
+    })
 }
 
 /// Says where too few of `all` blocks are valid for an interval.

@@ -407,7 +407,7 @@ mod tests {
             ci_high: interval.map(|(_, high)| high),
             confidence: None,
             p: None,
-            p_holm: None,
+            p_adjusted: None,
             blocks_used: 8,
             verdict: echometer_statistics::Verdict::Undecided,
             reason: None,

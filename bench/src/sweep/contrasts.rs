@@ -61,17 +61,28 @@ pub(crate) fn log_ratio(
     (0.0 < found && found.is_finite()).then(|| found.ln())
 }
 
-pub(crate) fn log_ratios(
+/// What is asked of a metric of two cells, one / other. A block in which either does not count is no block of theirs; one
+/// in which both do, and give no figure, is missing.
+pub(crate) fn question(
     grid: &Grid,
     blocks: &[SweepBlock],
-    metric: Metric,
-    one: usize,
-    other: usize,
-) -> Vec<f64> {
-    blocks
-        .iter()
-        .filter_map(|block| log_ratio(grid, block, metric, one, other))
-        .collect()
+    (metric, primary, decidable): (Metric, bool, bool),
+    [one, other]: [usize; 2],
+) -> Question {
+    let samples = Samples::Ratios(
+        blocks
+            .iter()
+            .map(|block| log_ratio(grid, block, metric, one, other))
+            .collect(),
+    );
+    let both = |block: &&SweepBlock| counts(block, one).is_some() && counts(block, other).is_some();
+    Question {
+        missing: blocks.iter().filter(both).count() - samples.blocks(),
+        samples,
+        good: metric.good(),
+        primary,
+        decidable,
+    }
 }
 
 /// Every cell and metric against the cell that `baseline` names. All are asked together, so all are corrected together.
@@ -92,11 +103,9 @@ pub(crate) fn contrasts(
         .collect();
     let questions: Vec<Question> = asked
         .iter()
-        .map(|(cell, other, metric, objection)| Question {
-            samples: Samples::Ratios(log_ratios(grid, blocks, *metric, *cell, *other)),
-            good: metric.good(),
-            primary: *metric == terms.primary,
-            decidable: objection.is_none(),
+        .map(|(cell, other, metric, objection)| {
+            let asked = (*metric, *metric == terms.primary, objection.is_none());
+            question(grid, blocks, asked, [*cell, *other])
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);
@@ -168,7 +177,7 @@ pub(crate) fn contrast(
         ci_low: interval.map(|interval| interval.low),
         ci_high: interval.map(|interval| interval.high),
         p: answer.p,
-        p_holm: answer.p_holm,
+        p_adjusted: answer.p_adjusted,
         blocks_used: answer.blocks_used,
         verdict: answer.verdict,
         reason: objection.or(undecided),

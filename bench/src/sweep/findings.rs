@@ -6,7 +6,7 @@ use echometer_report::file::{
     sweep::{CellMetric, Ranking},
     trust::{Status, Trust},
 };
-use echometer_statistics::{ALPHA, Verdict, blocks_min, blocks_needed};
+use echometer_statistics::Verdict;
 
 use crate::{
     judge::objections,
@@ -14,7 +14,7 @@ use crate::{
         block::SweepBlock,
         contrasts::{Terms, cell_metric, contrasts, figures_of},
         grid::Grid,
-        ranking::{is_ranked, rankings},
+        ranking::rankings,
     },
 };
 
@@ -63,22 +63,7 @@ pub(crate) fn find(terms: Terms, grid: &Grid, blocks: &[SweepBlock]) -> Findings
     }
 }
 
-/// How many blocks the corrections for the number of questions need, so that a clear difference can be called one.
-#[must_use]
-pub(crate) fn blocks_advised(grid: &Grid) -> usize {
-    let (points, arms) = (grid.points.len(), grid.arms.len());
-    let along = (points - 1) * arms;
-    let across = points * (arms - 1);
-    let pairs = if is_ranked(grid) {
-        points * (points - 1) / 2
-    } else {
-        0
-    };
-    blocks_needed(along.max(across).max(pairs).max(1), ALPHA)
-}
-
 fn trust(grid: &Grid, blocks: &[SweepBlock], cells: &[Vec<CellMetric>]) -> Trust {
-    let needed = blocks_min(ALPHA);
     let mut reasons = Vec::new();
     for (cell, spec) in grid.cells.iter().enumerate() {
         let valid = figures_of(blocks, cell).count();
@@ -95,13 +80,6 @@ fn trust(grid: &Grid, blocks: &[SweepBlock], cells: &[Vec<CellMetric>]) -> Trust
         reasons.extend(no_verdict_anywhere(grid, cells));
     }
     let mut warnings = Vec::new();
-    let advised = blocks_advised(grid);
-    if (needed..advised).contains(&blocks.len()) {
-        warnings.push(format!(
-            "{} blocks can't decide so many questions at once: --blocks {advised} could",
-            blocks.len()
-        ));
-    }
     for (cell, spec) in grid.cells.iter().enumerate() {
         let place = format!(
             "{} at {}",

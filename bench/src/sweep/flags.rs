@@ -40,7 +40,7 @@ pub(crate) struct SweepFlags {
     #[arg(long, help_heading = "Sweep")]
     quick: bool,
 
-    /// Blocks: each measures every cell once. An interval needs six [default: 8, or what the number of questions needs]
+    /// Blocks: each measures every cell once. An interval needs six [default: 8]
     #[arg(long, value_name = "N", value_parser = units::count, help_heading = "Sweep")]
     blocks: Option<u64>,
 
@@ -83,8 +83,6 @@ pub(crate) struct SweepSettings {
     pub load: Plan,
     /// 1 to 200.
     pub blocks: usize,
-    /// Whether the user gave that number: else more questions get more blocks.
-    pub blocks_typed: bool,
     /// The shortest slice; above 0.
     pub slice: Duration,
     /// Half the width of the band in which a difference does not matter; a share of 0 to below 1.
@@ -189,7 +187,6 @@ impl SweepFlags {
             dry_run: self.dry_run,
             load,
             blocks: blocks as usize,
-            blocks_typed: self.blocks.is_some() || self.quick,
             slice,
             margin: self.margin.unwrap_or(0.02),
             primary,
@@ -261,7 +258,7 @@ mod tests {
         let settings = typed("--over connections=1,50 uring").expect("valid");
         assert_eq!((settings.arms.len(), settings.axes.len()), (1, 1));
         assert_eq!(settings.primary, Metric::ServerCpuPerMessage);
-        assert_eq!((settings.blocks, settings.blocks_typed), (8, false));
+        assert_eq!(settings.blocks, 8);
         assert_eq!(settings.load.duration, Duration::from_secs(1));
     }
 

@@ -1,20 +1,20 @@
 //! Which of several ways to run a server is best, as far as the blocks tell. Pure.
 
 use echometer_report::file::sweep::{Conclusion, Contrast, Ranking};
-use echometer_statistics::{Good, Question, Samples, Verdict, answer_all};
+use echometer_statistics::{Good, Question, Verdict, answer_all};
 
 use crate::{
     levels::Key,
     sweep::{
         block::SweepBlock,
-        contrasts::{Terms, cell_metric, contrast, log_ratios, objection},
+        contrasts::{Terms, cell_metric, contrast, objection, question},
         grid::Grid,
     },
 };
 
 /// Whether the levels are ways to run a server, of which one may be the best; loads are not.
 #[must_use]
-pub(super) fn is_ranked(grid: &Grid) -> bool {
+fn is_ranked(grid: &Grid) -> bool {
     let [axis] = grid.axes.as_slice() else {
         return false;
     };
@@ -68,17 +68,9 @@ pub(crate) fn ranking(
     let questions: Vec<Question> = pairs
         .iter()
         .zip(&objections)
-        .map(|(&(one, other), objection)| Question {
-            samples: Samples::Ratios(log_ratios(
-                grid,
-                blocks,
-                metric,
-                grid.cell(one, arm),
-                grid.cell(other, arm),
-            )),
-            good: metric.good(),
-            primary: true,
-            decidable: objection.is_none(),
+        .map(|(&(one, other), objection)| {
+            let cells = [one, other].map(|point| grid.cell(point, arm));
+            question(grid, blocks, (metric, true, objection.is_none()), cells)
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);

@@ -8,6 +8,7 @@ use anyhow::Context;
 use echometer_host::{clock, fitness, machine::Facts};
 use echometer_report::{
     file::{
+        correction::Correction,
         entries::CommandEntry,
         sweep::{
             BlockEntry, CellEntry, FILE_NAME, KeyEntry, Movement, MovementEntry, PointEntry,
@@ -109,6 +110,7 @@ impl Record {
             doctor: findings(&settings.arms, placement, &machine),
             machine,
             commands: vec![CommandEntry::bench(command_line)],
+            correction: Correction::StepDownMaxT,
             points: points.collect(),
             rankings: Vec::new(),
             blocks: Vec::new(),

@@ -172,7 +172,6 @@ fn settings(over: &[&str], arms: &[&str], folder: &tempfile::TempDir) -> SweepSe
             ..Plan::default()
         },
         blocks: 8,
-        blocks_typed: true,
         slice: Duration::from_millis(50),
         margin: 0.02,
         primary: match open {

@@ -8,6 +8,7 @@ use echometer_loadgen::Plan;
 use echometer_statistics::Verdict;
 
 use crate::file::{
+    correction::Correction,
     design::Design,
     entries::{ArmEntry, CommandEntry},
     figures::BlockFigures,
@@ -51,6 +52,9 @@ pub struct Comparison {
     pub commands: Vec<CommandEntry>,
     /// Every block, invalid ones too.
     pub blocks: Vec<BlockFigures>,
+    /// How the questions of a family were corrected for each other.
+    #[serde(default)]
+    pub correction: Correction,
     /// One entry per arm (but the baseline) and metric.
     pub metrics: Vec<MetricResult>,
     /// What an echo costs the kernel at least, and each server as a multiple of it; `null` where it was not asked for.
@@ -111,10 +115,11 @@ pub struct MetricResult {
     pub ci_high: Option<f64>,
     /// How sure the interval really is: 0.961 for eight blocks.
     pub confidence: Option<f64>,
-    /// Two-sided, exact.
+    /// Two-sided, exact over ranks, of this question alone.
     pub p: Option<f64>,
-    /// Corrected for the number of questions.
-    pub p_holm: Option<f64>,
+    /// Corrected for the questions that were asked with it; `null` too where a valid block gave no figure.
+    #[serde(alias = "p_holm")]
+    pub p_adjusted: Option<f64>,
     /// How many blocks it stands on.
     pub blocks_used: usize,
     /// The word.

@@ -9,6 +9,7 @@ use echometer_loadgen::{Plan, plan::Load};
 use echometer_statistics::Verdict;
 
 use crate::file::{
+    correction::Correction,
     entries::{ArmEntry, CommandEntry},
     figures::ArmFigures,
     metric::Metric,
@@ -54,6 +55,9 @@ pub struct SweepFile {
     pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then each cell's server as it was started last.
     pub commands: Vec<CommandEntry>,
+    /// How the questions of a family were corrected for each other.
+    #[serde(default)]
+    pub correction: Correction,
     /// Every combination of levels, the last key changing fastest.
     pub points: Vec<PointEntry>,
     /// Which level is best for each arm, where the levels are ways to run a server.
@@ -201,10 +205,11 @@ pub struct Contrast {
     pub ci_low: Option<f64>,
     /// Upper end.
     pub ci_high: Option<f64>,
-    /// Two-sided, exact.
+    /// Two-sided, exact over ranks, of this question alone.
     pub p: Option<f64>,
-    /// Corrected for the number of questions.
-    pub p_holm: Option<f64>,
+    /// Corrected for the questions that were asked with it; `null` too where a block that counts gave no figure.
+    #[serde(alias = "p_holm")]
+    pub p_adjusted: Option<f64>,
     /// How many blocks it stands on.
     pub blocks_used: usize,
     /// The word.

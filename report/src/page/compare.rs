@@ -146,7 +146,16 @@ fn metrics(comparison: &Comparison) -> Table {
     let mut table = Table::new(
         "Metrics (* decides)",
         [
-            "arm", "metric", "baseline", "arm's", "ratio", "from", "to", "p", "p (Holm)", "verdict",
+            "arm",
+            "metric",
+            "baseline",
+            "arm's",
+            "ratio",
+            "from",
+            "to",
+            "p",
+            comparison.correction.column(),
+            "verdict",
         ],
     );
     for metric in &comparison.metrics {
@@ -159,7 +168,7 @@ fn metrics(comparison: &Comparison) -> Table {
             Cell::ratio(metric.ci_low),
             Cell::ratio(metric.ci_high),
             Cell::shown(metric.p, |p| format!("{p:.4}")),
-            Cell::shown(metric.p_holm, |p| format!("{p:.4}")),
+            Cell::shown(metric.p_adjusted, |p| format!("{p:.4}")),
             Cell::text(match (&metric.reason, metric.verdict) {
                 // Why a verdict is invalid stands among the warnings, once for all metrics that it spoils.
                 (Some(reason), Verdict::Undecided) => format!("undecided: {reason}"),

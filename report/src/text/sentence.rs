@@ -1,17 +1,19 @@
 //! The answer as one sentence: who needs less or is faster, by how much, how sure, under which load and on which
 //! machine; or that it can't be said, and what would be needed.
 
-use echometer_statistics::{ALPHA, Good, Verdict, blocks_needed};
+use echometer_host::units::counted;
+use echometer_statistics::{ALPHA, Good, Verdict};
 
 use crate::file::{
     compare::{Comparison, MetricResult},
-    design::Design,
     metric::Metric,
     trust::Status,
 };
 
 /// Beyond this many blocks a quieter machine is the better advice.
 const BLOCKS_ADVISED_MAX: f64 = 64.0;
+/// How many more blocks are advised where a difference may be chance: p gets finer with each by a factor of two.
+const BLOCKS_MORE: usize = 4;
 
 /// Says what the comparison has found about its primary metric.
 #[must_use]
@@ -31,8 +33,6 @@ pub fn sentence(comparison: &Comparison) -> String {
             Status::Invalid if metric.ci_low.is_none() => {
                 cannot_say(metric, &comparison.verdict.reasons.join("; "))
             }
-            // Runs have labellings enough for any number of arms.
-            _ if comparison.design.kind == Design::Runs => claim(metric, 1, margin),
             _ => claim(metric, questions, margin),
         })
         .collect();
@@ -161,9 +161,9 @@ fn quantile_name(metric: Metric) -> &'static str {
     metric.label().trim_start_matches("latency ")
 }
 
-/// What would decide. Where it is the correction for several arms that stands in the way, blocks enough for as many
-/// questions; else a narrower interval: its width falls with the square root of the blocks, and it has to clear the
-/// nearer edge of the margin.
+/// What would decide. Where the interval says that there is a difference, and only the correction for several arms stands
+/// in the way, some more blocks; else a narrower interval: its width falls with the square root of the blocks, and it has
+/// to clear the nearer edge of the margin.
 fn advice(
     metric: &MetricResult,
     questions: usize,
@@ -174,9 +174,13 @@ fn advice(
     let distance = (margin - (ratio - 1.0).abs()).abs();
     let factor = (half_width / distance).powi(2).max(1.0);
     let blocks = (metric.blocks_used as f64 * factor).ceil() + 1.0;
-    let enough = blocks_needed(questions, ALPHA);
-    if metric.blocks_used < enough {
-        format!("{questions} arms against one baseline need --blocks {enough}")
+    let chance = metric.p_adjusted.filter(|&p| ALPHA <= p);
+    if let Some(p) = chance.filter(|_| high < 1.0 || 1.0 < low) {
+        format!(
+            "with {} compared at once this can be chance (p {p:.2}): try --blocks {}",
+            counted(questions as u64, "arm"),
+            metric.blocks_used + BLOCKS_MORE,
+        )
     } else if blocks <= BLOCKS_ADVISED_MAX {
         format!("about --blocks {blocks} or a quieter machine would tell")
     } else {
@@ -202,7 +206,7 @@ mod tests {
             ci_high: Some(high),
             confidence: Some(1.0 - 10.0 / 256.0),
             p: Some(0.01),
-            p_holm: Some(0.01),
+            p_adjusted: Some(0.01),
             blocks_used: 8,
             verdict,
             reason: None,
@@ -252,26 +256,25 @@ mod tests {
     }
 
     #[test]
-    fn several_arms_are_told_how_many_blocks_they_need() {
-        let metric = result(
-            Metric::ServerCpuPerMessage,
-            0.88,
-            0.87,
-            0.89,
-            Verdict::Undecided,
+    fn where_only_the_correction_stands_in_the_way_more_blocks_are_advised() {
+        let cpu = Metric::ServerCpuPerMessage;
+        let clear = MetricResult {
+            blocks_used: 6,
+            p: Some(2.0 / 64.0),
+            p_adjusted: Some(6.0 / 64.0),
+            ..result(cpu, 0.88, 0.87, 0.89, Verdict::Undecided)
+        };
+        assert_eq!(
+            claim(&clear, 4, 0.02),
+            "whether uring needs less server CPU per message than epoll can't be said: x0.870 to x0.890, 96.1 % sure; \
+             with 4 arms compared at once this can be chance (p 0.09): try --blocks 10"
         );
-        let said = claim(
-            &MetricResult {
-                blocks_used: 6,
-                ..metric
-            },
-            2,
-            0.02,
-        );
-        assert!(
-            said.ends_with("2 arms against one baseline need --blocks 7"),
-            "{said}"
-        );
+        // Where the interval holds 1 it is the interval that is too wide.
+        let wide = MetricResult {
+            ci_high: Some(1.001),
+            ..clear
+        };
+        assert!(!claim(&wide, 4, 0.02).contains("chance"));
     }
 
     #[test]

@@ -368,11 +368,45 @@ fn remarks_are_counted() {
 }
 
 #[test]
-fn more_questions_need_more_blocks() {
-    assert_eq!(blocks_advised(&grid(&["connections=1,2"], &["uring"])), 6);
-    assert_eq!(blocks_advised(&grid(&["pinning=auto"], &["uring"])), 7);
+fn six_blocks_decide_however_many_cells_there_are() {
+    let grid = grid(&["connections=1,2,3,4,5"], &["epoll", "uring"]);
+    let costs: Vec<f64> = (0..grid.cells.len())
+        .map(|number| if number % 2 == 0 { 20e3 } else { 15e3 })
+        .collect();
+    let found = find(TERMS, &grid, &blocks(&grid, 6, &costs));
+    for cell in &found.cells {
+        let uring = primary(cell).against_arm.as_ref();
+        assert!(uring.is_none_or(|contrast| contrast.verdict == Verdict::Better));
+    }
+    assert_eq!(found.verdict.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn a_cell_that_does_not_count_in_a_block_keeps_its_questions_and_one_without_samples_does_not() {
+    let grid = grid(&["connections=1,50"], &["epoll", "uring"]);
+    let mut blocks = blocks(&grid, 8, &[20e3, 10e3, 20e3, 10e3]);
+    let broken = blocks[2].cells[1].as_mut().expect("measured");
+    broken.reasons.push("uring died".to_owned());
+    let raw = |block: &mut SweepBlock, cell: usize| {
+        let cell = block.cells[cell].as_mut().expect("measured");
+        cell.raw.as_mut().expect("slices").latency.reset();
+    };
+    raw(&mut blocks[4], 3);
+    let found = find(TERMS, &grid, &blocks);
+    let p50 = |cell: usize| {
+        let mut metrics = found.cells[cell].iter();
+        let metric = metrics.find(|metric| metric.name == Metric::LatencyP50);
+        let contrast = metric.and_then(|metric| metric.against_arm.clone());
+        contrast.expect("it is not the first arm")
+    };
+    let (died, silent) = (p50(1), p50(3));
+    assert_eq!((died.verdict, died.blocks_used), (Verdict::Better, 7));
     assert_eq!(
-        blocks_advised(&grid(&["connections=1,2,3,4,5"], &["epoll", "uring"])),
-        9
+        (silent.verdict, silent.p_adjusted),
+        (Verdict::Undecided, None)
+    );
+    assert_eq!(
+        silent.reason.as_deref(),
+        Some("too few samples above it in 1 of 8 blocks: raise -d")
     );
 }
