@@ -191,6 +191,12 @@ fn block_distribution(block: &BlockRanks) -> Vec<f64> {
     ways[drawn_max].iter().map(|ways| ways / all).collect()
 }
 
+/// The p alone, for simulations: the interval takes a hundred times as long.
+#[cfg(test)]
+pub(crate) fn p(blocks: &[RunBlock]) -> f64 {
+    p_value(&blocks.iter().collect::<Vec<_>>(), 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -206,10 +212,6 @@ mod tests {
             baseline: baseline.to_vec(),
             arm: arm.to_vec(),
         }
-    }
-
-    fn p(blocks: &[RunBlock]) -> f64 {
-        p_value(&blocks.iter().collect::<Vec<_>>(), 0.0)
     }
 
     /// The definition, without shortcuts: every labelling of every block is tried.

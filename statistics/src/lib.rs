@@ -15,6 +15,8 @@ mod signed_rank;
 mod verdict;
 
 #[cfg(test)]
+mod many_questions;
+#[cfg(test)]
 mod simulation;
 
 pub use crate::{

@@ -293,4 +293,6 @@ fn warnings(terms: &Terms, valid: &[&BlockFigures]) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod stored;
+#[cfg(test)]
 mod tests;
