@@ -103,12 +103,13 @@ fn p_value(blocks: &[&RunBlock], shift: f64) -> f64 {
 }
 
 /// Twice the midranks of a block's runs among all runs.
-struct BlockRanks {
-    baseline: Vec<usize>,
-    arm: Vec<usize>,
+pub(crate) struct BlockRanks {
+    pub baseline: Vec<usize>,
+    pub arm: Vec<usize>,
 }
 
-fn aligned_ranks(blocks: &[&RunBlock], shift: f64) -> Vec<BlockRanks> {
+/// Ranks all runs together, each less the median of its block, with `shift` taken off the arm.
+pub(crate) fn aligned_ranks(blocks: &[&RunBlock], shift: f64) -> Vec<BlockRanks> {
     // As in the signed-rank test: what differs in the last bits only is a tie.
     const TIE: f64 = 1e12;
     let aligned: Vec<(Vec<f64>, Vec<f64>)> = blocks

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn the_families_do_not_pay_for_each_other() {
         // Values of either sign, so large that they would stand in the way of a small difference in their family.
-        let noisy = |block: usize| Some(if block % 2 == 0 { 0.4 } else { -0.37 });
+        let noisy = |block: usize| Some(if block.is_multiple_of(2) { 0.4 } else { -0.37 });
         let noise = Question {
             samples: Samples::Ratios((0..8).map(noisy).collect()),
             ..question(1.0, false)
@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn a_margin_of_nothing_still_has_a_constant() {
         // One value of all sizes alike but for a last digit, and a clear difference.
-        let coarse = |block: usize| Some(if block % 3 == 0 { 1e-4 } else { -1e-4 });
+        let coarse = |block: usize| Some(if block.is_multiple_of(3) { 1e-4 } else { -1e-4 });
         let coarse = Question {
             samples: Samples::Ratios((0..8).map(coarse).collect()),
             ..question(1.0, true)

@@ -58,7 +58,7 @@ const fn runs_row(
     // Of two and two runs there are 46,656 dealings, so each comparison takes a while.
     Row {
         arms: 2,
-        comparisons: 2_000,
+        comparisons: 1_000,
         ..row(what, truth, make)
     }
 }
@@ -106,17 +106,17 @@ const ROWS: [Row; 16] = [
     runs_row(
         "runs, 6 blocks, calm machine",
         1.0,
-        |random, arms, truth| runs(random, arms, truth, CALM),
+        |random, arms, truth| runs(random, arms, truth, &CALM),
     ),
     runs_row(
         "runs, 6 blocks, rough machine",
         1.0,
-        |random, arms, truth| runs(random, arms, truth, ROUGH),
+        |random, arms, truth| runs(random, arms, truth, &ROUGH),
     ),
     runs_row(
         "runs, 6 blocks, rough machine",
         1.3,
-        |random, arms, truth| runs(random, arms, truth, ROUGH),
+        |random, arms, truth| runs(random, arms, truth, &ROUGH),
     ),
 ];
 
@@ -321,7 +321,7 @@ const ROUGH: Machine = Machine {
 
 /// A comparison by runs: in each of six blocks two of each arm in random order, the machine drifting underneath. What a
 /// neighbour takes, and the speed, show in all metrics of a run.
-fn runs(random: &mut StdRng, arms: usize, truth: f64, machine: Machine) -> Vec<Samples> {
+fn runs(random: &mut StdRng, arms: usize, truth: f64, machine: &Machine) -> Vec<Samples> {
     let tails = StudentT::new(2.0).expect("a valid count of degrees of freedom");
     let mut questions = vec![Vec::new(); arms * METRICS];
     for _ in 0..6 {

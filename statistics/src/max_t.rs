@@ -3,13 +3,16 @@
 //!
 //! Where nothing differs, the labels within a block could as well have been swapped. A swap changes all questions of the
 //! block together, so what goes together (p50 and p90, rate and CPU) is not paid for twice, as it is where p values are
-//! multiplied. The statistic is studentized: a dealing that gives all values of a question the same sign makes its rank
-//! sum as large as it can be, but not its t. So a large effect keeps the smallest p there is, 2 / 2^K after K blocks,
-//! however many questions are asked beside it.
+//! multiplied.
+//!
+//! For slices the statistic is a studentized mean: a dealing that gives all values of a question the same sign makes its
+//! rank sum as large as it can be, but not its t. So a large effect keeps the smallest p there is, 2 / 2^K after K blocks,
+//! however many questions are asked beside it. Whole runs have so many more dealings that ranks can be told apart, and
+//! their tails are heavier: there it is the sum of aligned ranks, over its standard deviation.
 //!
 //! Source: Westfall and Young, Resampling-Based Multiple Testing (1993), algorithm 2.8.
 
-use crate::{RunBlock, Samples};
+use crate::{RunBlock, Samples, aligned_rank::aligned_ranks};
 
 /// All dealings are gone through where there are at most so many (16 blocks of slices, 6 of two and two runs). Of more,
 /// a random sample of this size stands for all: p comes in steps of 1 / 65,536, and one near 5 % has a standard error
@@ -23,7 +26,7 @@ const TIE: f64 = 1e-9;
 /// Adjusts for asking all `questions` of the same blocks: two-sided p values, in the order given, each of which may be
 /// compared with the size of the whole family.
 ///
-/// `s0` is added to the standard deviation (0 <= s0, on the scale of the samples). It must be fixed before the data are
+/// `s0` is added to the standard deviation of ratios (0 <= s0, on the scale of the samples). It must be fixed before the data are
 /// seen. Without it a question whose values differ by next to nothing has no variance under one dealing or another, hence
 /// a huge t there, which takes the power of all others.
 ///
@@ -42,9 +45,13 @@ pub(crate) fn step_down_max_t(questions: &[&Samples], s0: f64) -> Vec<f64> {
         })
         .collect();
     let groups = groups(&ways);
-    let tables: Vec<Option<Table>> = outcomes
+    let tables: Vec<Option<Table>> = questions
         .iter()
-        .map(|blocks| Table::of(blocks, &ways, &groups))
+        .zip(&outcomes)
+        .map(|(samples, blocks)| {
+            let ranked = matches!(samples, Samples::Runs(_));
+            Table::of(blocks, &ways, &groups, ranked)
+        })
         .collect();
 
     // The first dealing is the one that was seen.
@@ -90,27 +97,39 @@ fn outcomes(samples: &Samples) -> Vec<Vec<f64>> {
             .iter()
             .map(|ratio| ratio.map_or_else(Vec::new, |ratio| vec![ratio, -ratio]))
             .collect(),
-        Samples::Runs(blocks) => blocks
-            .iter()
-            .map(|block| block.as_ref().map_or_else(Vec::new, differences))
-            .collect(),
+        Samples::Runs(blocks) => {
+            let given: Vec<&RunBlock> = blocks.iter().flatten().collect();
+            let mut ranks = aligned_ranks(&given, 0.0).into_iter();
+            let mut of_block = |_: &RunBlock| {
+                let ranks = ranks.next()?;
+                Some(differences(&ranks.arm, &ranks.baseline))
+            };
+            blocks
+                .iter()
+                .map(|block| block.as_ref().and_then(&mut of_block).unwrap_or_default())
+                .collect()
+        }
     }
 }
 
-/// Mean of the arm's runs minus mean of the baseline's, for every choice of runs that may be called the arm's: first
+/// Mean rank of the arm's runs minus that of the baseline's, for every choice of runs that may be called the arm's: first
 /// those that are.
-fn differences(block: &RunBlock) -> Vec<f64> {
-    let runs: Vec<f64> = block.arm.iter().chain(&block.baseline).copied().collect();
-    let (arms, baselines) = (block.arm.len(), block.baseline.len());
+fn differences(arm: &[usize], baseline: &[usize]) -> Vec<f64> {
+    let ranks: Vec<f64> = arm
+        .iter()
+        .chain(baseline)
+        .map(|&rank| rank as f64)
+        .collect();
+    let (arms, baselines) = (arm.len(), baseline.len());
     if arms == 0 || baselines == 0 {
         return Vec::new();
     }
-    let total: f64 = runs.iter().sum();
+    let total: f64 = ranks.iter().sum();
     // The arm's runs are listed first, so the first choice in order is the true one.
     let mut chosen: Vec<usize> = (0..arms).collect();
     let mut differences = Vec::new();
     loop {
-        let sum: f64 = chosen.iter().map(|&run| runs[run]).sum();
+        let sum: f64 = chosen.iter().map(|&run| ranks[run]).sum();
         differences.push(sum / arms as f64 - (total - sum) / baselines as f64);
         // The next choice: move the last run that can move, and let those behind it follow.
         let Some(place) = (0..arms)
@@ -195,13 +214,20 @@ impl SplitMix {
 struct Table {
     /// The blocks that have a value.
     blocks: f64,
+    /// For ranks: the variance of their sum over all dealings.
+    variance: Option<f64>,
     /// By group and dealing: the sum of the values, and of their squares.
     sums: Vec<Vec<(f64, f64)>>,
 }
 
 impl Table {
     /// `None` where the question's blocks are not dealt as the others' are, or are fewer than two.
-    fn of(outcomes: &[Vec<f64>], ways: &[usize], groups: &[(usize, usize)]) -> Option<Self> {
+    fn of(
+        outcomes: &[Vec<f64>],
+        ways: &[usize],
+        groups: &[(usize, usize)],
+        ranked: bool,
+    ) -> Option<Self> {
         let given = outcomes.iter().filter(|block| !block.is_empty()).count();
         let fits = outcomes
             .iter()
@@ -212,9 +238,9 @@ impl Table {
         }
         let sums = groups.iter().map(|&(first, behind)| {
             let mut sums = vec![(0.0, 0.0)];
-            for block in first..behind {
+            for (block, &ways) in (first..behind).zip(&ways[first..behind]) {
                 let of_block = outcomes.get(block).map_or(&[][..], Vec::as_slice);
-                sums = (0..ways[block])
+                sums = (0..ways)
                     .flat_map(|way| {
                         let value = of_block.get(way).copied().unwrap_or(0.0);
                         let add = move |&(sum, squares): &(f64, f64)| {
@@ -226,13 +252,20 @@ impl Table {
             }
             sums
         });
+        // The mean over a block's dealings is 0.
+        let mean_square = |block: &Vec<f64>| {
+            let squares: f64 = block.iter().map(|value| value * value).sum();
+            squares / block.len().max(1) as f64
+        };
         Some(Self {
             blocks: given as f64,
+            variance: ranked.then(|| outcomes.iter().map(mean_square).sum()),
             sums: sums.collect(),
         })
     }
 
-    /// The square of t = mean / sqrt((s^2 + s0^2) / K) under a dealing: it orders as |t| does, and costs no root.
+    /// The square of t = mean / sqrt((s^2 + s0^2) / K) under a dealing, or for ranks of sum / deviation: it orders as |t|
+    /// does, and costs no root.
     fn t_squared(&self, dealing: &[usize], s0: f64) -> f64 {
         let (mut sum, mut squares) = (0.0, 0.0);
         for (group, &dealing) in self.sums.iter().zip(dealing) {
@@ -243,6 +276,9 @@ impl Table {
         // Nothing over nothing is no difference.
         if sum == 0.0 {
             return 0.0;
+        }
+        if let Some(variance) = self.variance {
+            return sum * sum / variance;
         }
         let of_mean = sum * sum / self.blocks;
         let freedom = self.blocks - 1.0;
@@ -270,7 +306,7 @@ mod tests {
     }
 
     /// The definition, without shortcuts. `outcomes`: by question, block and dealing, the true dealing first.
-    fn by_brute_force(outcomes: &[Vec<Vec<f64>>], s0: f64) -> Vec<f64> {
+    fn by_brute_force(outcomes: &[Vec<Vec<f64>>], t_of: impl Fn(&[f64], usize) -> f64) -> Vec<f64> {
         let ways: Vec<usize> = outcomes[0].iter().map(Vec::len).collect();
         let mut dealings: Vec<Vec<usize>> = vec![Vec::new()];
         for &ways in &ways {
@@ -285,10 +321,7 @@ mod tests {
                 .enumerate()
                 .map(|(block, &way)| outcomes[question][block][way])
                 .collect();
-            let k = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / k;
-            let apart: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-            mean.abs() / ((apart / (k - 1.0) + s0 * s0) / k).sqrt()
+            t_of(&values, question)
         };
         let t_seen: Vec<f64> = (0..outcomes.len())
             .map(|question| t(question, &dealings[0]))
@@ -308,6 +341,13 @@ mod tests {
             adjusted[question] = last;
         }
         adjusted
+    }
+
+    fn studentized(values: &[f64], _: usize) -> f64 {
+        let k = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / k;
+        let apart: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        mean.abs() / ((apart / (k - 1.0) + S0 * S0) / k).sqrt()
     }
 
     /// Figures of an independent, slow implementation.
@@ -390,20 +430,12 @@ mod tests {
 
     #[test]
     fn the_true_dealing_comes_first_of_all_choices() {
-        let block = RunBlock {
-            baseline: vec![1.0, 2.0],
-            arm: vec![10.0, 20.0],
-        };
         assert_eq!(
-            differences(&block),
+            differences(&[10, 20], &[1, 2]),
             [13.5, -5.5, -4.5, 4.5, 5.5, -13.5],
             "called the arm's: 10 and 20, 10 and 1, 10 and 2, 20 and 1, 20 and 2, 1 and 2"
         );
-        let lone = RunBlock {
-            baseline: vec![1.0],
-            arm: Vec::new(),
-        };
-        assert_eq!(differences(&lone), Vec::<f64>::new());
+        assert_eq!(differences(&[], &[1]), Vec::<f64>::new());
     }
 
     #[test]
@@ -469,7 +501,7 @@ mod tests {
         let seventeen = questions(17);
         let sampled = adjusted(&seventeen, S0);
         let all: Vec<Vec<Vec<f64>>> = seventeen.iter().map(outcomes).collect();
-        let exact = by_brute_force(&all, S0);
+        let exact = by_brute_force(&all, studentized);
         for (sampled, exact) in sampled.iter().zip(&exact) {
             let error = (exact * (1.0 - exact) / 65_536.0).sqrt();
             assert!(
@@ -504,7 +536,7 @@ mod tests {
         fn equals_brute_force(rows in prop::collection::vec(prop::array::uniform5(value()), 2..=9)) {
             let questions = columns(&rows);
             let all: Vec<Vec<Vec<f64>>> = questions.iter().map(outcomes).collect();
-            for (got, expected) in adjusted(&questions, S0).iter().zip(by_brute_force(&all, S0)) {
+            for (got, expected) in adjusted(&questions, S0).iter().zip(by_brute_force(&all, studentized)) {
                 prop_assert!((got - expected).abs() < 1e-12, "{got} {expected}");
             }
         }
@@ -523,7 +555,22 @@ mod tests {
                 })
                 .collect();
             let all: Vec<Vec<Vec<f64>>> = questions.iter().map(outcomes).collect();
-            for (got, expected) in adjusted(&questions, S0).iter().zip(by_brute_force(&all, S0)) {
+            // The deviation over all dealings of all blocks, gone through one by one.
+            let deviations: Vec<f64> = all
+                .iter()
+                .map(|blocks| {
+                    let mut sums = vec![0.0];
+                    for block in blocks {
+                        sums = sums.iter().flat_map(|sum| block.iter().map(move |more| sum + more)).collect();
+                    }
+                    (sums.iter().map(|sum: &f64| sum * sum).sum::<f64>() / sums.len() as f64).sqrt()
+                })
+                .collect();
+            let standardized = |values: &[f64], question: usize| match values.iter().sum::<f64>() {
+                0.0 => 0.0,
+                sum => sum.abs() / deviations[question],
+            };
+            for (got, expected) in adjusted(&questions, S0).iter().zip(by_brute_force(&all, standardized)) {
                 prop_assert!((got - expected).abs() < 1e-12, "{got} {expected}");
             }
         }
