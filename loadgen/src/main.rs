@@ -160,6 +160,7 @@ mod tests {
             file: serde_json::from_str(include_str!("../tests/saved/run.json"))
                 .expect("it was saved by us"),
             latency,
+            open: None,
             mismatch: None,
             unwritten: None,
         }

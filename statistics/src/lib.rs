@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod aligned_rank;
+mod both_ends;
 mod family;
 mod max_t;
 mod median;
@@ -21,6 +22,7 @@ mod simulation;
 
 pub use crate::{
     aligned_rank::{AlignedRank, RunBlock, aligned_rank},
+    both_ends::{End, of_both_ends},
     family::{Answer, Question, answer_all},
     median::median,
     samples::Samples,

@@ -5,13 +5,15 @@ use std::ops::RangeInclusive;
 
 use echometer_loadgen::verdict::Status as Judged;
 use echometer_report::file::{
-    compare::MetricResult,
+    compare::{LeastResult, MetricResult},
     design::Design,
     figures::{ArmFigures, BlockFigures, RunFigures},
     metric::{METRICS, Metric},
     trust::{Status, Trust},
 };
-use echometer_statistics::{Answer, Question, RunBlock, Samples, Verdict, answer_all, median};
+use echometer_statistics::{
+    Answer, End, Question, RunBlock, Samples, Verdict, answer_all, median, of_both_ends,
+};
 
 use crate::judge::objections;
 
@@ -81,26 +83,120 @@ pub(crate) fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
         })
         .collect();
     let answers = answer_all(&questions, terms.margin);
+    let at_least = answers_at_least(terms, &valid, &asked, &questions);
     let metrics: Vec<MetricResult> = asked
         .iter()
         .zip(answers)
+        .zip(at_least)
         .zip(objections)
-        .map(|((&(arm, metric), answer), objection)| {
-            result(terms, &valid, arm, metric, answer, objection)
+        .map(|(((&(arm, metric), answer), least), objection)| {
+            let result = result(terms, &valid, arm, metric, answer, objection);
+            match least {
+                Some(least) => held_at_both_ends(result, &least),
+                None => result,
+            }
         })
         .collect();
     let verdict = trust(terms, blocks, &valid, &metrics);
     Analysis { metrics, verdict }
 }
 
+/// The answers at the other end of an open loop's latencies, without what the client's own lateness may add; `None` for
+/// other metrics, in closed loop, and where figures don't tell.
+fn answers_at_least(
+    terms: &Terms,
+    valid: &[&BlockFigures],
+    asked: &[(&str, Metric)],
+    questions: &[Question],
+) -> Vec<Option<Answer>> {
+    let of_latency = |metric: Metric| terms.open && metric.quantile().is_some();
+    let at_least: Vec<Option<Samples>> = asked
+        .iter()
+        .zip(questions)
+        .map(|(&(arm, metric), question)| {
+            let samples =
+                of_latency(metric).then(|| samples_of(terms, valid, arm, metric, Side::Least))?;
+            // Else it stands on other blocks than the latency.
+            (samples.blocks() == question.samples.blocks()).then_some(samples)
+        })
+        .collect();
+    let questions: Vec<Question> = questions
+        .iter()
+        .zip(&at_least)
+        .map(|(question, samples)| Question {
+            samples: samples.as_ref().unwrap_or(&question.samples).clone(),
+            ..question.clone()
+        })
+        .collect();
+    answer_all(&questions, terms.margin)
+        .into_iter()
+        .zip(at_least)
+        .map(|(answer, samples)| samples.map(|_| answer))
+        .collect()
+}
+
+/// The result of a latency, if it holds without the client's own lateness, too.
+fn held_at_both_ends(mut result: MetricResult, least: &Answer) -> MetricResult {
+    let (Some(ratio), Some(least_ratio)) = (result.ratio, least.ratio) else {
+        return result;
+    };
+    result.least = Some(LeastResult {
+        ratio: least_ratio,
+        ci_low: least.interval.map(|interval| interval.low),
+        ci_high: least.interval.map(|interval| interval.high),
+        verdict: least.verdict,
+    });
+    let ends = [(result.verdict, ratio), (least.verdict, least_ratio)]
+        .map(|(verdict, ratio)| End { verdict, ratio });
+    let verdict = of_both_ends(ends[0], ends[1]);
+    if verdict.is_none() {
+        result.reason = Some(format!(
+            "it depends on whether the client's own lateness is counted: x{ratio:.3} with it, x{least_ratio:.3} without"
+        ));
+    } else if verdict == Some(Verdict::Undecided) && result.verdict != Verdict::Undecided {
+        result.reason = Some(format!(
+            "too little of it is left without the client's own lateness: x{ratio:.3} with it, x{least_ratio:.3} without"
+        ));
+    }
+    result.verdict = verdict.unwrap_or(Verdict::Undecided);
+    result
+}
+
+/// Which end of a latency.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// As it was seen.
+    Seen,
+    /// Without what the client's own lateness may add.
+    Least,
+}
+
 /// One ratio per block, or all the block's runs. A block in which a figure is missing gives none.
 fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Samples {
-    let ratio = |block: &&BlockFigures| Some(block.ratios.get(arm)?.get(&metric)?.ln());
+    samples_of(terms, valid, arm, metric, Side::Seen)
+}
+
+fn samples_of(
+    terms: &Terms,
+    valid: &[&BlockFigures],
+    arm: &str,
+    metric: Metric,
+    side: Side,
+) -> Samples {
+    let ratio = |block: &&BlockFigures| {
+        let ratios = match side {
+            Side::Seen => &block.ratios,
+            Side::Least => &block.ratios_least,
+        };
+        Some(ratios.get(arm)?.get(&metric)?.ln())
+    };
     let runs = |block: &&BlockFigures, name: &str| -> Option<Vec<f64>> {
         let runs = &block.arms.get(name)?.runs;
-        runs.iter()
-            .map(|run| Some(run.value(metric)?.ln()))
-            .collect()
+        let value = |run: &RunFigures| match side {
+            Side::Seen => run.value(metric),
+            Side::Least => run.least(metric),
+        };
+        runs.iter().map(|run| Some(value(run)?.ln())).collect()
     };
     match terms.design {
         Design::Slices => Samples::Ratios(valid.iter().map(ratio).collect()),
@@ -128,22 +224,48 @@ fn objection(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) 
             .arms
             .iter()
             .find_map(|name| objections::client_bound(name, arm_figures(valid, name))),
-        _ if metric.quantile().is_some() && terms.design == Design::Runs => [baseline, arm]
-            .into_iter()
-            .find_map(|name| {
-                let spoilt = [Judged::ClientBound, Judged::Overloaded];
+        _ if metric.quantile().is_some() && terms.design == Design::Runs => {
+            [baseline, arm].into_iter().find_map(|name| {
                 let judged = |status| runs_judged(valid, name, status, MOST..=1.0);
-                spoilt.into_iter().find_map(judged).or_else(|| {
-                    let runs = arm_figures(valid, name).flat_map(|arm| &arm.runs);
-                    let bounds = objections::lower_bounds(name, metric, runs.map(|run| &run.latency_ns));
-                    bounds.map(|reason| format!("{reason} (lower -R)"))
-                })
-            }),
-        Metric::LatencyP99 | Metric::LatencyP99_9 if terms.open => {
-            Some("slices empty the queues at each turn and hide tails: no verdict above p90 in open loop".to_owned())
+                // A late client takes the verdict only where nobody knows how late.
+                let client_bound = || {
+                    let mut runs = arm_figures(valid, name).flat_map(|arm| &arm.runs);
+                    let untold = runs.all(|run| run.open.is_none());
+                    judged(Judged::ClientBound).filter(|_| untold)
+                };
+                client_bound()
+                    .or_else(|| judged(Judged::Overloaded))
+                    .or_else(|| {
+                        let runs = arm_figures(valid, name).flat_map(|arm| &arm.runs);
+                        let bounds =
+                            objections::lower_bounds(name, metric, runs.map(|run| &run.latency_ns));
+                        bounds.map(|reason| format!("{reason} (lower -R)"))
+                    })
+            })
         }
+        _ if metric.quantile().is_some() && terms.open => [baseline, arm]
+            .into_iter()
+            .find_map(|name| overloaded_in_slices(valid, name)),
         _ => None,
     }
+}
+
+/// Says where an arm did not keep up in most of its slices in most of its blocks, with the first reason.
+fn overloaded_in_slices(valid: &[&BlockFigures], name: &str) -> Option<String> {
+    let blocks = || arm_figures(valid, name);
+    let overloaded = |arm: &&ArmFigures| {
+        let open = arm.open.as_ref();
+        open.is_some_and(|open| arm.slices < 2 * open.overloaded_slices)
+    };
+    let (count, all) = (blocks().filter(overloaded).count(), blocks().count());
+    let reason = blocks()
+        .find(overloaded)?
+        .open
+        .as_ref()?
+        .overload
+        .as_ref()?;
+    (MOST <= count as f64 / all as f64)
+        .then(|| format!("overloaded: {count} of {all} blocks of {name}, first: {reason}"))
 }
 
 /// Says where a share of an arm's runs within `shares` was judged so by the load generator, with the first one's reason.
@@ -206,6 +328,7 @@ fn result(
         blocks_used: answer.blocks_used,
         verdict: answer.verdict,
         reason,
+        least: None,
     }
 }
 

@@ -411,6 +411,7 @@ mod tests {
             blocks_used: 8,
             verdict: echometer_statistics::Verdict::Undecided,
             reason: None,
+            least: None,
         };
         let truth = Some((1.09, 1.095));
         let cases = [

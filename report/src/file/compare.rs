@@ -126,4 +126,21 @@ pub struct MetricResult {
     pub verdict: Verdict,
     /// Why the verdict is `invalid` or `undecided`.
     pub reason: Option<String>,
+    /// A latency of an open loop: the same without what the client's own lateness may add. The verdict holds for both.
+    /// `null` for other metrics, and in files of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least: Option<LeastResult>,
+}
+
+/// The lower of the two ends between which an open loop's latency lies, compared.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LeastResult {
+    /// arm / baseline.
+    pub ratio: f64,
+    /// Lower end of its interval.
+    pub ci_low: Option<f64>,
+    /// Upper end of its interval.
+    pub ci_high: Option<f64>,
+    /// What this end alone would say.
+    pub verdict: Verdict,
 }

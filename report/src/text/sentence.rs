@@ -210,6 +210,7 @@ mod tests {
             blocks_used: 8,
             verdict,
             reason: None,
+            least: None,
         }
     }
 

@@ -305,27 +305,53 @@ fn an_unknown_cpu_can_be_neither_compared_nor_clear_the_rate() {
     );
 }
 
-#[test]
-fn slices_of_an_open_loop_judge_no_tail() {
+/// Blocks of an open loop whose latencies have this ratio as they were seen, and that one without the client's lateness.
+fn two_ended(seen: f64, least: f64) -> Analysis {
     let arms = ["epoll", "uring"];
+    let mut open = blocks(8, &arms, seen);
+    for (block, at_least) in open.iter_mut().zip(blocks(8, &arms, least)) {
+        let latencies = at_least.ratios["uring"].clone().into_iter();
+        let latencies = latencies.filter(|(metric, _)| metric.quantile().is_some());
+        block.ratios_least = [("uring".to_owned(), latencies.collect())].into();
+    }
     let terms = Terms {
         open: true,
-        primary: Metric::LatencyP90,
+        primary: Metric::LatencyP99,
         ..terms(&arms)
     };
-    let analysis = analyse(&terms, &blocks(8, &arms, 0.88));
-    assert_eq!(
-        find(&analysis, "uring", Metric::LatencyP90).verdict,
-        Verdict::Better
-    );
-    assert_eq!(
-        find(&analysis, "uring", Metric::LatencyP99).verdict,
-        Verdict::Invalid
-    );
-    assert_eq!(
-        find(&analysis, "uring", Metric::LatencyP99_9).verdict,
-        Verdict::Invalid
-    );
+    analyse(&terms, &open)
+}
+
+#[test]
+fn an_open_loops_verdict_holds_with_and_without_the_clients_lateness() {
+    let said = |seen, least| {
+        let result = find(&two_ended(seen, least), "uring", Metric::LatencyP99).clone();
+        (result.verdict, result.reason.unwrap_or_default())
+    };
+    assert_eq!(said(0.88, 0.85), (Verdict::Better, String::new()));
+    assert_eq!(said(0.88, 0.98), (Verdict::Small, String::new()));
+    assert_eq!(said(1.0, 1.0).0, Verdict::Same);
+    for (seen, least) in [(0.88, 1.0), (1.2, 0.9)] {
+        let (verdict, reason) = said(seen, least);
+        assert_eq!(verdict, Verdict::Undecided);
+        assert_eq!(
+            reason,
+            format!(
+                "it depends on whether the client's own lateness is counted: x{seen:.3} with it, x{least:.3} without"
+            )
+        );
+    }
+}
+
+#[test]
+fn what_the_clients_lateness_does_not_touch_has_one_end() {
+    let analysis = two_ended(0.88, 1.2);
+    let cpu = find(&analysis, "uring", Metric::ServerCpuPerMessage);
+    assert_eq!((cpu.verdict, cpu.least), (Verdict::Better, None));
+    let latency = find(&analysis, "uring", Metric::LatencyP50);
+    let least = latency.least.expect("a latency has two");
+    assert_eq!(least.verdict, Verdict::Worse);
+    assert_eq!(analysis.verdict.status, Status::Valid);
 }
 
 #[test]
