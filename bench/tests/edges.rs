@@ -309,7 +309,7 @@ fn without_a_loopback_nothing_is_waited_for() {
         assert!(all.contains("ip link set lo up"), "{words}: {all}");
     }
     for arms in [
-        "tcp:127.0.0.1:7777 tcp:10.9.8.7:7777",
+        "tcp:127.0.0.1:7777 tcp:127.0.0.1:7778",
         "epoll uring",
         "'python3 -c 0 {port}' epoll",
     ] {

@@ -162,7 +162,8 @@ impl Drop for ProcessGroup {
 /// one of its instructions runs elsewhere.
 fn spawn_on(command: &mut Command, cpus: &CpuList) -> io::Result<Child> {
     let spawn = || -> io::Result<Child> {
-        confine_current_thread(cpus).map_err(io::Error::other)?;
+        confine_current_thread(cpus)
+            .map_err(|error| io::Error::other(format!("cpus {cpus}: {error}")))?;
         command.spawn()
     };
     thread::scope(|scope| {
