@@ -252,7 +252,9 @@ impl Launcher {
         } else {
             " (its command has no {port}: put it where the port number goes)"
         };
-        if let Err(error) = self.wait_for_echo(&Target::from(address), Some(&mut group), deadline, hint) {
+        if let Err(error) =
+            self.wait_for_echo(&Target::from(address), Some(&mut group), deadline, hint)
+        {
             drop(group);
             return Err(match background_listener(address) {
                 Some(stray) => StartError::Left {
