@@ -1,5 +1,7 @@
 //! What the ring tells its user: one typed event a completion.
 
+use std::os::fd::OwnedFd;
+
 use crate::buffers::Buffer;
 use crate::payload::Payload;
 use crate::slot::Slot;
@@ -45,6 +47,26 @@ pub enum Event {
         result: Result<usize, Errno>,
         /// What is left: send it, or give it back with `Ring::take_back`.
         rest: Payload,
+    },
+    /// A zero-copy send brought so many bytes into the socket, and its buffer is still the kernel's. Its end comes later, as
+    /// `Sent` or `Unsent`, and counts them once more.
+    Taken {
+        /// The connection.
+        slot: Slot,
+        /// Bytes that the socket took.
+        bytes: usize,
+    },
+    /// A socket that was full has room again, or it has failed, which the next send says: see `Ring::await_room`.
+    Room {
+        /// The connection.
+        slot: Slot,
+    },
+    /// A plain descriptor of a direct one: see `Ring::open_file`.
+    File {
+        /// The file's slot.
+        slot: Slot,
+        /// The descriptor, which is the caller's. `EMFILE`: none was left.
+        result: Result<OwnedFd, Errno>,
     },
     /// A connect ended.
     Connect {

@@ -8,7 +8,8 @@ use std::str::FromStr;
 #[non_exhaustive]
 #[repr(u8)]
 pub enum Feature {
-    /// One accept request that yields connection after connection (5.19).
+    /// One accept request that yields connection after connection (5.19). It takes all that wait in the listen queue at once,
+    /// and everybody else waits meanwhile: without it, a few are accepted at a time.
     MultishotAccept,
     /// One receive request a connection that yields piece after piece (6.0).
     MultishotRecv,
@@ -202,6 +203,7 @@ impl Default for Features {
     /// What pays, or costs nothing, on a kernel that has it all.
     fn default() -> Features {
         [
+            Feature::MultishotAccept,
             Feature::SendZc,
             Feature::Napi,
             Feature::Sqpoll,

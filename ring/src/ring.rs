@@ -1,6 +1,7 @@
 //! The ring: its making, its files and buffers, and an orderly end. [`operations`] go in by the [`queue`], [`completions`] come
 //! out.
 
+mod accepting;
 mod completions;
 mod operations;
 mod queue;
@@ -176,6 +177,16 @@ impl Ring {
         {
             features = features.without(Feature::Napi);
         }
+        if let Some(workers) = config.workers_max {
+            // Of both kinds: for files of a disk, and for everything else.
+            let registered = faces
+                .submitter
+                .register_iowq_max_workers(&mut [workers.max(1); 2]);
+            registered.map_err(|source| SetupError::Other {
+                step: "bounding its kernel threads",
+                source,
+            })?;
+        }
         if features.has(Feature::Restrictions) {
             confine(&faces).map_err(|source| SetupError::Other {
                 step: "confining the ring",
@@ -325,6 +336,9 @@ impl Ring {
         if self.slots.state(slot).readiness == Readiness::InFlight {
             self.push_cancel_of(slot, Op::Readiness);
         }
+        if self.slots.state(slot).room {
+            self.push_cancel_of(slot, Op::Room);
+        }
         let state = self.slots.state(slot);
         if state.sending.is_some() && !state.notifying {
             self.push_cancel_of(slot, Op::Send);
@@ -332,6 +346,23 @@ impl Ring {
         if self.slots.state(slot).connecting {
             self.push_cancel_of(slot, Op::Connect);
         }
+    }
+
+    /// As [`Ring::close`], but what was not delivered is dropped and the peer sees a reset: for a connection whose peer is owed
+    /// bytes, because an end in order would say that those before it were all. A unix socket knows no reset; where no plain
+    /// descriptor is left to ask for it (`EMFILE`), it is a close in order.
+    pub fn reset(&mut self, slot: Slot) {
+        let Some(state) = self.slots.find(slot) else {
+            return;
+        };
+        state.resetting = true;
+        match &state.file {
+            Some(file) => close_resets(file),
+            // By its descriptor, while the close waits for that.
+            None if !state.opening => self.open_file(slot),
+            None => {}
+        }
+        self.close(slot);
     }
 
     // ---- buffers
@@ -530,6 +561,7 @@ fn confine(faces: &Faces) -> io::Result<()> {
         opcode::Close::CODE,
         opcode::PollAdd::CODE,
         opcode::AsyncCancel::CODE,
+        opcode::FixedFdInstall::CODE,
     ];
     let flags = squeue::Flags::FIXED_FILE.bits()
         | squeue::Flags::BUFFER_SELECT.bits()
@@ -539,6 +571,12 @@ fn confine(faces: &Faces) -> io::Result<()> {
     allowed.push(Restriction::sqe_flags_allowed(flags));
     allowed.push(Restriction::register_op(UNREGISTER_RING_FDS));
     faces.submitter.register_restrictions(&mut allowed)
+}
+
+/// From here on, a close drops what was not delivered, and sends a reset.
+pub(crate) fn close_resets(socket: &impl AsFd) {
+    // Where it fails, the socket has no such thing.
+    let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
 /// The wait's time is up; a signal came; the kernel wants completions to be taken off first, or is short of memory for

@@ -36,6 +36,9 @@ pub struct Config {
     pub short_is_empty: bool,
     /// Bytes that sends may come from and that nobody changes: see `Payload::Shared`.
     pub shared: Arc<[u8]>,
+    /// Kernel threads (io-wq) that may work for this ring at a time, for what can't be done without waiting; `None`: as many as
+    /// the kernel likes, which may be one for each slow peer.
+    pub workers_max: Option<u32>,
     /// What to use where the kernel has it, and where it does what it should: see [`Ring::new`](crate::Ring::new).
     pub features: Features,
     /// For tests: trials that fail whatever the kernel does, by the name of the trial or of the feature that it tries.
@@ -56,6 +59,7 @@ impl Default for Config {
             recv_bytes_max: 256 * 1024,
             short_is_empty: false,
             shared: Arc::from([]),
+            workers_max: None,
             features: Features::default(),
             failing_trials: Vec::new(),
         }

@@ -47,8 +47,8 @@ pub(crate) enum Readiness {
 #[repr(align(64))]
 pub(crate) struct State {
     pub(crate) generation: NonZeroU32,
-    /// Operations of this generation that have not had their last completion. They are few: what is armed, a readiness
-    /// poll, a send, a connect, a shutdown, and the cancels of these.
+    /// Operations of this generation that have not had their last completion. They are few: what is armed (an accept: up to
+    /// [`ACCEPTS`](crate::Ring::ACCEPTS)), polls for readiness and room, a send, a connect, a shutdown, and the cancels of these.
     pub(crate) in_flight: u8,
     pub(crate) life: Life,
     /// The receive, accept or poll that is armed: one at a time.
@@ -59,6 +59,15 @@ pub(crate) struct State {
     pub(crate) connecting: bool,
     /// A shutdown is in flight.
     pub(crate) shutting: bool,
+    /// The poll for room is in flight.
+    pub(crate) room: bool,
+    /// A plain descriptor was asked for.
+    pub(crate) opening: bool,
+    /// The close is to be a reset.
+    pub(crate) resetting: bool,
+    /// Accepts in flight, and whether each is followed by another.
+    pub(crate) accepts: u8,
+    pub(crate) accepts_go_on: bool,
     /// How many receives more are taken for bulk receives.
     pub(crate) bulk_left: u8,
     /// Where its bulk receive stands.
@@ -94,6 +103,11 @@ impl State {
             cancelling: false,
             connecting: false,
             shutting: false,
+            room: false,
+            opening: false,
+            resetting: false,
+            accepts: 0,
+            accepts_go_on: false,
             bulk_left: 0,
             stage: Stage::None,
             readiness: Readiness::None,

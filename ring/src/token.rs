@@ -21,6 +21,10 @@ pub(crate) enum Op {
     /// A receive into a large buffer. It has a name of its own, so that its completion says by itself of which pool the
     /// buffer is.
     BulkRecv = 10,
+    /// The poll that says when a full socket has room.
+    Room = 11,
+    /// A plain descriptor for a direct one.
+    File = 12,
 }
 
 impl Op {
@@ -36,6 +40,8 @@ impl Op {
             8 => Op::Cancel,
             9 => Op::Readiness,
             10 => Op::BulkRecv,
+            11 => Op::Room,
+            12 => Op::File,
             _ => return None,
         })
     }
@@ -85,8 +91,8 @@ mod tests {
 
     #[test]
     fn a_token_survives_the_trip_through_the_kernel() {
-        for byte in 1..=10 {
-            let op = Op::from_byte(byte).expect("1 to 10 are operations");
+        for byte in 1..=12 {
+            let op = Op::from_byte(byte).expect("1 to 12 are operations");
             for number in [0, 1, 4_096, Slot::INDEX_MAX] {
                 for generation in [1, u32::MAX] {
                     let token = Token {

@@ -36,7 +36,7 @@ struct Way {
 }
 
 /// In the order in which they are run: each rests on those before it.
-const TRIALS: [Trial; 9] = [
+const TRIALS: [Trial; 10] = [
     Trial {
         name: "accept",
         gives_up: &[Feature::MultishotAccept, Feature::Direct],
@@ -48,6 +48,12 @@ const TRIALS: [Trial; 9] = [
         gives_up: &[Feature::Direct],
         required: true,
         run: rehearsals::close,
+    },
+    Trial {
+        name: "reset",
+        gives_up: &[Feature::Direct],
+        required: true,
+        run: rehearsals::reset,
     },
     Trial {
         name: "receive",

@@ -25,13 +25,16 @@ use proptest::prelude::*;
 const FREED: u8 = 0xee;
 
 /// Refusals, each by a part of its words. Any other panic is a fault.
-const REFUSALS: [&str; 9] = [
+const REFUSALS: [&str; 12] = [
     "the slot's file is closed, or it is another ring's",
     "armed twice on one slot",
     "two sends in flight on one socket",
     "two connects in flight on one socket",
     "two shutdowns in flight on one socket",
     "an empty send",
+    "room is awaited twice on one slot",
+    "a descriptor is asked for twice",
+    "the slot has a plain descriptor",
     "a buffer of another ring",
     "a receive with times is a multishot one",
     "out of range for slice",
@@ -55,6 +58,9 @@ enum Step {
     Connect(u8),
     Shutdown(u8),
     Close(u8),
+    Reset(u8),
+    AwaitRoom(u8),
+    OpenFile(u8),
     Send {
         slot: u8,
         how: How,
@@ -134,6 +140,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Connect),
         1 => any::<u8>().prop_map(Step::Shutdown),
         5 => any::<u8>().prop_map(Step::Close),
+        1 => any::<u8>().prop_map(Step::Reset),
+        2 => any::<u8>().prop_map(Step::AwaitRoom),
+        1 => any::<u8>().prop_map(Step::OpenFile),
         9 => (any::<u8>(), how, any::<bool>())
             .prop_map(|(slot, how, now)| Step::Send { slot, how, now }),
         1 => any::<u8>().prop_map(Step::Ask),
@@ -313,6 +322,9 @@ impl World {
             }
             Step::Shutdown(number) => self.with_slot(number, Ring::shutdown_write),
             Step::Close(number) => self.with_slot(number, Ring::close),
+            Step::Reset(number) => self.with_slot(number, Ring::reset),
+            Step::AwaitRoom(number) => self.with_slot(number, Ring::await_room),
+            Step::OpenFile(number) => self.with_slot(number, Ring::open_file),
             Step::Send { slot, how, now } => self.send(slot, how, now),
             Step::Ask(number) => self.with_slot(number, |ring, slot| {
                 let _ = (ring.is_armed(slot), ring.is_sending(slot));

@@ -2,7 +2,9 @@
 //! Events go in, decisions come out; no socket, no clock and no byte is in here, so every engine shares it and
 //! its tests need neither network nor time.
 
-use serde::Serialize;
+mod close_reason;
+
+pub use close_reason::CloseReason;
 
 /// The state of one echoed connection: 16 bytes, whatever the engine.
 ///
@@ -30,7 +32,9 @@ use serde::Serialize;
 /// close into a reset, and close(2) itself sends the FIN behind the last echoed byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Connection {
-    owed: u64,
+    owed: u32,
+    /// Memory that it takes for what is owed, beside the bytes.
+    beside: u32,
     owed_max: u32,
     phase: Phase,
     paused: bool,
@@ -61,27 +65,6 @@ pub enum Fate {
     Drop,
 }
 
-/// Why a connection was closed. The order is the one of [`CloseReason::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[repr(u8)]
-pub enum CloseReason {
-    /// The peer sent its FIN, and everything owed was handed to the kernel.
-    PeerClosed,
-    /// The peer reset the connection (ECONNRESET, EPIPE).
-    Reset,
-    /// The connection's own time limit passed (ETIMEDOUT, or an idle timeout).
-    TimedOut,
-    /// One connection too many: accepted and closed at once.
-    OverLimit,
-    /// The server stopped; all was flushed, and the peer's EOF was seen.
-    Drained,
-    /// The server stopped, and the drain time passed before the peer had read all or closed.
-    DrainExpired,
-    /// Any other error of this one connection.
-    Error,
-}
-
 impl Connection {
     /// A connection just accepted. At `owed_max` bytes owed (1 or more) it asks not to be received from, until it
     /// owes at most half of that.
@@ -90,11 +73,15 @@ impl Connection {
     /// receives stay armed adds what arrives until it has cancelled them.
     ///
     /// # Panics
-    /// If `owed_max` is 0, which would never receive anything.
+    /// If `owed_max` is 0, which would never receive anything, or above 2^31.
     pub fn new(owed_max: u32) -> Connection {
-        assert!(owed_max > 0, "a connection must be allowed to owe a byte");
+        assert!(
+            0 < owed_max && owed_max <= 1 << 31,
+            "a connection must be allowed to owe a byte, and not without bound"
+        );
         Connection {
             owed: 0,
+            beside: 0,
             owed_max,
             phase: Phase::Echoing,
             paused: false,
@@ -103,7 +90,7 @@ impl Connection {
         }
     }
 
-    /// `n` bytes came in. Says what becomes of them. Data that still arrives between [`stop`](Self::stop) and
+    /// `n` bytes (2^30 at most) came in. Says what becomes of them. Data that still arrives between [`stop`](Self::stop) and
     /// [`receive_ended`](Self::receive_ended) was taken in and is echoed.
     #[inline]
     pub fn received(&mut self, n: usize) -> Fate {
@@ -111,8 +98,8 @@ impl Connection {
         if !echoing || self.close.is_some() {
             return Fate::Drop;
         }
-        self.owed += n as u64;
-        if self.owed >= u64::from(self.owed_max) {
+        self.owed = self.owed.saturating_add(n as u32);
+        if self.owed_max <= self.owed.saturating_add(self.beside) {
             self.paused = true;
         }
         Fate::Echo
@@ -124,12 +111,30 @@ impl Connection {
     /// In debug builds, if more was sent than is owed: then the engine sent bytes twice.
     #[inline]
     pub fn sent(&mut self, n: usize) {
-        debug_assert!(n as u64 <= self.owed, "sent {n} of {} owed", self.owed);
-        self.owed = self.owed.saturating_sub(n as u64);
-        if self.owed <= u64::from(self.owed_max / 2) {
+        debug_assert!(n as u64 <= self.owed(), "sent {n} of {} owed", self.owed);
+        self.owed = self.owed.saturating_sub(n as u32);
+        if self.owed.saturating_add(self.beside) <= self.owed_max / 2 {
             self.paused = false;
         }
         self.settle();
+    }
+
+    /// What is owed takes `bytes` of memory beside itself, for a place in a queue: they count as if they were owed too, so
+    /// that small pieces take no more memory than large ones.
+    pub fn hold(&mut self, bytes: u32) {
+        self.beside = self.beside.saturating_add(bytes);
+        if self.owed_max <= self.owed.saturating_add(self.beside) {
+            self.paused = true;
+        }
+    }
+
+    /// That memory is given back.
+    pub fn let_go(&mut self, bytes: u32) {
+        debug_assert!(bytes <= self.beside, "{bytes} of {}", self.beside);
+        self.beside = self.beside.saturating_sub(bytes);
+        if self.owed.saturating_add(self.beside) <= self.owed_max / 2 {
+            self.paused = false;
+        }
     }
 
     /// The peer's FIN was read. The engine must have nothing more to receive: an EOF ends receiving by itself.
@@ -199,7 +204,7 @@ impl Connection {
     /// Bytes taken in and not yet handed to the kernel.
     #[inline]
     pub fn owed(&self) -> u64 {
-        self.owed
+        u64::from(self.owed)
     }
 
     /// Whether SHUT_WR is to be issued now (once: see [`shutdown_issued`](Self::shutdown_issued)). Never before
@@ -229,57 +234,6 @@ impl Connection {
                 CloseReason::PeerClosed
             };
             self.close_for(reason);
-        }
-    }
-}
-
-impl CloseReason {
-    /// All reasons, in the order of their numbers.
-    pub const ALL: [CloseReason; 7] = [
-        CloseReason::PeerClosed,
-        CloseReason::Reset,
-        CloseReason::TimedOut,
-        CloseReason::OverLimit,
-        CloseReason::Drained,
-        CloseReason::DrainExpired,
-        CloseReason::Error,
-    ];
-
-    /// The reason's number, below `ALL.len()`.
-    pub fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The name that `--stats` shows.
-    pub fn name(self) -> &'static str {
-        match self {
-            CloseReason::PeerClosed => "peer_closed",
-            CloseReason::Reset => "reset",
-            CloseReason::TimedOut => "timed_out",
-            CloseReason::OverLimit => "over_limit",
-            CloseReason::Drained => "drained",
-            CloseReason::DrainExpired => "drain_expired",
-            CloseReason::Error => "error",
-        }
-    }
-
-    /// The same for an error that went through std, or through a runtime's time limit.
-    pub fn from_io(error: &std::io::Error) -> CloseReason {
-        match rustix::io::Errno::from_io_error(error) {
-            Some(errno) => CloseReason::from_errno(errno),
-            None if error.kind() == std::io::ErrorKind::TimedOut => CloseReason::TimedOut,
-            None => CloseReason::Error,
-        }
-    }
-
-    /// Sorts the error of a receive, a send or a shutdown on a connected socket. A reset shows as ECONNRESET first
-    /// and as EPIPE (or ENOTCONN) to every call after it.
-    pub fn from_errno(errno: rustix::io::Errno) -> CloseReason {
-        use rustix::io::Errno;
-        match errno {
-            Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN => CloseReason::Reset,
-            Errno::TIMEDOUT => CloseReason::TimedOut,
-            _ => CloseReason::Error,
         }
     }
 }
@@ -337,6 +291,21 @@ mod tests {
         assert_eq!(connection.receive(), Receive::Pause);
         connection.sent(1);
         assert_eq!(connection.receive(), Receive::Echo);
+    }
+
+    #[test]
+    fn memory_beside_the_bytes_counts_like_bytes() {
+        let mut connection = Connection::new(1000);
+        assert_eq!(connection.received(10), Fate::Echo);
+        connection.hold(989);
+        assert_eq!(connection.receive(), Receive::Echo);
+        connection.hold(1);
+        assert_eq!(connection.receive(), Receive::Pause);
+        connection.let_go(490);
+        assert_eq!(connection.receive(), Receive::Pause);
+        connection.sent(10);
+        assert_eq!(connection.receive(), Receive::Echo);
+        assert_eq!(connection.owed(), 0);
     }
 
     #[test]

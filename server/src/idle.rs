@@ -18,9 +18,27 @@ pub struct IdleWatch {
     checks: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
+/// What was seen of a connection that seems idle: completions and edges tell only of what was asked for, and a send that has
+/// filled the socket is told of when a good part of that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// The kernel has something for it that nobody has told yet, or what it waits for is ours.
+    Moves,
+    /// Nothing; and in its socket are so many bytes that its peer has not taken.
+    Stands {
+        /// Bytes.
+        unsent: u32,
+    },
+    /// It could not be looked at now.
+    Unknown,
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     active_ns: u64,
+    /// Bytes in its socket when it was last looked at, and when that was.
+    unsent: u32,
+    looked_ns: u64,
     open: bool,
     in_checks: bool,
 }
@@ -72,8 +90,8 @@ impl IdleWatch {
         self.checks.peek().map(|Reverse((check_ns, _))| *check_ns)
     }
 
-    /// A connection on which nothing has moved for the timeout, as of this turn. It is the caller's to close: it is not
-    /// named again.
+    /// A connection on which nothing has moved for the timeout, as of this turn. It is the caller's to look at, and to say what
+    /// it saw by [`is_idle`](Self::is_idle): until then it is not named again.
     pub fn pop_idle(&mut self) -> Option<usize> {
         while let Some(mut top) = self.checks.peek_mut() {
             let Reverse((check_ns, index)) = *top;
@@ -94,6 +112,42 @@ impl IdleWatch {
             }
         }
         None
+    }
+}
+
+impl IdleWatch {
+    /// Whether a connection that [`pop_idle`](Self::pop_idle) named, and that is still open, is idle. If so it is the caller's
+    /// to close. If not it is named again after another timeout on which nothing moves: one whose peer has not taken all that
+    /// is in the socket is idle only if nothing of that was taken for a whole timeout.
+    pub fn is_idle(&mut self, index: usize, look: Look) -> bool {
+        let now_ns = self.now_ns;
+        let place = &mut self.places[index];
+        if now_ns < place.active_ns.saturating_add(self.timeout_ns) {
+            self.watch_on(index);
+            return false;
+        }
+        let stood_before = place.looked_ns == place.active_ns && 0 < place.looked_ns;
+        match look {
+            Look::Stands { unsent: 0 } => return true,
+            Look::Stands { unsent } if stood_before && unsent == place.unsent => return true,
+            Look::Stands { unsent } => {
+                place.unsent = unsent;
+                place.looked_ns = now_ns;
+            }
+            Look::Moves | Look::Unknown => {}
+        }
+        place.active_ns = now_ns;
+        self.watch_on(index);
+        false
+    }
+
+    /// Names a connection again that was named, once nothing has moved on it for the timeout.
+    fn watch_on(&mut self, index: usize) {
+        let place = &mut self.places[index];
+        if !std::mem::replace(&mut place.in_checks, true) {
+            let due_ns = place.active_ns.saturating_add(self.timeout_ns);
+            self.checks.push(Reverse((due_ns, index as u32)));
+        }
     }
 }
 
@@ -140,6 +194,50 @@ mod tests {
         watch.opened(0);
         assert_eq!(idle_at(&mut watch, 100), [0; 0]);
         assert_eq!(idle_at(&mut watch, 160), [0]);
+    }
+
+    #[test]
+    fn who_has_taken_some_of_its_bytes_is_not_idle_and_who_has_not_is() {
+        let mut watch = watch(100);
+        watch.begin_turn(1);
+        watch.opened(0);
+        for (now_ns, unsent, idle) in [(101, 900, false), (201, 800, false), (301, 800, true)] {
+            watch.begin_turn(now_ns);
+            assert_eq!(watch.pop_idle(), Some(0));
+            assert_eq!(watch.pop_idle(), None);
+            let look = Look::Stands { unsent };
+            assert_eq!(watch.is_idle(0, look), idle, "at {now_ns}");
+        }
+    }
+
+    #[test]
+    fn what_was_in_the_socket_before_something_moved_says_nothing() {
+        let mut watch = watch(100);
+        watch.begin_turn(1);
+        watch.opened(0);
+        watch.begin_turn(101);
+        assert_eq!(watch.pop_idle(), Some(0));
+        assert!(!watch.is_idle(0, Look::Stands { unsent: 900 }));
+        watch.begin_turn(150);
+        watch.active(0);
+        watch.begin_turn(250);
+        assert_eq!(watch.pop_idle(), Some(0));
+        assert!(!watch.is_idle(0, Look::Stands { unsent: 900 }));
+        watch.begin_turn(350);
+        assert_eq!(watch.pop_idle(), Some(0));
+        assert!(watch.is_idle(0, Look::Stands { unsent: 900 }));
+    }
+
+    #[test]
+    fn who_moved_while_it_was_looked_at_is_watched_on() {
+        let mut watch = watch(100);
+        watch.begin_turn(1);
+        watch.opened(0);
+        watch.begin_turn(101);
+        assert_eq!(watch.pop_idle(), Some(0));
+        watch.active(0);
+        assert!(!watch.is_idle(0, Look::Stands { unsent: 0 }));
+        assert_eq!(watch.next_check_ns(), Some(201));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod flags;
 pub mod idle;
 pub mod log;
+mod look;
 mod metrics;
 pub mod probe;
 pub mod running;

@@ -333,7 +333,12 @@ impl Engine for Uring {
                     ..
                 } => self.fail(slot, Failure::from_errno(errno), sink),
                 Event::Connect { slot, result } => self.settle_connect(slot, result, sink),
-                Event::Accept { .. } | Event::Shutdown { .. } | Event::Poll { .. } => {}
+                Event::Accept { .. }
+                | Event::Shutdown { .. }
+                | Event::Poll { .. }
+                | Event::Taken { .. }
+                | Event::Room { .. }
+                | Event::File { .. } => {}
                 Event::Close { .. } => self.closing -= 1,
             }
         }

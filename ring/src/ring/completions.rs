@@ -4,14 +4,12 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, cqueue};
+use io_uring::cqueue;
 use rustix::io::Errno;
 
-use super::{Condition, Ring, is_for_the_moment};
+use super::{Ring, close_resets, is_for_the_moment};
 use crate::buffers::Buffer;
 use crate::event::Event;
-use crate::features::Feature;
 use crate::pools::Group;
 use crate::slot::Slot;
 use crate::slots::{Life, Readiness, Stage};
@@ -173,65 +171,6 @@ impl Ring {
         self.bundle.buffers.pop_front()
     }
 
-    /// Calls into the kernel, and leaves completions where they are.
-    #[inline]
-    pub(super) fn hand_over(&mut self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
-        if self.condition != Condition::InUse {
-            self.put_to_use()?;
-        }
-        self.pools.publish();
-        self.faces.submissions.sync();
-        self.counts.enters += 1;
-        let limit = limit.filter(|_| 0 < want).map(Timespec::from);
-        let args = limit
-            .as_ref()
-            .map(|limit| SubmitArgs::new().timespec(limit));
-        let entered = match &args {
-            _ if 0 < want && self.no_iowait => self.wait_at_rest(want, args.as_ref()),
-            Some(args) => self.faces.submitter.submit_with_args(want, args),
-            None => self.faces.submitter.submit_and_wait(want),
-        };
-        self.faces.submissions.sync();
-        entered
-    }
-
-    /// What a ring with restrictions needs before its first submit; and a broken one stays broken.
-    #[cold]
-    fn put_to_use(&mut self) -> io::Result<()> {
-        if let Condition::Broken(errno) = self.condition {
-            return Err(errno.into());
-        }
-        self.condition = Condition::InUse;
-        self.faces.submitter.register_enable_rings()
-    }
-
-    /// As the submitter's own way to submit and wait; but a cpu that has nothing to do meanwhile counts as idle. Else the
-    /// kernel accounts the wait as iowait (it takes a ring with anything in flight for one that waits for a disk), and
-    /// `top` shows an idle server as a busy disk. 6.15.
-    #[inline]
-    fn wait_at_rest(&self, want: usize, args: Option<&SubmitArgs<'_, '_>>) -> io::Result<usize> {
-        let submitted = self.faces.submissions.len() as u32;
-        let want = want as u32;
-        let flags = EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT;
-        // SAFETY: the flags say what the argument is: a `SubmitArgs`, whose time outlives the call, or nothing.
-        unsafe {
-            match args {
-                Some(args) => {
-                    let flags = flags | EnterFlags::EXT_ARG;
-                    self.faces
-                        .submitter
-                        .enter(submitted, want, flags.bits(), Some(args))
-                }
-                None => self.faces.submitter.enter::<libc::sigset_t>(
-                    submitted,
-                    want,
-                    flags.bits(),
-                    None,
-                ),
-            }
-        }
-    }
-
     pub(super) fn enter(&mut self, want: usize, limit: Option<Duration>) -> io::Result<()> {
         if !self.bulk.is_empty() {
             self.begin_bulk();
@@ -327,9 +266,18 @@ impl Ring {
         if !more {
             state.in_flight -= 1;
             match token.op {
-                Op::Accept | Op::Recv | Op::Poll => {
+                Op::Recv | Op::Poll => {
                     state.armed = None;
                     state.cancelling = false;
+                }
+                Op::Accept => {
+                    state.accepts -= 1;
+                    let goes_on = state.accepts_go_on && !cancelling && 0 <= result;
+                    if state.accepts == 0 && !(goes_on && state.life == Life::Open) {
+                        state.armed = None;
+                        state.cancelling = false;
+                        state.accepts_go_on = false;
+                    }
                 }
                 Op::BulkRecv => {
                     state.armed = None;
@@ -338,6 +286,8 @@ impl Ring {
                 }
                 Op::Connect => state.connecting = false,
                 Op::Shutdown => state.shutting = false,
+                Op::Room => state.room = false,
+                Op::File => state.opening = false,
                 _ => {}
             }
         }
@@ -348,6 +298,10 @@ impl Ring {
                 state.outcome = result;
                 state.notifying = true;
                 self.notifications += 1;
+                if state.life == Life::Open {
+                    let bytes = usize::try_from(result).unwrap_or(0);
+                    return (0 < bytes).then_some(Event::Taken { slot, bytes });
+                }
                 if state.life == Life::Closing && state.may_close() {
                     self.push_close(slot);
                 }
@@ -367,6 +321,12 @@ impl Ring {
                 None
             };
             let may_close = state.may_close();
+            if token.op == Op::File
+                && let Ok(file) = opened(result)
+                && state.resetting
+            {
+                close_resets(&file);
+            }
             self.discard_received(group, result, flags);
             if let Some(payload) = sent {
                 self.take_back(payload);
@@ -447,10 +407,11 @@ impl Ring {
                     rest: payload,
                 })
             }
-            Op::Accept => Some(Event::Accept {
-                listener: slot,
-                result: self.accepted(result),
-                more,
+            Op::Accept => Some(self.settle_accept(slot, result, more)),
+            Op::Room => Some(Event::Room { slot }),
+            Op::File => Some(Event::File {
+                slot,
+                result: opened(result),
             }),
             Op::Connect => Some(Event::Connect {
                 slot,
@@ -571,20 +532,17 @@ impl Ring {
             self.take_back(payload);
         }
     }
+}
 
-    fn accepted(&mut self, result: i32) -> Result<Slot, Errno> {
-        let number = outcome(result)?;
-        if self.features.has(Feature::Direct) {
-            return Ok(self.slots.occupy(number, None));
-        }
-        // SAFETY: the kernel made this descriptor for this accept and told nobody else.
-        let file = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
-        self.slots.take(Some(file)).ok_or(Errno::NFILE)
-    }
+/// The descriptor that the kernel made for us.
+pub(super) fn opened(result: i32) -> Result<OwnedFd, Errno> {
+    let number = outcome(result)?;
+    // SAFETY: the kernel made this descriptor for this operation and told nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as RawFd) })
 }
 
 #[inline]
-fn outcome(result: i32) -> Result<u32, Errno> {
+pub(super) fn outcome(result: i32) -> Result<u32, Errno> {
     if 0 <= result {
         Ok(result as u32)
     } else {

@@ -2,8 +2,9 @@
 
 use std::os::fd::{AsRawFd, IntoRawFd};
 
-use io_uring::types::{Fd, Fixed};
+use io_uring::types::{CancelBuilder, Fd, Fixed};
 use io_uring::{opcode, squeue};
+use rustix::event::PollFlags;
 use rustix::net::SocketAddrAny;
 
 use super::Ring;
@@ -18,69 +19,6 @@ use crate::token::{Op, Token};
 const TWO_FIT: u32 = 64 * 1024;
 
 impl Ring {
-    /// Arms the accept on a listener: for connection after connection where the kernel can (5.19), else for one. New
-    /// connections take slots of the kernel's choice (direct) or ours.
-    ///
-    /// # Panics
-    /// When something is armed on the slot already, and when the slot is not open.
-    pub fn accept(&mut self, listener: Slot) {
-        let multishot = self.features.has(Feature::MultishotAccept);
-        self.push_accept(listener, multishot);
-    }
-
-    /// Arms the accept for one connection only: for when there is no room for as many as may be waiting.
-    ///
-    /// # Panics
-    /// When something is armed on the slot already, and when the slot is not open.
-    pub fn accept_one(&mut self, listener: Slot) {
-        self.push_accept(listener, false);
-    }
-
-    /// Accepts one connection if one waits, else says `EAGAIN`: it is over when the submit returns. `EINVAL` where the
-    /// kernel can't (before 6.10).
-    ///
-    /// # Panics
-    /// When something is armed on the slot already, and when the slot is not open.
-    pub fn accept_now(&mut self, listener: Slot) {
-        /// `IORING_ACCEPT_DONTWAIT`
-        const DONTWAIT: u16 = 1 << 1;
-        self.arm(listener, Op::Accept);
-        self.accepts += 1;
-        let entry = self.accept_entry(listener, false);
-        self.push(with_ioprio(entry, DONTWAIT), Op::Accept, listener);
-    }
-
-    fn push_accept(&mut self, listener: Slot, multishot: bool) {
-        self.arm(listener, Op::Accept);
-        self.accepts += 1;
-        let entry = self.accept_entry(listener, multishot);
-        self.push(entry, Op::Accept, listener);
-    }
-
-    fn accept_entry(&mut self, listener: Slot, multishot: bool) -> squeue::Entry {
-        let direct = self.features.has(Feature::Direct);
-        // A direct descriptor has no close-on-exec flag: it is in no process' table.
-        let flags = if direct { 0 } else { libc::SOCK_CLOEXEC };
-        match (self.target(listener), multishot) {
-            (Target::Direct(fixed), true) => opcode::AcceptMulti::new(fixed)
-                .allocate_file_index(true)
-                .flags(flags)
-                .build(),
-            (Target::Direct(fixed), false) => {
-                opcode::Accept::new(fixed, std::ptr::null_mut(), std::ptr::null_mut())
-                    .file_index(Some(io_uring::types::DestinationSlot::auto_target()))
-                    .flags(flags)
-                    .build()
-            }
-            (Target::Plain(fd), true) => opcode::AcceptMulti::new(fd).flags(flags).build(),
-            (Target::Plain(fd), false) => {
-                opcode::Accept::new(fd, std::ptr::null_mut(), std::ptr::null_mut())
-                    .flags(flags)
-                    .build()
-            }
-        }
-    }
-
     /// Arms the receive on a connection: for piece after piece where the kernel can (6.0), else for one. Connections that
     /// send more at a time than a small buffer holds get bulk receives: one connection after the other, into a large
     /// buffer, one piece an arming.
@@ -185,7 +123,7 @@ impl Ring {
             return;
         }
         state.readiness = Readiness::InFlight;
-        let entry = self.poll_entry(slot, true);
+        let entry = self.poll_entry(slot, PollFlags::IN, true);
         self.push(entry, Op::Readiness, slot);
     }
 
@@ -406,12 +344,46 @@ impl Ring {
     /// When something is armed on the slot already, and when the slot is not open.
     pub fn poll(&mut self, slot: Slot) {
         self.arm(slot, Op::Poll);
-        let entry = self.poll_entry(slot, false);
+        let entry = self.poll_entry(slot, PollFlags::IN, false);
         self.push(entry, Op::Poll, slot);
     }
 
-    fn poll_entry(&mut self, slot: Slot, multishot: bool) -> squeue::Entry {
-        let events = u32::from(rustix::event::PollFlags::IN.bits());
+    /// Waits until a socket that was full has room for a good part of what it holds, or has failed: once. So no send has to
+    /// wait in the kernel, which says nothing of what it has sent until all is sent, and which takes a thread for each that
+    /// was woken often.
+    ///
+    /// # Panics
+    /// When that is awaited already, and when the slot is not open.
+    pub fn await_room(&mut self, slot: Slot) {
+        let state = self.slots.open(slot);
+        assert!(!state.room, "room is awaited twice on one slot");
+        state.room = true;
+        let entry = self.poll_entry(slot, PollFlags::OUT, false);
+        self.push(entry, Op::Room, slot);
+    }
+
+    /// Asks for a plain descriptor of the file behind a direct one: for what is no operation of a ring (6.8). Plain ones are
+    /// had by [`Ring::file`].
+    ///
+    /// # Panics
+    /// When that is asked for already, when the file has a plain descriptor, and when the slot is not open.
+    pub fn open_file(&mut self, slot: Slot) {
+        let state = self.slots.open(slot);
+        assert!(!state.opening, "a descriptor is asked for twice");
+        assert!(state.file.is_none(), "the slot has a plain descriptor");
+        state.opening = true;
+        let entry = opcode::FixedFdInstall::new(Fixed(slot.number()), 0).build();
+        self.push(entry, Op::File, slot);
+    }
+
+    /// Whether a plain descriptor was asked for and is not here.
+    pub fn is_opening(&mut self, slot: Slot) -> bool {
+        let state = self.slots.find(slot);
+        state.is_some_and(|state| state.opening)
+    }
+
+    fn poll_entry(&mut self, slot: Slot, events: PollFlags, multishot: bool) -> squeue::Entry {
+        let events = u32::from(events.bits());
         let poll = match self.target(slot) {
             Target::Direct(fixed) => opcode::PollAdd::new(fixed, events),
             Target::Plain(fd) => opcode::PollAdd::new(fd, events),
@@ -446,14 +418,14 @@ impl Ring {
     }
 
     #[inline]
-    fn arm(&mut self, slot: Slot, op: Op) {
+    pub(super) fn arm(&mut self, slot: Slot, op: Op) {
         let state = self.slots.open(slot);
         assert!(state.armed.is_none(), "armed twice on one slot");
         state.armed = Some(op);
     }
 
     #[inline]
-    fn target(&mut self, slot: Slot) -> Target {
+    pub(super) fn target(&mut self, slot: Slot) -> Target {
         if self.features.has(Feature::Direct) {
             return Target::Direct(Fixed(slot.number()));
         }
@@ -463,7 +435,8 @@ impl Ring {
 
     pub(super) fn push_cancel_of(&mut self, slot: Slot, op: Op) {
         let target = Token::new(op, slot).pack();
-        let entry = opcode::AsyncCancel::new(target).build();
+        // All of that name: accepts have the same.
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target).all()).build();
         self.push(entry, Op::Cancel, slot);
     }
 
@@ -508,7 +481,7 @@ fn limited(mut entry: squeue::Entry, bytes: u32) -> squeue::Entry {
 }
 
 /// Sets what an accept and a receive take as flags of their own, in the field that files take a priority in.
-fn with_ioprio(mut entry: squeue::Entry, flags: u16) -> squeue::Entry {
+pub(super) fn with_ioprio(mut entry: squeue::Entry, flags: u16) -> squeue::Entry {
     /// Where `struct io_uring_sqe` of the kernel's ABI has its `ioprio`.
     const IOPRIO: usize = 2;
     // SAFETY: as in `limited`, for 2 bytes at 2.
@@ -523,7 +496,7 @@ fn with_ioprio(mut entry: squeue::Entry, flags: u16) -> squeue::Entry {
 }
 
 #[derive(Clone, Copy)]
-enum Target {
+pub(super) enum Target {
     Direct(Fixed),
     Plain(Fd),
 }

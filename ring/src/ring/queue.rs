@@ -1,8 +1,10 @@
 //! How an operation gets into the submission queue, also into a full one.
 
+use std::io;
 use std::time::{Duration, Instant};
 
-use io_uring::squeue;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, squeue};
 use rustix::io::Errno;
 
 use super::{Condition, REST_MAX, Ring, is_for_the_moment};
@@ -80,6 +82,65 @@ impl Ring {
         self.deferred.extend(self.faces.completions.by_ref());
         self.faces.completions.sync();
         refused
+    }
+
+    /// Calls into the kernel, and leaves completions where they are.
+    #[inline]
+    pub(super) fn hand_over(&mut self, want: usize, limit: Option<Duration>) -> io::Result<usize> {
+        if self.condition != Condition::InUse {
+            self.put_to_use()?;
+        }
+        self.pools.publish();
+        self.faces.submissions.sync();
+        self.counts.enters += 1;
+        let limit = limit.filter(|_| 0 < want).map(Timespec::from);
+        let args = limit
+            .as_ref()
+            .map(|limit| SubmitArgs::new().timespec(limit));
+        let entered = match &args {
+            _ if 0 < want && self.no_iowait => self.wait_at_rest(want, args.as_ref()),
+            Some(args) => self.faces.submitter.submit_with_args(want, args),
+            None => self.faces.submitter.submit_and_wait(want),
+        };
+        self.faces.submissions.sync();
+        entered
+    }
+
+    /// What a ring with restrictions needs before its first submit; and a broken one stays broken.
+    #[cold]
+    fn put_to_use(&mut self) -> io::Result<()> {
+        if let Condition::Broken(errno) = self.condition {
+            return Err(errno.into());
+        }
+        self.condition = Condition::InUse;
+        self.faces.submitter.register_enable_rings()
+    }
+
+    /// As the submitter's own way to submit and wait; but a cpu that has nothing to do meanwhile counts as idle. Else the
+    /// kernel accounts the wait as iowait (it takes a ring with anything in flight for one that waits for a disk), and
+    /// `top` shows an idle server as a busy disk. 6.15.
+    #[inline]
+    fn wait_at_rest(&self, want: usize, args: Option<&SubmitArgs<'_, '_>>) -> io::Result<usize> {
+        let submitted = self.faces.submissions.len() as u32;
+        let want = want as u32;
+        let flags = EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT;
+        // SAFETY: the flags say what the argument is: a `SubmitArgs`, whose time outlives the call, or nothing.
+        unsafe {
+            match args {
+                Some(args) => {
+                    let flags = flags | EnterFlags::EXT_ARG;
+                    self.faces
+                        .submitter
+                        .enter(submitted, want, flags.bits(), Some(args))
+                }
+                None => self.faces.submitter.enter::<libc::sigset_t>(
+                    submitted,
+                    want,
+                    flags.bits(),
+                    None,
+                ),
+            }
+        }
     }
 
     /// The kernel refused for the moment. It passes when the kernel has memory again, or time: asking without a break

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::SocketAddrAny;
+use rustix::net::{SendFlags, SocketAddrAny};
 
 use super::Way;
 use super::scene::{
@@ -32,11 +32,8 @@ pub(super) fn accept(way: Way) -> Result<(), Fault> {
     for _ in 0..2 {
         clients.push(connect(&name).map_err(text("connect"))?);
         let (accepted, more) = scene.accepted()?;
-        if more != way.features.has(Feature::MultishotAccept) {
-            return Err(format!("an accept that goes on: {more}").into());
-        }
         if !more {
-            scene.ring.accept(listening);
+            return Err("an accept for connection after connection ends".into());
         }
         let client = clients.last().expect("just pushed");
         send_all(client, b"x").map_err(text("send"))?;
@@ -92,6 +89,47 @@ pub(super) fn close(way: Way) -> Result<(), Fault> {
     }
 }
 
+/// A direct descriptor's socket can be had as a plain descriptor; and a connection that is given up ends in a reset.
+pub(super) fn reset(way: Way) -> Result<(), Fault> {
+    let mut scene = Scene::new(way)?;
+    let (near, far) = unix_pair().map_err(text("socketpair"))?;
+    let slot = scene.install(&near)?;
+    if way.features.has(Feature::Direct) {
+        scene.ring.open_file(slot);
+        let opened = scene.wait_for("a plain descriptor", |_, event| match event {
+            Event::File { result, .. } => Ok(result.map_err(text("open a direct descriptor"))),
+            other => Err(other),
+        })??;
+        rustix::net::send(&opened, b"x", SendFlags::NOSIGNAL).map_err(text("send"))?;
+        let mut got = Vec::new();
+        take_all(&far, &mut got).map_err(text("receive"))?;
+        if got != b"x" {
+            return Err("a plain descriptor is of another file".into());
+        }
+    }
+    let (near, mut far) = match tcp_pair() {
+        Ok(pair) => pair,
+        // This machine has no loopback address.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => return Ok(()),
+        Err(error) => return Err(text("connect")(error)),
+    };
+    let slot = scene.install(&near)?;
+    drop(near);
+    scene.ring.recv(slot);
+    scene.ring.submit().map_err(text("submit"))?;
+    scene.ring.reset(slot);
+    scene.wait_for("the end of a close", |_, event| match event {
+        Event::Close { slot: closed } if closed == slot => Ok(()),
+        other => Err(other),
+    })?;
+    far.set_read_timeout(Some(END_LIMIT))
+        .map_err(text("receive"))?;
+    match far.read(&mut [0; 1]) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(()),
+        other => Err(format!("a connection that is given up ends so: {other:?}").into()),
+    }
+}
+
 /// Piece after piece comes; after the peer's last one it still gets its answer, and then the end.
 pub(super) fn receive(way: Way) -> Result<(), Fault> {
     let mut scene = Scene::new(way)?;
@@ -137,7 +175,8 @@ pub(super) fn receive(way: Way) -> Result<(), Fault> {
     }
 }
 
-/// A send that must not wait tells how much the socket took; the rest follows in order; what succeeds silently has
+/// A send that must not wait tells how much the socket took; a poll says when there is room for more, and not before, and
+/// the rest follows in order; what succeeds silently has
 /// succeeded; and what fails says so. `gathered`: the same for a send of several pieces.
 ///
 /// Before 6.1 such a send answered `EAGAIN` though some of it had gone out.
@@ -165,13 +204,20 @@ pub(super) fn send(way: Way, gathered: bool) -> Result<(), Fault> {
         Event::Unsent { result, rest, .. } => Ok((result, rest)),
         other => Err(other),
     })?;
+    scene.ring.await_room(slot);
+    for _ in 0..2 {
+        scene.ring.submit().map_err(text("submit"))?;
+        if let Some(event) = scene.ring.next_event() {
+            return Err(format!("a full socket has room: {event:?}").into());
+        }
+    }
     let mut got = Vec::new();
     take_all(&far, &mut got).map_err(text("receive"))?;
     if result != Ok(got.len()) || got.is_empty() {
         let took = got.len();
         return Err(format!("a send of which {took} bytes went out says {result:?}").into());
     }
-    scene.ring.send(slot, rest);
+    let mut rest = Some(rest);
     let deadline = Instant::now() + TRIAL_LIMIT;
     let mut over = false;
     while !over || got.len() < BYTES {
@@ -182,6 +228,17 @@ pub(super) fn send(way: Way, gathered: bool) -> Result<(), Fault> {
         while let Some(event) = scene.ring.next_event() {
             match event {
                 Event::Sent { .. } => over = true,
+                Event::Room { .. } if rest.is_some() => {
+                    scene.ring.send_now(slot, rest.take().expect("just seen"));
+                }
+                Event::Unsent {
+                    result: Ok(_) | Err(Errno::AGAIN),
+                    rest: left,
+                    ..
+                } => {
+                    rest = Some(left);
+                    scene.ring.await_room(slot);
+                }
                 other => return Err(format!("the rest of a short send: {other:?}").into()),
             }
         }

@@ -112,7 +112,7 @@ impl Scene {
                     }) => self.ring.release(buffer),
                     Err(Event::Accept {
                         result: Err(error), ..
-                    }) => return Err(text("accept")(error)),
+                    }) if error != Errno::CANCELED => return Err(text("accept")(error)),
                     Err(_) => {}
                 }
             }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
-use echometer_ring::{Config, Errno, Event, Features, Gather, Payload, Ring};
+use echometer_ring::{Config, Errno, Event, Feature, Features, Gather, Payload, Ring};
 
-use crate::support::{connected, copying_feature_sets, event, small};
+use crate::support::{connected, copying_feature_sets, event, no_event, small};
 
 #[test]
 fn a_reset_is_that_connections_end_only() {
@@ -190,4 +190,60 @@ fn a_second_send_on_one_socket_is_refused() {
     let (_, slot, _client) = connected(&mut ring);
     ring.send(slot, Payload::Shared(0..1));
     ring.send(slot, Payload::Shared(1..2));
+}
+
+#[test]
+fn a_full_socket_says_when_it_has_room_and_not_before() {
+    for features in copying_feature_sets() {
+        let config = Config {
+            shared: Arc::from(vec![7; 64 << 20]),
+            ..small(features)
+        };
+        let mut ring = Ring::new(&config).expect("ring");
+        let (_, slot, mut client) = connected(&mut ring);
+        ring.send_now(slot, Payload::Shared(0..64 << 20));
+        let (sent, rest) = match event(&mut ring) {
+            Event::Unsent { result, rest, .. } => (result.expect("a part of it"), rest),
+            other => panic!("{features:?}: {other:?}"),
+        };
+        ring.await_room(slot);
+        no_event(&mut ring);
+        client
+            .read_exact(&mut vec![0; sent])
+            .expect("what went out");
+        assert!(
+            matches!(event(&mut ring), Event::Room { .. }),
+            "{features:?}"
+        );
+        ring.send_now(slot, rest);
+        match event(&mut ring) {
+            Event::Unsent { result, rest, .. } => {
+                assert!(0 < result.expect("a part of it"));
+                ring.take_back(rest);
+            }
+            other => panic!("{features:?}: {other:?}"),
+        }
+        // A close ends the wait for room.
+        ring.await_room(slot);
+        ring.submit().expect("submit");
+        ring.close(slot);
+        assert!(matches!(event(&mut ring), Event::Close { .. }));
+    }
+}
+
+#[test]
+fn a_connection_that_is_given_up_ends_in_a_reset() {
+    for features in [
+        Features::default(),
+        Features::default().without(Feature::Direct),
+    ] {
+        let mut ring = Ring::new(&small(features)).expect("ring");
+        let (_, slot, mut client) = connected(&mut ring);
+        ring.recv(slot);
+        ring.submit().expect("submit");
+        ring.reset(slot);
+        assert!(matches!(event(&mut ring), Event::Close { .. }));
+        let error = client.read(&mut [0; 1]).expect_err("no end in order");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }

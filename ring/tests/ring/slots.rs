@@ -95,10 +95,21 @@ fn a_full_table_turns_the_connection_away_and_lives() {
     match event(&mut ring) {
         Event::Accept { result, more, .. } => {
             assert_eq!(result, Err(Errno::NFILE));
-            assert!(!more);
+            // One that fails ends the others that go on with it.
+            let mut goes_on = more;
+            while goes_on {
+                match event(&mut ring) {
+                    Event::Accept { result, more, .. } => {
+                        assert_eq!(result, Err(Errno::CANCELED));
+                        goes_on = more;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
         }
         other => panic!("{other:?}"),
     }
+    assert!(!ring.is_armed(listener));
     let mut rest = Vec::new();
     let _ = turned_away.read_to_end(&mut rest);
     assert!(rest.is_empty(), "it gets an end and no bytes");
@@ -178,5 +189,44 @@ fn a_listener_that_closes_ends_whom_it_had_just_accepted() {
         let limit = Some(Duration::from_secs(10));
         next.set_read_timeout(limit).expect("a valid time");
         assert_eq!(next.read(&mut [0]).expect("EOF in time"), 0, "{features:?}");
+    }
+}
+
+/// However many wait in the listen queue, the others get their turn meanwhile.
+#[test]
+fn a_long_listen_queue_is_taken_in_few_at_a_time() {
+    const WAITING: usize = 100;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let address = listener.local_addr().expect("bound");
+    let config = Config {
+        slots: 200,
+        ..small(Features::default())
+    };
+    let mut ring = Ring::new(&config).expect("ring");
+    let listening = ring.install(listener.as_fd()).expect("install");
+    let _clients: Vec<TcpStream> = (0..WAITING)
+        .map(|_| TcpStream::connect(address).expect("connect"))
+        .collect();
+    ring.accept(listening);
+    let mut taken = 0;
+    while taken < WAITING {
+        ring.submit_and_wait(Some(std::time::Duration::from_secs(5)))
+            .expect("enter");
+        let before = taken;
+        while let Some(event) = ring.next_event() {
+            match event {
+                Event::Accept { result, more, .. } => {
+                    result.expect("a connection");
+                    assert!(more);
+                    taken += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let at_once = taken - before;
+        assert!(
+            (1..=2 * usize::from(Ring::ACCEPTS)).contains(&at_once),
+            "{at_once}"
+        );
     }
 }

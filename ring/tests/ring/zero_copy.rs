@@ -62,7 +62,7 @@ fn stuck_zero_copy_send(ring: &mut Ring) -> (Slot, TcpStream) {
                         ring.recv(slot);
                     }
                 }
-                Event::Sent { .. } => {}
+                Event::Sent { .. } | Event::Taken { .. } => {}
                 Event::Unsent { rest, .. } => ring.take_back(rest),
                 other => panic!("{other:?}"),
             }

@@ -5,7 +5,7 @@
 //! restarted by the kernel), and they are so long that an idle connection costs nothing.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,7 +17,7 @@ use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
 use echometer_host::threads::{self, ThreadError};
 use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
 use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
 use crate::config::Config;
@@ -295,6 +295,7 @@ fn echo(
         noticed,
         tick: idle_tick.unwrap_or(TICK),
         quiet: Duration::ZERO,
+        unsent: 0,
     };
     let mut buffer = ReceiveBuffer::new(shared.buffer_size);
     while !shared.stop.requested() {
@@ -305,9 +306,17 @@ fn echo(
             Ok((_, n)) => {
                 patience.renew();
                 counters.bytes_in.add(n as u64);
-                send_all(socket, &buffer[..n], &mut patience, counters)?;
+                let sent = send_all(socket, &buffer[..n], &mut patience, counters);
+                if let Err(reason) = sent
+                    && reason != CloseReason::Reset
+                {
+                    // An end in order would say that all was echoed. Where it fails, the connection is gone already.
+                    counters.enters.add(1);
+                    let _ = set_socket_linger(socket, Some(Duration::ZERO));
+                }
+                sent?;
             }
-            Err(Errno::AGAIN) => patience.use_up()?,
+            Err(Errno::AGAIN) => patience.use_up(socket, counters)?,
             Err(Errno::INTR) => {}
             Err(errno) => return Err(CloseReason::from_errno(errno)),
         }
@@ -348,10 +357,10 @@ fn send_all(
                 // It has blocked for a tick, and the peer has still not read enough.
                 if !bytes.is_empty() {
                     counters.send_stalls.add(1);
-                    patience.use_up()?;
+                    patience.use_up(socket, counters)?;
                 }
             }
-            Err(Errno::AGAIN) => patience.use_up()?,
+            Err(Errno::AGAIN) => patience.use_up(socket, counters)?,
             Err(Errno::INTR) => patience.heed_stop()?,
             Err(errno) => return Err(CloseReason::from_errno(errno)),
         }
@@ -365,6 +374,8 @@ struct Patience<'a> {
     noticed: &'a AtomicBool,
     tick: Duration,
     quiet: Duration,
+    /// Bytes in the socket that the peer had not taken when a call last blocked for a tick.
+    unsent: u32,
 }
 
 impl Patience<'_> {
@@ -373,8 +384,16 @@ impl Patience<'_> {
     }
 
     /// A call has blocked for a tick. The error is that this was one too many.
-    fn use_up(&mut self) -> Result<(), CloseReason> {
+    fn use_up(&mut self, socket: &OwnedFd, counters: &Counters) -> Result<(), CloseReason> {
         self.quiet += self.tick;
+        if self.shared.idle_timeout.is_some() {
+            counters.enters.add(1);
+            // A peer that reads what the socket holds moves too.
+            let unsent = echometer_ring::unsent(socket.as_fd()).unwrap_or(0);
+            if std::mem::replace(&mut self.unsent, unsent) != unsent {
+                self.renew();
+            }
+        }
         match self.shared.idle_timeout {
             Some(timeout) if timeout <= self.quiet && !self.shared.stop.requested() => {
                 Err(CloseReason::TimedOut)

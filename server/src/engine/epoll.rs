@@ -38,6 +38,10 @@ const EVENTS_MAX: usize = 256;
 /// Connections accepted in one turn, so that a storm of them does not starve those that are in.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// Connections that seem idle and are looked at in one turn, and perhaps closed: when a thousand are idle at once, the others
+/// don't wait for all of them.
+const LOOKS_PER_TURN: usize = 32;
+
 /// How long the listener rests when accepting fails, if no connection of this worker is closed meanwhile.
 const PARK_NS: u64 = ACCEPT_REST.as_nanos() as u64;
 
@@ -218,7 +222,7 @@ impl<'a> Readiness<'a> {
 
     fn close(&mut self, token: Token, reason: CloseReason) {
         if let Some(peer) = self.peers.remove(token) {
-            drop(peer);
+            peer.close(reason, &self.worker.counters);
             self.worker.counters.enters.add(1);
             self.worker.counters.close(reason);
             if let Some(idle) = &mut self.idle {
@@ -243,17 +247,18 @@ impl<'a> Readiness<'a> {
         if self.deadline_ns.is_some() {
             return;
         }
-        while let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) {
+        for _ in 0..LOOKS_PER_TURN {
+            let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) else {
+                return;
+            };
             let Some(token) = self.peers.token_at(index) else {
                 continue;
             };
-            let counters = &self.worker.counters;
+            // A wait that a signal cut short, or a batch of events that was full, told us nothing of what it sees.
             let peer = self.peers.entry(token).expect("a token in use");
-            if peer.could_move(counters) {
-                // A wait that a signal cut short, or a batch of events that was full, told us nothing of it.
-                let idle = self.idle.as_mut().expect("it named the connection");
-                idle.opened(index);
-            } else {
+            let look = peer.look(&self.worker.counters);
+            let idle = self.idle.as_mut().expect("it named the connection");
+            if idle.is_idle(index, look) {
                 self.close(token, CloseReason::TimedOut);
             }
         }

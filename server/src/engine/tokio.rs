@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::pin::pin;
 use std::rc::Rc;
@@ -18,6 +18,7 @@ use echometer_host::address::Address;
 use echometer_host::receive_buffer::ReceiveBuffer;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::Listener;
+use rustix::net::sockopt::set_socket_linger;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -140,7 +141,7 @@ async fn accept_until_stopped<L: Listen>(
 }
 
 fn welcome(
-    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+    stream: impl AsyncRead + AsyncWrite + AsFd + Unpin + 'static,
     shared: &Rc<Shared>,
     config: &Config,
     worker: &Worker,
@@ -153,7 +154,10 @@ fn welcome(
     }
     let shared = Rc::clone(shared);
     tokio::task::spawn_local(async move {
-        let mut stream = stream;
+        let mut stream = Held {
+            stream,
+            owes: false,
+        };
         let reason = echo(&mut stream, &shared)
             .await
             .unwrap_or_else(|error| CloseReason::from_io(&error));
@@ -163,11 +167,27 @@ fn welcome(
     });
 }
 
+/// A connection, whose end is a reset where its peer is owed bytes: an end in order would say that all was echoed.
+struct Held<S: AsFd> {
+    stream: S,
+    owes: bool,
+}
+
+impl<S: AsFd> Drop for Held<S> {
+    fn drop(&mut self) {
+        if self.owes {
+            // Where it fails, the connection is gone already.
+            let _ = set_socket_linger(&self.stream, Some(Duration::ZERO));
+        }
+    }
+}
+
 /// One connection, from its first byte to its end.
-async fn echo<S>(stream: &mut S, shared: &Shared) -> io::Result<CloseReason>
+async fn echo<S>(held: &mut Held<S>, shared: &Shared) -> io::Result<CloseReason>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + AsFd + Unpin,
 {
+    let Held { stream, owes } = held;
     let counters = &*shared.counters;
     let mut stop = shared.stop.subscribe();
     let mut stopped = pin!(stop.wait_for(|&stop| stop));
@@ -189,6 +209,7 @@ where
         counters.bytes_in.add(n as u64);
         // `write_all`, but for the counting.
         let mut rest = &buffer[..n];
+        *owes = true;
         while !rest.is_empty() {
             let mut stalled = false;
             let write = std::future::poll_fn(|context| {
@@ -202,6 +223,7 @@ where
             counters.bytes_out.add(sent as u64);
             rest = &rest[sent..];
         }
+        *owes = false;
     }
 
     // What the server owes is sent. A close now would be a reset if the peer is still sending.
@@ -235,7 +257,7 @@ async fn limited<T>(
 
 /// A TCP or unix listener.
 trait Listen: Sized {
-    type Stream: AsyncRead + AsyncWrite + Unpin + 'static;
+    type Stream: AsyncRead + AsyncWrite + AsFd + Unpin + 'static;
 
     fn from_fd(fd: OwnedFd) -> io::Result<Self>;
     async fn accept(&self) -> io::Result<Self::Stream>;

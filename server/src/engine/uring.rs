@@ -4,8 +4,11 @@
 //! What a connection owes is [`Connection`]'s business; who is let in is `Admission`'s, who may keep how many buffers
 //! `Holding`'s; what is memory-safe is the ring's. Here is what is left: which operation comes next.
 
+mod accepting;
 mod admission;
 mod holding;
+mod looking;
+mod parking;
 mod sending;
 pub(crate) mod sizing;
 mod stopping;
@@ -16,8 +19,10 @@ use std::os::fd::AsFd as _;
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use self::admission::{Admission, After, Arm};
+use self::admission::Admission;
 use self::holding::{Holding, Share};
+use self::looking::Looking;
+use self::parking::Parking;
 use self::waiting::Waiting;
 use echometer_host::clock;
 use echometer_host::sockets::{self, ListenError, ListenOptions, Listener};
@@ -26,9 +31,8 @@ use echometer_ring::{Buffer, Errno, Event, Feature, Payload, Ring, Slot};
 
 use crate::config::{Accept, Config};
 use crate::connection::{CloseReason, Connection, Fate, Receive};
-use crate::counters::AcceptError;
 use crate::delay::{DelayQueue, Releases, WAKE_LEAD_NS};
-use crate::engine::accept_failures::{AcceptFailures, Next};
+use crate::engine::accept_failures::AcceptFailures;
 use crate::engine::{ServeError, Unavailable, Worker};
 use crate::idle::IdleWatch;
 use crate::log;
@@ -88,8 +92,10 @@ struct Server<'a> {
     run: Vec<Buffer>,
     /// Something waits for a send whose success is known only when the submit returns: the next submit may not sleep.
     hurry: bool,
-    /// Connections whose receive found no buffer, the longest waiting first.
-    parked: VecDeque<Slot>,
+    /// Connections whose receive found no buffer.
+    parking: Parking,
+    /// Connections whose socket took nothing though it has room, and until when they rest.
+    resting: VecDeque<(Instant, Slot)>,
     /// Pieces that a `--delay` keeps back.
     delayed: DelayQueue<(Slot, Payload)>,
     /// Until when.
@@ -106,6 +112,7 @@ struct Server<'a> {
     drain_deadline: Option<Instant>,
     patience: Patience,
     idle: Option<IdleWatch>,
+    looking: Looking,
     /// Submits that the kernel refused for the moment, as told of.
     refusals: u64,
     refusal_log: log::Seldom,
@@ -123,10 +130,15 @@ struct Peer {
     /// waits for one of them must not reach the next.
     slot: Option<Slot>,
     parked: bool,
+    /// It was parked, and has got no buffer since.
+    woken: bool,
+    /// It sends without a copy, or after a poll for room.
+    is_marked: bool,
+    after_room: bool,
     /// When the last piece that a `--delay` keeps back may go: none after it goes earlier.
     due_ns: u64,
-    /// Buffers that the send in flight keeps while it waits, or may wait, for the peer: they are counted in `holding`.
-    stalled_on: Share,
+    /// Buffers that a send without a copy keeps until the peer has its bytes: they are counted in `holding`.
+    kept_by_send: Share,
 }
 
 const _: () = assert!(size_of::<Peer>() == 64);
@@ -141,7 +153,7 @@ impl<'a> Server<'a> {
         let connections_max = sizing::connections_max(&ring_config);
         // On a queue that is shared, a multishot accept of one ring would take every connection.
         let accept_room = match config.accept {
-            Accept::ReusePort => sizing::accept_room(listener.backlog_effective()),
+            Accept::ReusePort => sizing::accept_room(&ring_config, listener.backlog_effective()),
             Accept::Shared => usize::MAX / 2,
         };
         let mut ring = Ring::new(&ring_config).map_err(|error| Unavailable::from(&error))?;
@@ -157,7 +169,8 @@ impl<'a> Server<'a> {
             peers: Vec::with_capacity(ring_config.slots as usize),
             run: Vec::new(),
             hurry: false,
-            parked: VecDeque::new(),
+            parking: Parking::default(),
+            resting: VecDeque::new(),
             delayed: DelayQueue::new(),
             releases: Releases::new(config.delay, worker.index as u64),
             holding: Holding::default(),
@@ -169,6 +182,7 @@ impl<'a> Server<'a> {
             drain_deadline: None,
             patience: Patience::new(config.wait),
             idle: config.idle_timeout.map(IdleWatch::new),
+            looking: Looking::default(),
             refusals: 0,
             refusal_log: log::Seldom::default(),
             config,
@@ -225,7 +239,7 @@ impl<'a> Server<'a> {
     /// had it slept, the receives would sleep too.
     #[inline]
     fn buffers_are_awaited(&self) -> bool {
-        !self.parked.is_empty() && 0 < self.ring.sends_unconfirmed()
+        !self.parking.is_empty() && 0 < self.ring.sends_unconfirmed()
     }
 
     #[inline]
@@ -234,6 +248,9 @@ impl<'a> Server<'a> {
             Event::Recv { slot, result, more } => self.handle_recv(slot, result, more),
             Event::Sent { slot, bytes } => self.handle_sent(slot, bytes),
             Event::Unsent { slot, result, rest } => self.handle_unsent(slot, result, rest),
+            Event::Taken { slot, bytes } => self.handle_taken(slot, bytes),
+            Event::Room { slot } => self.handle_room(slot),
+            Event::File { slot, result } => self.handle_file(slot, result),
             Event::Accept { result, more, .. } => self.handle_accept(result, more)?,
             Event::Shutdown { slot, result } => {
                 if let Err(errno) = result {
@@ -247,100 +264,6 @@ impl<'a> Server<'a> {
         Ok(())
     }
 
-    // ---- connections come
-
-    fn handle_accept(&mut self, result: Result<Slot, Errno>, more: bool) -> Result<(), ServeError> {
-        let emptied = self.emptying && !matches!(result, Ok(_) | Err(Errno::CONNABORTED));
-        match result {
-            Ok(slot) => {
-                self.accept_failures.succeeded();
-                self.welcome(slot);
-            }
-            Err(Errno::AGAIN | Errno::INVAL) if emptied => {}
-            // Our own cancel: at a limit, or at the stop. Or a signal, which ends nothing else.
-            Err(Errno::CANCELED | Errno::INTR) => {}
-            Err(errno) => {
-                if self.accept_failures.failed(errno, self.worker)? == Next::Rest {
-                    self.admission.rest(Instant::now());
-                }
-            }
-        }
-        if more {
-            return Ok(());
-        }
-        if !self.admission.has_ended() {
-            self.arm_accept();
-        } else if emptied {
-            self.close_listener();
-        } else {
-            self.end_accepting();
-        }
-        Ok(())
-    }
-
-    fn welcome(&mut self, slot: Slot) {
-        self.worker.counters.accepted.add(1);
-        let limit = self.config.connections_max.map_or(u64::MAX, u64::from);
-        if limit < self.worker.connections_open() {
-            self.worker.counters.close(CloseReason::OverLimit);
-            self.admission.turned_away();
-            self.ring.close(slot);
-            return;
-        }
-        while self.peers.len() <= slot.index() {
-            self.peers.push(Peer::vacant());
-        }
-        self.peers[slot.index()].welcome(
-            slot,
-            Connection::new(sizing::owed_pause(self.config.owed_max)),
-        );
-        if let Some(idle) = &mut self.idle {
-            idle.opened(slot.index());
-        }
-        let after = self.admission.came();
-        if self.admission.has_ended() {
-            self.peers[slot.index()].connection.stop();
-            self.settle_stopped(slot);
-            return;
-        }
-        match after {
-            After::GoOn => {}
-            After::OneByOne => self.cancel_accept(),
-            After::Full => {
-                // The next ones wait in the listen queue.
-                self.worker.counters.accept_error(AcceptError::ProcessLimit);
-                self.admission.rest(Instant::now());
-                self.cancel_accept();
-            }
-        }
-        self.settle(slot);
-    }
-
-    fn handle_close(&mut self) {
-        if self.admission.left() {
-            self.arm_accept();
-        }
-    }
-
-    /// Arms the accept unless it is armed: its cancel may be on its way, and its last event then comes back here.
-    fn arm_accept(&mut self) {
-        if let Some((listener, _)) = self.listener
-            && !self.ring.is_armed(listener)
-        {
-            match self.admission.arm() {
-                Some(Arm::Many) => self.ring.accept(listener),
-                Some(Arm::One) => self.ring.accept_one(listener),
-                None => {}
-            }
-        }
-    }
-
-    fn cancel_accept(&mut self) {
-        if let Some((listener, _)) = self.listener {
-            self.ring.cancel(listener);
-        }
-    }
-
     // ---- bytes come and go
 
     #[inline]
@@ -350,20 +273,23 @@ impl<'a> Server<'a> {
         }
         let peer = &mut self.peers[slot.index()];
         match result {
-            Ok(Some(buffer)) => match peer.connection.received(buffer.len()) {
-                Fate::Echo => {
-                    self.worker.counters.bytes_in.add(buffer.len() as u64);
-                    self.echo(slot, buffer);
+            Ok(Some(buffer)) => {
+                peer.woken = false;
+                match peer.connection.received(buffer.len()) {
+                    Fate::Echo => {
+                        self.worker.counters.bytes_in.add(buffer.len() as u64);
+                        self.echo(slot, buffer);
+                    }
+                    Fate::Drop => {
+                        self.worker.counters.bytes_dropped.add(buffer.len() as u64);
+                        self.ring.release(buffer);
+                    }
                 }
-                Fate::Drop => {
-                    self.worker.counters.bytes_dropped.add(buffer.len() as u64);
-                    self.ring.release(buffer);
-                }
-            },
+            }
             Ok(None) => peer.connection.peer_closed(),
             Err(Errno::NOBUFS) => {
                 peer.parked = true;
-                self.parked.push_back(slot);
+                self.parking.park(slot, std::mem::take(&mut peer.woken));
                 self.worker.counters.recv_parks.add(1);
             }
             // Ours: the connection owes too much, or the server stops.
@@ -388,7 +314,8 @@ impl<'a> Server<'a> {
             return;
         }
         let follows = self.ring.another_piece_follows(slot);
-        if !follows && self.run.is_empty() && !self.ring.is_sending(slot) {
+        let first = self.run.is_empty() && self.peers[slot.index()].waiting.is_empty();
+        if !follows && first && !self.ring.is_sending(slot) {
             self.send_now(slot, Payload::Buffer(buffer));
             return;
         }
@@ -422,11 +349,17 @@ impl<'a> Server<'a> {
         if receive != Receive::Echo && self.ring.is_sending(slot) {
             self.hurry = true;
         }
-        let peer = &self.peers[slot.index()];
+        let peer = &mut self.peers[slot.index()];
         if receive == Receive::Pause {
             self.ring.cancel(slot);
         } else if !peer.parked && !self.ring.is_armed(slot) {
-            self.ring.recv(slot);
+            if peer.woken || self.parking.is_empty() {
+                self.ring.recv(slot);
+            } else {
+                // Behind those that wait already: a buffer that comes back is theirs.
+                peer.parked = true;
+                self.parking.park(slot, false);
+            }
         }
     }
 
@@ -444,11 +377,20 @@ impl<'a> Server<'a> {
         let peer = &mut self.peers[slot.index()];
         peer.slot = None;
         peer.parked = false;
+        peer.woken = false;
+        peer.is_marked = false;
+        peer.after_room = false;
+        // An end in order would say that all was echoed. After a reset the peer knows.
+        let owes = 0 < peer.connection.owed() && reason != CloseReason::Reset;
         let mut waiting = std::mem::take(&mut peer.waiting);
         while let Some(payload) = waiting.pop() {
             self.drop_kept(payload);
         }
-        self.ring.close(slot);
+        if owes {
+            self.ring.reset(slot);
+        } else {
+            self.ring.close(slot);
+        }
     }
 
     fn drop_kept(&mut self, payload: Payload) {
@@ -464,8 +406,11 @@ impl<'a> Server<'a> {
         if !self.delayed.is_empty() {
             self.release_delayed();
         }
-        if !self.parked.is_empty() {
+        if !self.parking.is_empty() {
             self.wake_parked();
+        }
+        if !self.resting.is_empty() {
+            self.end_rests();
         }
         if self.admission.alarm().is_some() && self.admission.look(Instant::now()) {
             self.arm_accept();
@@ -501,35 +446,6 @@ impl<'a> Server<'a> {
         }
     }
 
-    fn end_idle(&mut self) {
-        while let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) {
-            let peer = &mut self.peers[index];
-            peer.connection.failed(CloseReason::TimedOut);
-            if let Some(slot) = peer.slot {
-                self.settle(slot);
-            }
-        }
-    }
-
-    /// As many receives as there are buffers are armed again, in the order in which they were parked. It doesn't matter
-    /// who gave the buffers back.
-    fn wake_parked(&mut self) {
-        let mut free = self.ring.buffers_free();
-        while 0 < free
-            && let Some(slot) = self.parked.pop_front()
-        {
-            if !self.is_current(slot) || !self.peers[slot.index()].parked {
-                continue;
-            }
-            free -= 1;
-            self.peers[slot.index()].parked = false;
-            self.settle(slot);
-            // Those that are armed now may have nothing to receive, and then nothing would be heard of the buffers that
-            // they leave to the next.
-            self.hurry |= !self.parked.is_empty();
-        }
-    }
-
     fn is_current(&self, slot: Slot) -> bool {
         self.peers[slot.index()].slot == Some(slot)
     }
@@ -547,7 +463,8 @@ impl<'a> Server<'a> {
             let wait = Duration::from_nanos(check.saturating_sub(clock::now_ns()));
             limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
         }
-        let alarms = [self.drain_deadline, self.admission.alarm()];
+        let rest = self.resting.front().map(|(until, _)| *until);
+        let alarms = [self.drain_deadline, self.admission.alarm(), rest];
         for alarm in alarms.into_iter().flatten() {
             let wait = alarm.saturating_duration_since(Instant::now());
             limit = Some(limit.map_or(wait, |limit: Duration| limit.min(wait)));
@@ -567,8 +484,11 @@ impl Peer {
             waiting: Waiting::default(),
             slot: None,
             parked: false,
+            woken: false,
+            is_marked: false,
+            after_room: false,
             due_ns: 0,
-            stalled_on: Share::default(),
+            kept_by_send: Share::default(),
         }
     }
 

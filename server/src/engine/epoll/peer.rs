@@ -3,6 +3,7 @@
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use echometer_host::address::Address;
 use echometer_host::clock::now_ns;
@@ -10,20 +11,25 @@ use echometer_host::receive_buffer::ReceiveBuffer;
 use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_linger;
 use rustix::net::{
     RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, recv, recvmsg, send, shutdown,
 };
 
-use super::NO_WAIT;
 use super::slab::Token;
 use crate::config::Config;
 use crate::connection::{CloseReason, Connection, Fate, Receive};
 use crate::counters::Counters;
 use crate::delay::{Delay, DelayQueue, Releases};
 use crate::engine::Worker;
+use crate::idle::Look;
 
 /// Receives in one turn. A connection that never stops sending waits for the others after this many.
 const RECEIVES_PER_TURN: u32 = 16;
+
+/// Memory that a piece takes which a `--delay` keeps back, beside its bytes: its place in the queue, which may be twice as
+/// large as it is full.
+const DELAYED_BYTES: u32 = 64;
 
 /// A connection and its socket: 40 bytes, and nothing on the heap while nothing is pending.
 pub(super) struct Peer {
@@ -165,25 +171,35 @@ impl Peer {
         self.turn(token, shared)
     }
 
-    /// Whether the kernel has something for this connection that no event has told yet: bytes to take in, room for what
-    /// is pending, or its end. Asked of one that seems idle, because its worker may have been held up meanwhile.
-    pub(super) fn could_move(&self, counters: &Counters) -> bool {
-        let mut wanted = PollFlags::empty();
-        if self.connection.receive() != Receive::Pause {
-            wanted |= PollFlags::IN;
+    /// What the kernel has for this connection that no event has told yet: bytes to take in, room for what is pending, its
+    /// end, or a peer that reads slowly. Asked of one that seems idle, because its worker may have been held up meanwhile.
+    pub(super) fn look(&self, counters: &Counters) -> Look {
+        if let Some(pending) = &self.pending
+            && now_ns() < pending.due_ns
+        {
+            // What is owed is kept back by us.
+            return Look::Moves;
         }
-        if !self.writable {
-            wanted |= PollFlags::OUT;
+        counters.enters.add(2);
+        let reads = self.connection.receive() != Receive::Pause;
+        Look::at(&self.socket, reads, !self.writable)
+    }
+
+    /// Closes the connection: with a reset where its peer is owed bytes, because an end in order would say that all was
+    /// echoed. (A unix socket knows no reset.)
+    pub(super) fn close(self, reason: CloseReason, counters: &Counters) {
+        if 0 < self.connection.owed() && reason != CloseReason::Reset {
+            counters.enters.add(1);
+            // Where it fails, the connection is gone already.
+            let _ = set_socket_linger(&self.socket, Some(Duration::ZERO));
         }
-        counters.enters.add(1);
-        // A poll that fails says nothing for the connection.
-        poll(&mut [PollFd::new(&self.socket, wanted)], Some(&NO_WAIT)).is_ok_and(|ready| 0 < ready)
     }
 
     /// Lets `bytes` more of what was put off be sent.
     pub(super) fn release(&mut self, bytes: usize, token: Token, shared: &mut Shared<'_>) -> Turn {
         if let Some(pending) = &mut self.pending {
             pending.released += bytes;
+            self.connection.let_go(DELAYED_BYTES);
         }
         self.turn(token, shared)
     }
@@ -255,6 +271,7 @@ impl Peer {
         let previous_ns = self.pending.as_ref().map_or(0, |pending| pending.due_ns);
         let due_ns = shared.releases.due_ns(now_ns(), previous_ns);
         shared.delayed.push(due_ns, (token, n));
+        self.connection.hold(DELAYED_BYTES);
         self.keep(&shared.buffer[..n], 0).due_ns = due_ns;
     }
 

@@ -9,16 +9,9 @@ pub(super) struct Holding {
     held: [usize; 2],
 }
 
-/// The buffers that one send keeps, of both sizes, while it waits, or may wait, for its peer.
+/// The buffers that one send keeps, of both sizes, until its peer has the bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Share([u16; 2]);
-
-impl Share {
-    #[inline]
-    pub(super) fn is_none(self) -> bool {
-        self.0 == [0; 2]
-    }
-}
 
 impl Holding {
     /// Whether one more buffer may be kept, of a pool that has `pool` of that size, of which zero-copy sends of connections
@@ -84,9 +77,9 @@ mod tests {
         let mark = holding.mark();
         assert!(holding.keep(false, 0, 64) && holding.keep(true, 0, 64));
         let share = holding.since(mark);
-        assert!(!share.is_none());
+        assert_ne!(share, Share::default());
         holding.end(share);
         assert_eq!(holding.mark(), [1, 0]);
-        assert!(holding.since(holding.mark()).is_none());
+        assert_eq!(holding.since(holding.mark()), Share::default());
     }
 }

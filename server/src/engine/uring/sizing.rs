@@ -2,7 +2,7 @@
 
 use echometer_host::address::Address;
 use echometer_host::limits;
-use echometer_ring::{Config as RingConfig, Feature, Features};
+use echometer_ring::{Config as RingConfig, Feature, Features, Ring};
 
 use crate::config::Config;
 use crate::engine::Unavailable;
@@ -20,6 +20,9 @@ const LARGE_BUFFER_SIZE: u32 = 256 * 1024;
 
 /// Connections per worker unless `--max-connections` says otherwise, where the descriptor limit allows as many.
 const CONNECTIONS: u32 = 65_536;
+
+/// Threads of the kernel's that may work for a worker at a time: shutdowns at a stop are all that they do.
+const KERNEL_WORKERS: u32 = 1;
 
 /// Slots that are no connection's: the listener and the stop request.
 const SLOTS_OWN: u32 = 2;
@@ -52,6 +55,7 @@ pub(super) fn ring_config(config: &Config) -> Result<RingConfig, Unavailable> {
         },
         large_buffer_size: LARGE_BUFFER_SIZE,
         recv_bytes_max: owed_pause(config.owed_max),
+        workers_max: Some(KERNEL_WORKERS),
         short_is_empty: !matches!(config.listen, Address::Unix(_)),
         features,
         failing_trials: failing_trials(),
@@ -78,10 +82,13 @@ pub(super) fn connections_max(ring: &RingConfig) -> usize {
     ring.slots.saturating_sub(SLOTS_OWN).max(1) as usize
 }
 
-/// Vacant places below which connections are accepted one by one: an accept that goes on by itself takes all that wait,
-/// and while it does as many again may come.
-pub(super) fn accept_room(backlog_effective: u32) -> usize {
-    2 * (backlog_effective as usize + 1)
+/// Vacant places below which connections are accepted one by one: before an accept that goes on by itself has heard of its
+/// end, it has taken so many. A multishot one takes all that wait, and while it does as many again may come.
+pub(super) fn accept_room(ring: &RingConfig, backlog_effective: u32) -> usize {
+    match ring.features.has(Feature::MultishotAccept) {
+        true => 2 * (backlog_effective as usize + 1),
+        false => 2 * usize::from(Ring::ACCEPTS),
+    }
 }
 
 /// `--uring +name,-name` over the defaults.
