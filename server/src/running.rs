@@ -3,7 +3,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
@@ -43,6 +46,11 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         dual_stack: config.dual_stack,
     };
     let listeners = listen(engine, &config, &options, stop)?;
+    // Duplicates of one socket, where it is a unix one.
+    let refuses_descriptors = match config.listen {
+        Address::Unix(_) => Some(echometer_ring::refuse_descriptors(listeners[0].as_fd()).is_ok()),
+        Address::Tcp(_) => None,
+    };
     let counters: Arc<[Arc<Counters>]> = config.workers.iter().map(|_| Arc::default()).collect();
 
     // Before the listeners go to their workers, and only now: a server that cannot listen has nothing to tell.
@@ -64,6 +72,7 @@ pub fn start(config: Config, stop: &Stop) -> Result<Running, StartError> {
         nodelay: listeners[0].nodelay().ok(),
         sndbuf: listeners[0].sndbuf().ok(),
         rcvbuf: listeners[0].rcvbuf().ok(),
+        refuses_descriptors,
         fallback,
         metrics,
         features: Vec::new(),
@@ -108,6 +117,8 @@ pub struct Running {
     nodelay: Option<bool>,
     sndbuf: Option<usize>,
     rcvbuf: Option<usize>,
+    /// Whether peers of a unix socket can pass no descriptors to it.
+    refuses_descriptors: Option<bool>,
     fallback: Option<String>,
     metrics: Option<Responder>,
     features: Vec<String>,
@@ -139,6 +150,23 @@ pub enum StartError {
     /// A worker did not come up.
     #[error(transparent)]
     Worker(#[from] ServeError),
+}
+
+/// Who may connect to a unix socket, and what they can do there beside sending bytes.
+fn unix_peers(path: &Path, refuses_descriptors: bool) -> String {
+    let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o777);
+    let who = match mode {
+        Ok(mode) => format!("mode {mode:04o} by the umask: who may write to the path may connect"),
+        // A name that is no file.
+        Err(_) => "no file, so no mode: all of this network namespace may connect".to_owned(),
+    };
+    let descriptors = if refuses_descriptors {
+        "are refused"
+    } else {
+        "are closed by a worker, which may have to wait for that (Linux 6.16 can refuse them): let only those connect whom \
+         you trust"
+    };
+    format!("\nunix socket: {who}; descriptors that peers pass {descriptors}")
 }
 
 /// The first line on stdout: what runs, and where. By its `Display`.
@@ -218,6 +246,9 @@ impl Running {
         text.push_str(&buffer("sndbuf", config.sndbuf, self.sndbuf));
         text.push(',');
         text.push_str(&buffer("rcvbuf", config.rcvbuf, self.rcvbuf));
+        if let (Address::Unix(path), Some(refuses)) = (&self.address, self.refuses_descriptors) {
+            text.push_str(&unix_peers(path, refuses));
+        }
         text
     }
 
