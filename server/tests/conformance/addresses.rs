@@ -1,15 +1,20 @@
 //! Where a server can be reached, how many may wait there, and with which options.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::io::{IoSlice, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 use echometer_host::address::Address;
 use echometer_host::signals::Stop;
 use echometer_host::sockets::{ConnectOptions, connect_start, listen_queues};
 use echometer_server::config::{Config, EngineChoice};
 use echometer_server::running::{StartError, start};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
+use socket2::SockRef;
 
 use crate::support::{Process, base_engine, close, connect_to, echo, finish, limit, serve, until};
 
@@ -65,6 +70,77 @@ pub(crate) fn a_unix_path_is_served(engine: &str) {
     }
     until("all to be closed", || server.stats().total.open == 0);
     assert_eq!(finish(server).total.bytes_in, 110);
+}
+
+/// Who may connect is who may write to the path, and that is said.
+pub(crate) fn the_mode_of_a_unix_path_is_by_the_umask(engine: &str) {
+    for (umask, mode) in [("077", 0o700), ("007", 0o770), ("0", 0o777)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("echo.sock");
+        let listen = format!("unix:{}", path.display());
+        let script = format!("umask {umask} && exec \"$@\"");
+        let flags = ["--listen", &listen, "--threads", "1"];
+        let server = Process::start_by(engine, &script, &flags);
+        let metadata = std::fs::metadata(&path).expect("it is bound");
+        assert_eq!(metadata.permissions().mode() & 0o777, mode);
+        server.signal(Signal::TERM);
+        let (status, stderr) = server.wait();
+        assert!(status.success(), "{stderr}");
+        assert!(stderr.contains(&format!("mode {mode:04o}")), "{stderr}");
+    }
+}
+
+/// Who receives a message that brings descriptors closes them, and the close of a socket may take as long as its owner likes.
+pub(crate) fn a_passed_descriptor_holds_nobody_up(engine: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("echo.sock");
+    let server = serve(engine, |config| {
+        config.listen = Address::unix(&path).expect("a short path");
+        config.workers = vec![None];
+    });
+    let (socket, _other) = UnixStream::pair().expect("a pair");
+    if echometer_ring::refuse_descriptors(socket.as_fd()).is_err() {
+        let limits = server.limits();
+        assert!(limits.contains("Linux 6.16"), "{limits}");
+        println!("this kernel can't refuse descriptors");
+        finish(server);
+        return;
+    }
+    let mut neighbour = UnixStream::connect(&path).expect("the server listens");
+    neighbour.write_all(b"here").expect("sent");
+    neighbour.read_exact(&mut [0; 4]).expect("echoed");
+
+    // Its close waits for six seconds, because the other end does not read what was sent.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let lingering = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+    let (_unread, _) = listener.accept().expect("connected");
+    let linger = Duration::from_secs(6);
+    SockRef::from(&lingering)
+        .set_linger(Some(linger))
+        .expect("a socket");
+    lingering.set_nonblocking(true).expect("a socket");
+    while (&lingering).write(&[0; 64 * 1024]).is_ok() {}
+
+    let passing = UnixStream::connect(&path).expect("the server listens");
+    let descriptors = [lingering.as_fd()];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let bytes = [IoSlice::new(b"take this")];
+    // Since 6.16 it is refused here.
+    let _ = sendmsg(&passing, &bytes, &mut control, SendFlags::empty());
+    drop(lingering);
+    let began = Instant::now();
+    for _ in 0..20 {
+        neighbour.write_all(b"still there?").expect("sent");
+        neighbour.read_exact(&mut [0; 12]).expect("echoed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let took = began.elapsed();
+    assert!(took < linger / 2, "a worker stood still: {took:?}");
+    drop((neighbour, passing));
+    until("both to be closed", || server.stats().total.open == 0);
+    finish(server);
 }
 
 pub(crate) fn v4_reaches_a_v6_address_by_choice(engine: &str) {

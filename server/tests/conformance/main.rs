@@ -8,6 +8,7 @@ mod limits;
 mod many;
 mod metrics;
 mod ordinary;
+mod patience;
 mod peers;
 mod process;
 mod restarts;
@@ -32,18 +33,39 @@ const EXCEPTIONS: &[Exception] = &[
             "busy_burns_cpu",
             "who_queues_while_the_server_is_busy_is_not_reset",
             "spinning_burns_and_a_hybrid_comes_to_rest",
+            "a_long_listen_queue_holds_nobody_up",
+            "small_pieces_that_are_kept_back_take_no_more_memory",
         ],
         why: "baselines keep to what their runtimes do: --delay and --wait are refused",
     },
     Exception {
         engines: &["tokio-uring"],
-        promises: &["a_unix_path_is_served"],
+        promises: &[
+            "a_unix_path_is_served",
+            "the_mode_of_a_unix_path_is_by_the_umask",
+            "a_passed_descriptor_holds_nobody_up",
+        ],
         why: "the runtime cannot accept from a unix listener that it did not bind: refused",
     },
     Exception {
         engines: &["tokio", "tokio-uring"],
         promises: &["a_slow_reader_has_the_whole_drain_time"],
         why: "a write that has begun keeps the time limit that it began with",
+    },
+    Exception {
+        engines: &["tokio-uring"],
+        promises: &["what_is_given_up_ends_in_a_reset"],
+        why: "the runtime's sockets lend no descriptor on which an option could be set",
+    },
+    Exception {
+        engines: &["tokio-uring"],
+        promises: &["slow_readers_become_no_threads"],
+        why: "the runtime's writes wait in the kernel, and its rings are not ours to bound",
+    },
+    Exception {
+        engines: &["tokio", "tokio-uring"],
+        promises: &[LARGE_SOCKETS_ARE_SEEN_TO_MOVE],
+        why: "the runtime's time limit is for one write, and asks nobody what the socket still holds",
     },
     Exception {
         engines: &["tokio"],
@@ -76,6 +98,8 @@ const EXCEPTIONS: &[Exception] = &[
 const IDLE_IS_SMALL: &str = "an_idle_connection_is_small";
 /// A send that finds the socket full is in `send_stalls`.
 const STALLS_ARE_COUNTED: &str = "stalls_are_counted";
+/// A peer that reads what a large socket holds, where no write ends meanwhile.
+const LARGE_SOCKETS_ARE_SEEN_TO_MOVE: &str = "large_sockets_are_seen_to_move";
 /// System calls are in `enters`.
 const ENTERS_ARE_COUNTED: &str = "enters_are_counted";
 
@@ -109,6 +133,8 @@ macro_rules! suite {
         }
         tests! { addresses:
             a_unix_path_is_served
+            the_mode_of_a_unix_path_is_by_the_umask
+            a_passed_descriptor_holds_nobody_up
             v4_reaches_a_v6_address_by_choice
             the_backlog_is_what_the_ready_line_says
             socket_options_are_set_and_read_back
@@ -145,6 +171,15 @@ macro_rules! suite {
             an_idle_connection_is_closed_and_a_busy_one_is_not
             a_stuck_peer_is_idle_too
             early_connections_take_nothing_from_the_start
+        }
+        tests! { patience:
+            a_steady_slow_reader_is_not_idle
+            what_is_given_up_ends_in_a_reset
+            slow_readers_become_no_threads
+            a_stall_makes_nobody_idle
+            a_long_listen_queue_holds_nobody_up
+            small_pieces_take_no_more_memory
+            small_pieces_that_are_kept_back_take_no_more_memory
         }
         tests! { many:
             ten_thousand_connections_are_served_and_cheap_while_idle

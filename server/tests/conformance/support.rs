@@ -281,8 +281,20 @@ impl Process {
         nofile: u32,
         args: &[&str],
     ) -> Result<Process, String> {
+        let script = format!("ulimit -n {nofile} && exec \"$@\"");
+        Process::try_start_by(engine, &script, args)
+    }
+
+    /// The same, started by a shell script that ends in `exec "$@"`.
+    pub(crate) fn start_by(engine: &str, script: &str, args: &[&str]) -> Process {
+        Process::try_start_by(engine, script, args).unwrap_or_else(|stderr| {
+            panic!("no ready line, and on stderr:\n{stderr}");
+        })
+    }
+
+    fn try_start_by(engine: &str, script: &str, args: &[&str]) -> Result<Process, String> {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {nofile} && exec \"$@\""), "sh"]);
+        command.args(["-c", script, "sh"]);
         command.arg(env!("CARGO_BIN_EXE_echometer-server"));
         command.args(engine_flags(engine));
         Process::try_spawn(command, args)

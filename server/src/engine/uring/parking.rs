@@ -60,3 +60,40 @@ impl Server<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::os::fd::AsFd as _;
+
+    use echometer_ring::{Config, Features, Ring};
+
+    use super::*;
+
+    /// Six who always have more, and two buffers, of which the first that is woken takes both.
+    #[test]
+    fn nobody_is_passed_over_for_ever() {
+        let config = Config {
+            features: Features::NONE,
+            ..Config::default()
+        };
+        let mut ring = Ring::new(&config).expect("a ring, for slots");
+        let file = TcpListener::bind("127.0.0.1:0").expect("a socket");
+        let slots: Vec<Slot> = (0..6)
+            .map(|_| ring.install(file.as_fd()).expect("a slot"))
+            .collect();
+        let mut parking = Parking::default();
+        slots.iter().for_each(|slot| parking.park(*slot, false));
+        let mut served = [0; 6];
+        for _ in 0..60 {
+            let (first, second) = (parking.pop(), parking.pop());
+            let (first, second) = (first.expect("six wait"), second.expect("six wait"));
+            let at = slots.iter().position(|slot| *slot == first);
+            served[at.expect("one of them")] += 1;
+            // It has received since it was woken, and finds no more; the other one found none at all.
+            parking.park(first, false);
+            parking.park(second, true);
+        }
+        assert_eq!(served, [10; 6]);
+    }
+}
