@@ -362,6 +362,12 @@ impl Ring {
         self.push(entry, Op::Room, slot);
     }
 
+    /// Whether room is awaited on the slot.
+    pub fn awaits_room(&mut self, slot: Slot) -> bool {
+        let state = self.slots.find(slot);
+        state.is_some_and(|state| state.room)
+    }
+
     /// Asks for a plain descriptor of the file behind a direct one: for what is no operation of a ring (6.8). Plain ones are
     /// had by [`Ring::file`].
     ///
@@ -374,12 +380,6 @@ impl Ring {
         state.opening = true;
         let entry = opcode::FixedFdInstall::new(Fixed(slot.number()), 0).build();
         self.push(entry, Op::File, slot);
-    }
-
-    /// Whether a plain descriptor was asked for and is not here.
-    pub fn is_opening(&mut self, slot: Slot) -> bool {
-        let state = self.slots.find(slot);
-        state.is_some_and(|state| state.opening)
     }
 
     fn poll_entry(&mut self, slot: Slot, events: PollFlags, multishot: bool) -> squeue::Entry {

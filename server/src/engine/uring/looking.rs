@@ -1,7 +1,7 @@
 //! `--idle-timeout`: a connection on which no completion has come for so long is looked at before it is closed. Its bytes may
 //! wait for us, because this process stood still or has no buffer; and its peer may read, slowly, what the socket holds.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use echometer_host::clock;
 use echometer_ring::{Errno, Slot};
@@ -16,9 +16,7 @@ const LOOKS_PER_TURN: usize = 32;
 /// Connections that are being looked at.
 #[derive(Default)]
 pub(super) struct Looking {
-    /// Descriptors that were asked for, and are not here.
-    asked: usize,
-    /// Those that are here. They are looked at when all events of the turn were handled: one of them may be of bytes that are
+    /// Descriptors that were asked for, and are here. They are looked at when all events of the turn were handled: one of them may be of bytes that are
     /// not in the socket any more.
     files: Vec<(Slot, OwnedFd)>,
     /// Idle, by what was seen; but a completion may have been written between the drain of the turn and the look, and then it
@@ -36,50 +34,48 @@ impl Server<'_> {
             self.judge(slot, look);
         }
         for (slot, file) in std::mem::take(&mut self.looking.files) {
-            self.look(slot, &file);
+            self.look_at(slot, Some(file));
         }
-        for _ in self.looking.asked..LOOKS_PER_TURN {
+        for _ in 0..LOOKS_PER_TURN {
             let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) else {
                 return;
             };
             let Some(slot) = self.peers[index].slot else {
                 continue;
             };
-            let file = self.ring.file(slot).map(|file| file.try_clone_to_owned());
-            match file {
-                Some(Ok(file)) => self.look(slot, &file),
-                Some(Err(_)) => self.judge(slot, Look::Unknown),
-                None => {
-                    self.looking.asked += 1;
-                    self.ring.open_file(slot);
-                }
+            // A copy would take a descriptor, of which there may be none left.
+            if !self.look_at(slot, None) {
+                self.ring.open_file(slot);
             }
         }
     }
 
     pub(super) fn handle_file(&mut self, slot: Slot, result: Result<OwnedFd, Errno>) {
-        self.looking.asked -= 1;
         match result {
             Ok(file) => self.looking.files.push((slot, file)),
             Err(_) => self.judge(slot, Look::Unknown),
         }
     }
 
-    /// What the kernel knows of a connection that no completion has told yet.
-    fn look(&mut self, slot: Slot, file: &impl AsFd) {
+    /// Looks at what the kernel knows of a connection that no completion has told yet: by this descriptor, or the ring's own.
+    /// Whether there is one.
+    fn look_at(&mut self, slot: Slot, file: Option<OwnedFd>) -> bool {
         if !self.is_current(slot) {
-            return;
+            return true;
         }
         let peer = &self.peers[slot.index()];
-        // What is owed may be kept back by us.
-        let look = if clock::now_ns() < peer.due_ns {
-            Look::Moves
-        } else {
-            let reads = peer.connection.receive() != Receive::Pause;
-            Look::at(file, reads, !peer.waiting.is_empty())
+        let reads = peer.connection.receive() != Receive::Pause;
+        let wants_room = self.ring.awaits_room(slot);
+        let look = match (&file, self.ring.file(slot)) {
+            // What is owed is kept back by us.
+            _ if clock::now_ns() < peer.due_ns => Look::Moves,
+            (Some(file), _) => Look::at(file, reads, wants_room),
+            (None, Some(file)) => Look::at(file, reads, wants_room),
+            (None, None) => return false,
         };
         self.looking.suspects.push((slot, look));
         self.hurry = true;
+        true
     }
 
     fn judge(&mut self, slot: Slot, look: Look) {
