@@ -153,7 +153,7 @@ pub(crate) fn slow_readers_become_no_threads(engine: &str) {
             })
             .collect();
         let mut seen = 0;
-        while !readers.iter().all(|reader| reader.is_finished()) {
+        while !readers.iter().all(thread::ScopedJoinHandle::is_finished) {
             seen = seen.max(kernel_threads(&server));
             thread::sleep(Duration::from_millis(5));
         }

@@ -34,7 +34,7 @@ impl Server<'_> {
             self.judge(slot, look);
         }
         for (slot, file) in std::mem::take(&mut self.looking.files) {
-            self.look_at(slot, Some(file));
+            self.look_at(slot, Some(&file));
         }
         for _ in 0..LOOKS_PER_TURN {
             let Some(index) = self.idle.as_mut().and_then(IdleWatch::pop_idle) else {
@@ -59,14 +59,14 @@ impl Server<'_> {
 
     /// Looks at what the kernel knows of a connection that no completion has told yet: by this descriptor, or the ring's own.
     /// Whether there is one.
-    fn look_at(&mut self, slot: Slot, file: Option<OwnedFd>) -> bool {
+    fn look_at(&mut self, slot: Slot, file: Option<&OwnedFd>) -> bool {
         if !self.is_current(slot) {
             return true;
         }
         let peer = &self.peers[slot.index()];
         let reads = peer.connection.receive() != Receive::Pause;
         let wants_room = self.ring.awaits_room(slot);
-        let look = match (&file, self.ring.file(slot)) {
+        let look = match (file, self.ring.file(slot)) {
             // What is owed is kept back by us.
             _ if clock::now_ns() < peer.due_ns => Look::Moves,
             (Some(file), _) => Look::at(file, reads, wants_room),
