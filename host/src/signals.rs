@@ -50,8 +50,7 @@ pub struct Stop(Arc<Shared>);
 struct Shared {
     requested: Arc<AtomicBool>,
     /// Readable from the request on, because nobody drains it: any number of rings and epoll sets can
-    /// wait for it. A pipe and not an eventfd, because a signal handler can fill it with a one-byte
-    /// write, and so no thread has to sit waiting for signals.
+    /// wait for it.
     readable: OwnedFd,
     writable: OwnedFd,
 }
@@ -93,12 +92,15 @@ impl Stop {
                 flag::register_conditional_shutdown(signal, EXIT_CUT_SHORT, Arc::clone(&again))?;
             }
             flag::register(signal, Arc::clone(&stop.0.requested))?;
-            low_level::pipe::register(signal, stop.0.writable.try_clone()?)?;
+            // Each takes a descriptor for good, so that there is one a signal and no more.
             low_level::pipe::register(signal, signal_seen.try_clone()?)?;
         }
+        drop(signal_seen);
+        let asked = stop.clone();
         threads::spawn("signals", move || {
             // Sleeps until the first signal, and ends soon after it.
             while rustix::io::read(&signalled, &mut [0; 1]) == Err(Errno::INTR) {}
+            asked.request();
             thread::sleep(SAME_SIGNAL);
             again.store(true, Ordering::Relaxed);
         })

@@ -64,6 +64,8 @@ pub struct Ring {
     in_flight: u32,
     /// Accepts that are armed: while one is, the kernel may be choosing slots.
     accepts: u32,
+    /// The `ioprio` of an accept that may wait.
+    accept_flags: u16,
     /// Completions that the last submits brought and that are still to be settled: those of sends, and all others.
     send_completions: VecDeque<cqueue::Entry>,
     completions_left: VecDeque<cqueue::Entry>,
@@ -135,13 +137,25 @@ pub struct Counts {
     pub refusals: u64,
 }
 
+/// What a kernel can beside its features, each found out by a trial.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// It bounds what a multishot receive takes (6.17).
+    pub(crate) recv_limit: bool,
+    /// An accept may look first whether anybody waits, which spares it the making of a socket for nobody (6.10).
+    pub(crate) accept_poll_first: bool,
+}
+
+/// `IORING_ACCEPT_POLL_FIRST`
+const ACCEPT_POLL_FIRST: u16 = 1 << 2;
+
 impl Ring {
     /// What a receive with times takes of each buffer, beside the bytes received.
     pub const STAMP_BYTES: u32 = receive_time::STAMP_BYTES as u32;
 
     /// Puts a ring together: queues, table of direct descriptors, buffers. Its features are taken as sound, but for what
-    /// the kernel refuses by itself. `recv_limit`: whether the kernel bounds what a multishot receive takes.
-    pub(crate) fn assemble(config: &Config, recv_limit: bool) -> Result<Ring, SetupError> {
+    /// the kernel refuses by itself.
+    pub(crate) fn assemble(config: &Config, extras: Extras) -> Result<Ring, SetupError> {
         let (uring, mut features) = setup::build(config)?;
         if !uring.params().is_feature_ext_arg() || !uring.params().is_feature_nodrop() {
             return Err(SetupError::Unavailable {
@@ -193,7 +207,7 @@ impl Ring {
                 source,
             })?;
         }
-        let recv_bytes_max = if recv_limit && features.has(Feature::MultishotRecv) {
+        let recv_bytes_max = if extras.recv_limit && features.has(Feature::MultishotRecv) {
             // The kernel counts what is left in an `int`.
             config.recv_bytes_max.clamp(1, i32::MAX as u32)
         } else {
@@ -214,6 +228,10 @@ impl Ring {
             features,
             in_flight: 0,
             accepts: 0,
+            accept_flags: match extras.accept_poll_first {
+                true => ACCEPT_POLL_FIRST,
+                false => 0,
+            },
             send_completions: VecDeque::new(),
             completions_left: VecDeque::new(),
             deferred: Vec::new(),

@@ -10,7 +10,7 @@ mod scene;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::features::{Feature, Features};
-use crate::ring::Ring;
+use crate::ring::{Extras, Ring};
 use crate::setup::{Config, SetupError};
 
 use self::scene::Fault;
@@ -32,7 +32,7 @@ struct Trial {
 #[derive(Clone, Copy, Debug)]
 struct Way {
     features: Features,
-    recv_limit: bool,
+    extras: Extras,
 }
 
 /// In the order in which they are run: each rests on those before it.
@@ -105,13 +105,15 @@ const TRIALS: [Trial; 10] = [
 /// The trial of what is no feature: whether a multishot receive can be bounded (6.17). Bundles are not used where it can't,
 /// because one would let a connection take all buffers at once.
 const RECV_LIMIT: &str = "recv-limit";
+/// Another: whether an accept may look first whether anybody waits (6.10).
+const ACCEPT_POLL_FIRST: &str = "accept-poll-first";
 
 /// What the trials found for one set of features.
 #[derive(Clone, Debug)]
 struct Findings {
     /// What passed.
     features: Features,
-    recv_limit: bool,
+    extras: Extras,
     /// What didn't, and why.
     given_up: Vec<(Feature, String)>,
 }
@@ -130,7 +132,7 @@ impl Ring {
             features: findings.features,
             ..config.clone()
         };
-        Ring::assemble(&config, findings.recv_limit)
+        Ring::assemble(&config, findings.extras)
     }
 }
 
@@ -160,10 +162,11 @@ pub fn check_bytes(features: Features, bytes: usize) -> Result<(), String> {
     on_a_thread(move || {
         let recv_limit =
             features.has(Feature::MultishotRecv) && rehearsals::limited_receive(features).is_ok();
-        let way = Way {
-            features,
+        let extras = Extras {
             recv_limit,
+            ..Extras::default()
         };
+        let way = Way { features, extras };
         rehearsals::receive_and_compare(way, bytes).map_err(|fault| match fault {
             Fault::Wrong(why) => why,
             Fault::Lacking(error) => error.to_string(),
@@ -262,7 +265,11 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
     let aside = [Feature::Restrictions, Feature::Sqpoll, Feature::Napi];
     let tried = aside.into_iter().fold(wanted, Features::without);
     // What the kernel refuses by itself is not there to be tried. Its refusal of the rest is the caller's error.
-    let mut features = Ring::assemble(&scene::small(tried), true)?.features();
+    let all = Extras {
+        recv_limit: true,
+        accept_poll_first: true,
+    };
+    let mut features = Ring::assemble(&scene::small(tried), all)?.features();
     if tried.has(Feature::BulkRecv) {
         features = features.with(Feature::BulkRecv);
     }
@@ -279,7 +286,14 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
         true => made_to_fail(),
         false => rehearsals::limited_receive(features),
     })?;
-    let recv_limit = features.has(Feature::MultishotRecv) && limited.is_ok();
+    let looked = finding(match fails(ACCEPT_POLL_FIRST) {
+        true => made_to_fail(),
+        false => rehearsals::accept_after_a_look(features),
+    })?;
+    let mut extras = Extras {
+        recv_limit: features.has(Feature::MultishotRecv) && limited.is_ok(),
+        accept_poll_first: looked.is_ok(),
+    };
     if features.has(Feature::Bundle)
         && let Err(why) = limited
     {
@@ -297,10 +311,7 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
             let result = if fails(trial.name) || first.is_some_and(|f| fails(f.name())) {
                 made_to_fail()
             } else {
-                (trial.run)(Way {
-                    features,
-                    recv_limit,
-                })
+                (trial.run)(Way { features, extras })
             };
             let Err(why) = finding(result)? else { break };
             let Some(feature) = first else {
@@ -321,9 +332,10 @@ fn try_all(wanted: Features, failing: &[String]) -> Result<Findings, SetupError>
             features = features.with(feature);
         }
     }
+    extras.recv_limit &= features.has(Feature::MultishotRecv);
     Ok(Findings {
         features,
-        recv_limit: recv_limit && features.has(Feature::MultishotRecv),
+        extras,
         given_up,
     })
 }

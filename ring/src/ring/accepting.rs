@@ -30,7 +30,7 @@ impl Ring {
         self.slots.state(listener).accepts_go_on = true;
         // The kernel wakes one of them for each connection.
         for _ in 0..Ring::ACCEPTS {
-            self.push_accept(listener, false, 0);
+            self.push_accept(listener, false, self.accept_flags);
         }
     }
 
@@ -95,7 +95,7 @@ impl Ring {
         let state = self.slots.state(listener);
         if state.accepts_go_on && !state.cancelling {
             if 0 <= result {
-                self.push_accept(listener, false, 0);
+                self.push_accept(listener, false, self.accept_flags);
             } else {
                 self.cancel_armed(listener);
             }
@@ -105,6 +105,15 @@ impl Ring {
             listener,
             result: self.accepted(result),
             more,
+        }
+    }
+
+    /// A cancel is done. It misses an accept that looked first, found somebody, and was about to take them: that one may
+    /// have found nobody after all, and waits now as if it had not been cancelled.
+    pub(super) fn cancel_accepts_again(&mut self, listener: Slot) {
+        let state = self.slots.state(listener);
+        if state.cancelling && state.armed == Some(Op::Accept) && 0 < state.accepts {
+            self.push_cancel_of(listener, Op::Accept);
         }
     }
 

@@ -423,7 +423,11 @@ impl Ring {
             }),
             Op::Poll => (0 <= result).then_some(Event::Poll { slot }),
             // A close carries the generation that it ended, so it is never met here.
-            Op::Close | Op::Cancel => None,
+            Op::Cancel => {
+                self.cancel_accepts_again(slot);
+                None
+            }
+            Op::Close => None,
         }
     }
 

@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::features::{Feature, Features};
 use crate::listener;
 use crate::payload::Payload;
+use crate::ring::Extras;
 use crate::setup::Config;
 
 /// How long a peer may take to see that its connection was closed. The kernel lets the file go before the close's own
@@ -276,7 +277,7 @@ pub(super) fn bulk(way: Way) -> Result<(), Fault> {
         large_buffer_size: 64 << 10,
         ..small(way.features)
     };
-    let mut scene = Scene::of(&config, way.recv_limit)?;
+    let mut scene = Scene::of(&config, way.extras)?;
     let (near, far) = tcp_pair().map_err(text("connect"))?;
     far.set_nonblocking(true).map_err(text("connect"))?;
     let slot = scene.install(&near)?;
@@ -333,7 +334,7 @@ pub(super) fn bulk(way: Way) -> Result<(), Fault> {
 
 /// A zero-copy send is over when its bytes are with the peer, and then its connection can be closed.
 pub(super) fn zero_copy(way: Way) -> Result<(), Fault> {
-    let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
+    let mut scene = Scene::of(&small(way.features), way.extras)?;
     let (near, mut far) = tcp_pair().map_err(text("connect"))?;
     let slot = scene.install(&near)?;
     drop(near);
@@ -365,11 +366,26 @@ pub(super) fn listen() -> Result<(), Fault> {
     }
 }
 
+/// An accept looks first whether anybody waits (6.10).
+pub(super) fn accept_after_a_look(features: Features) -> Result<(), Fault> {
+    accept(Way {
+        // Connection after connection, each by an accept of its own.
+        features: features.without(Feature::MultishotAccept),
+        extras: Extras {
+            accept_poll_first: true,
+            ..Extras::default()
+        },
+    })
+}
+
 /// A multishot receive can be bounded (6.17).
 pub(super) fn limited_receive(features: Features) -> Result<(), Fault> {
     let mut scene = Scene::new(Way {
         features,
-        recv_limit: true,
+        extras: Extras {
+            recv_limit: true,
+            ..Extras::default()
+        },
     })?;
     let (near, far) = unix_pair().map_err(text("socketpair"))?;
     let slot = scene.install(&near)?;
@@ -381,7 +397,7 @@ pub(super) fn limited_receive(features: Features) -> Result<(), Fault> {
 
 /// See [`check_bytes`](super::check_bytes).
 pub(super) fn receive_and_compare(way: Way, bytes: usize) -> Result<(), Fault> {
-    let mut scene = Scene::of(&small(way.features), way.recv_limit)?;
+    let mut scene = Scene::of(&small(way.features), way.extras)?;
     let (receiver, sender) = tcp_pair().map_err(text("connect"))?;
     let slot = scene.install(&receiver)?;
     let sending = std::thread::Builder::new()

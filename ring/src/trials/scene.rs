@@ -16,7 +16,7 @@ use super::Way;
 use crate::event::Event;
 use crate::features::{Feature, Features};
 use crate::payload::Payload;
-use crate::ring::Ring;
+use crate::ring::{Extras, Ring};
 use crate::setup::{Config, SetupError};
 use crate::slot::Slot;
 
@@ -73,11 +73,11 @@ impl Scene {
     /// For unix sockets, which refuse zero-copy sends.
     pub(super) fn new(way: Way) -> Result<Scene, Fault> {
         let features = way.features.without(Feature::SendZc);
-        Scene::of(&small(features), way.recv_limit)
+        Scene::of(&small(features), way.extras)
     }
 
-    pub(super) fn of(config: &Config, recv_limit: bool) -> Result<Scene, Fault> {
-        let ring = Ring::assemble(config, recv_limit)?;
+    pub(super) fn of(config: &Config, extras: Extras) -> Result<Scene, Fault> {
+        let ring = Ring::assemble(config, extras)?;
         Ok(Scene {
             ring,
             deadline: Instant::now() + TRIAL_LIMIT,
