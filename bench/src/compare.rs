@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::bail;
 use rand::{SeedableRng, rngs::StdRng};
 
-use echometer_host::{counters::IrqTimeAccounting, machine::Facts, signals::Stop};
+use echometer_host::{
+    counters::IrqTimeAccounting, machine::Facts, priority::raised, signals::Stop,
+};
 use echometer_loadgen::{Fleet, Plan, plan::Load};
 use echometer_report::{
     file::{
@@ -31,6 +33,7 @@ use crate::{
         block::{Abort, Block, Fault, Step},
         fleet_client::FleetClient,
         floor::{self, Floor},
+        priority::{RealTime, client_priority},
         runs::{self, RUNS_AN_ARM, RunsPlan},
         sides::{Arms, Client},
         slices::{self, OpenSlices, SlicePlan},
@@ -86,7 +89,8 @@ fn by_design(
     let site = Site::prepare(&settings.machine, &settings.arms)?;
     let connections = u64::from(settings.load.connections) * settings.arms.len() as u64;
     let load = site.load(&settings.load, connections)?;
-    let mut fleet = Fleet::start(&load)?;
+    let priority = client_priority(settings.machine.priority, &load);
+    let mut fleet = raised(priority, || Fleet::start(&load))??;
     if settings.design == Design::Runs {
         // A slice is over soon; a run may take minutes.
         fleet.stop_on(stop.clone());
@@ -188,7 +192,7 @@ fn run_blocks(
     stop: &dyn Fn() -> bool,
 ) -> anyhow::Result<()> {
     let floor = record.has_floor();
-    let plan = BlockPlan::of(settings, floor);
+    let plan = BlockPlan::of(settings, floor, record.real_time());
     let mut progress = Progress::new(
         record.names.clone(),
         settings.blocks,
@@ -250,7 +254,7 @@ enum BlockPlan {
 }
 
 impl BlockPlan {
-    fn of(settings: &CompareSettings, floor: bool) -> Self {
+    fn of(settings: &CompareSettings, floor: bool, real_time: Option<RealTime>) -> Self {
         let load = &settings.load;
         let in_flight = match load.load {
             Load::Closed => u64::from(load.connections) * u64::from(load.pipeline),
@@ -266,6 +270,7 @@ impl BlockPlan {
                 measured,
                 warmup,
                 floor,
+                real_time,
                 open: load.rate_per_s().map(|rate_per_s| OpenSlices {
                     rate_per_s,
                     messages: slice_messages(settings.primary),
@@ -278,6 +283,7 @@ impl BlockPlan {
                 measured,
                 warmup: warmup.max(WARMUP_MIN),
                 floor,
+                real_time,
             }),
         }
     }

@@ -96,7 +96,10 @@ pub(crate) fn find_rate(
         command_line,
     );
     let mut servers = Servers::new(site.launcher, arms.to_vec(), folder.clone());
-    let mut loadgen = Loadgen { stop: stop.clone() };
+    let mut loadgen = Loadgen {
+        stop: stop.clone(),
+        priority: settings.machine.priority,
+    };
     let outcome = run_blocks(settings, &mut record, &mut servers, &mut loadgen, &|| {
         stop.requested()
     });

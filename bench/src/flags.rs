@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueHint};
+use clap::{
+    Args, ValueHint,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use echometer_host::cpus::CpuList;
+use echometer_host::{cpus::CpuList, priority::Priority};
+
+use crate::serve::arm::Arm;
 
 /// Where both sides run, and what the machine is called.
 #[derive(Debug, Default, Args)]
@@ -17,6 +22,12 @@ pub(crate) struct MachineFlags {
     /// Where the load generator runs, one thread per cpu [default: chosen by the machine's topology]
     #[arg(long, value_name = "LIST")]
     client_cpus: Option<CpuList>,
+
+    /// Raise the servers, and a client that sleeps, above what else runs: nice is nice -20, rt is SCHED_RR 1
+    ///
+    /// rt is for servers of one busy thread per cpu that use up to 80 % of it.
+    #[arg(long, value_name = "none|nice|rt", default_value = "none", value_parser = priorities(), hide_default_value = true)]
+    priority: Priority,
 
     /// The machine's name in the results' path [default: from its cpu and kernel]
     #[arg(long, value_name = "NAME")]
@@ -47,6 +58,8 @@ pub(crate) struct MachineSettings {
     pub server_cpus: Option<CpuList>,
     /// Where the client shall run; not empty.
     pub client_cpus: Option<CpuList>,
+    /// How far the servers are raised, and a client that sleeps.
+    pub priority: Priority,
     /// The machine's name in paths; fit to be a folder's.
     pub name: Option<String>,
 }
@@ -87,9 +100,45 @@ impl MachineFlags {
         Ok(MachineSettings {
             server_cpus: self.server_cpus,
             client_cpus: self.client_cpus,
+            priority: self.priority,
             name: self.machine,
         })
     }
+}
+
+impl MachineSettings {
+    /// Refuses a priority where a command has no use for it.
+    ///
+    /// # Errors
+    /// A usage error: `why`, a clause.
+    pub(crate) fn without_priority(self, refused: &[Priority], why: &str) -> Result<Self, String> {
+        match refused.contains(&self.priority) {
+            true => Err(format!("--priority {}: {why}", self.priority)),
+            false => Ok(self),
+        }
+    }
+}
+
+/// Refuses arms that never sleep where they would run at real-time priority.
+///
+/// # Errors
+/// A usage error.
+pub(crate) fn sleepers_only(arms: &[Arm], priority: Priority) -> Result<(), String> {
+    let restless = arms.iter().find(|arm| arm.spec.never_sleeps());
+    match restless.filter(|_| priority == Priority::Rt) {
+        None => Ok(()),
+        Some(arm) => Err(format!(
+            "--priority rt: arm '{}' never sleeps (--wait spin or sqpoll) and would keep its cpu from everybody else: give \
+             it --wait hybrid:50us, or use --priority nice",
+            arm.name,
+        )),
+    }
+}
+
+/// The three words.
+fn priorities() -> impl TypedValueParser<Value = Priority> {
+    PossibleValuesParser::new(Priority::ALL.map(Priority::word))
+        .try_map(|word| word.parse::<Priority>())
 }
 
 impl OutputFlags {

@@ -6,6 +6,7 @@ pub(crate) mod block_files;
 pub(crate) mod fleet_client;
 pub(crate) mod floor;
 pub(crate) mod open_run;
+pub(crate) mod priority;
 pub(crate) mod reading;
 pub(crate) mod runs;
 pub(crate) mod sides;

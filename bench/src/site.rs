@@ -6,6 +6,7 @@ use echometer_host::{
     fitness::{self, Finding, Purpose, Use},
     limits,
     machine::Facts,
+    priority::{Priority, raised},
 };
 use echometer_loadgen::Plan;
 use echometer_report::folder::ResultFolder;
@@ -47,16 +48,25 @@ impl Site {
             machine.client_cpus.as_ref(),
             servers.iter().any(|arm| arm.spec.is_local()),
         )?;
-        Self::at(placement, servers)
+        Self::at(placement, machine.priority, servers)
     }
 
     /// The same where it is known already which cpus both sides have.
     ///
     /// # Errors
-    /// A server's program isn't there.
-    pub(crate) fn at(placement: Placement, servers: &[Arm]) -> anyhow::Result<Self> {
+    /// A server's program isn't there, or a right to raise it is missing.
+    pub(crate) fn at(
+        placement: Placement,
+        priority: Priority,
+        servers: &[Arm],
+    ) -> anyhow::Result<Self> {
+        // Before anything starts: may we?
+        raised(priority, || ())?;
         Ok(Self {
-            launcher: Launcher::beside_this_program(servers, &placement.server)?,
+            launcher: Launcher {
+                priority,
+                ..Launcher::beside_this_program(servers, &placement.server)?
+            },
             placement,
             machine: Facts::read(),
         })

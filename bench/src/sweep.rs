@@ -82,7 +82,7 @@ pub(crate) fn sweep(
 ) -> anyhow::Result<Outcome> {
     let (grid, placement) = planned(settings)?;
     let servers: Vec<Arm> = grid.cells.iter().map(|cell| cell.server.clone()).collect();
-    let site = Site::at(placement, &servers)?;
+    let site = Site::at(placement, settings.machine.priority, &servers)?;
     if settings.dry_run {
         return Ok(Outcome::Shown(dry_run(settings, &grid, &site.launcher)));
     }
@@ -198,6 +198,7 @@ fn run_blocks<S: Stage>(
     let terms = Terms {
         grid,
         slice: settings.slice,
+        priority: settings.machine.priority,
     };
     for index in 1..=settings.blocks {
         progress.begin_block(index);

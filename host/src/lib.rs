@@ -18,6 +18,7 @@ pub mod limits;
 pub mod machine;
 pub mod output;
 pub mod pinning;
+pub mod priority;
 pub mod process;
 pub mod receive_buffer;
 pub mod signals;

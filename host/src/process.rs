@@ -10,7 +10,9 @@ mod usage;
 
 pub use cpu::{CpuClock, TreeClock, tree_cpu_ns};
 pub use tree::descendants;
-pub use usage::{Usage, migrations, process_run_delay_ns, thread_run_delay_ns, usage};
+pub use usage::{
+    Usage, migrations, process_run_delay_ns, thread_cpu_ns, thread_run_delay_ns, usage,
+};
 
 use std::{fs, io};
 

@@ -9,6 +9,7 @@ pub mod figures;
 pub mod find_rate;
 pub mod floor;
 pub mod metric;
+pub mod priorities;
 pub mod selftest;
 pub mod slo;
 pub mod storm;

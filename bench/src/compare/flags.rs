@@ -16,7 +16,7 @@ use echometer_report::file::{
 };
 
 use crate::{
-    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin},
+    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin, sleepers_only},
     serve::arm::{Arm, parse_arms},
 };
 
@@ -155,6 +155,8 @@ impl CompareFlags {
         };
         let load = plan(&load_defaults(self.quick))?;
         let open = load.load != Load::Closed;
+        let machine = self.machine.settings()?;
+        sleepers_only(&arms, machine.priority)?;
         let (design, design_note) = settle_design(self.design, &arms)?;
         let (primary, primary_note) = settle_primary(self.primary, open, &arms)?;
         if design == Design::Runs && self.slice.is_some() {
@@ -198,7 +200,6 @@ impl CompareFlags {
                 "--slice: 0 is too short to measure anything: give a time such as 50ms".to_owned(),
             );
         }
-        let machine = self.machine.settings()?;
         Ok(CompareSettings {
             arms,
             load,
@@ -342,6 +343,8 @@ mod tests {
 
     use clap::Parser;
 
+    use echometer_host::priority::Priority;
+
     use super::*;
     use crate::cli::{Cli, Command};
 
@@ -408,7 +411,7 @@ mod tests {
     #[test]
     fn flags_arrive() {
         let settings = typed(
-            "epoll 'b=./b {port}' -c 1000 -s 4KiB --pipeline 16 --seed 7 --blocks 12 --slice 20ms --margin 5% \
+            "epoll 'b=./b {port}' --priority rt -c 1000 -s 4KiB --pipeline 16 --seed 7 --blocks 12 --slice 20ms --margin 5% \
              --primary latency_p99 --decide --server-cpus 0,2-3 --client-cpus 1 --machine box --out here --json -q",
         )
         .expect("valid");
@@ -428,6 +431,7 @@ mod tests {
         );
         assert_eq!(settings.machine.server_cpus, "0,2-3".parse().ok());
         assert_eq!(settings.machine.client_cpus, "1".parse().ok());
+        assert_eq!(settings.machine.priority, Priority::Rt);
         assert_eq!(
             (settings.machine.name.as_deref(), settings.output.out),
             (Some("box"), Some(PathBuf::from("here")))
@@ -539,6 +543,12 @@ mod tests {
                 "hybrid:50us",
             ),
             ("epoll uring --design blocks", "--design", "runs"),
+            ("epoll uring --priority fifo", "--priority", "rt"),
+            (
+                "epoll 'uring:--wait spin' --priority rt",
+                "never sleeps",
+                "--priority nice",
+            ),
             (
                 "epoll uring --design runs --slice 9ms",
                 "--slice",

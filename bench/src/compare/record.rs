@@ -33,6 +33,7 @@ use crate::{
     measure::{
         block::Block,
         block_files,
+        priority::{RealTime, priorities},
         sides::{Started, remarks},
     },
     place::placement::Placement,
@@ -96,6 +97,7 @@ impl Record {
                 margin: settings.margin,
                 server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
+                priority: priorities(settings.machine.priority, &load),
                 load,
             },
             seed: settings.load.seed,
@@ -135,6 +137,12 @@ impl Record {
     pub(crate) fn has_floor(&self) -> bool {
         let floor = self.comparison.floor.as_ref();
         floor.is_some_and(|floor| floor.withheld.is_none())
+    }
+
+    /// Who runs at real-time priority, if anybody does.
+    #[must_use]
+    pub(crate) fn real_time(&self) -> Option<RealTime> {
+        RealTime::of(self.comparison.design.priority, self.server_cpus)
     }
 
     /// Whether nothing was measured yet.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use echometer_host::units;
+use echometer_host::{priority::Priority, units};
 use echometer_loadgen::{Plan, flags::LoadFlags, plan::PlanError};
 use echometer_report::file::slo::Slo;
 
@@ -113,7 +113,11 @@ impl FindRateFlags {
             highest,
             blocks: self.blocks as usize,
             load,
-            machine: self.machine.settings()?,
+            machine: self.machine.settings()?.without_priority(
+                &[Priority::Rt],
+                "the search loads the server until it is more than 80 % busy, where the kernel gives others their share in \
+                 lumps of 50 ms: use nice",
+            )?,
             output: self.output.settings(),
         })
     }

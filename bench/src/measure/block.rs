@@ -118,7 +118,7 @@ pub(crate) struct Fault {
 /// What ends more than a block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Abort {
-    /// An arm could not be started, or took no connections.
+    /// An arm could not be started, took no connections, or is not fit for its priority.
     NotStarted(Fault),
     /// An arm sent back something else than it got.
     WrongBytes(Fault),

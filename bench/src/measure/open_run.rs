@@ -3,10 +3,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use echometer_host::signals::Stop;
+use echometer_host::{
+    priority::{Priority, raised},
+    signals::Stop,
+};
 use echometer_loadgen::{Plan, Target, run::run};
 
-use crate::measure::sides::{Judged, Stretch, WholeRun};
+use crate::measure::{
+    priority::client_priority,
+    sides::{Judged, Stretch, WholeRun},
+};
 
 /// Makes open-loop load.
 pub(crate) trait OpenLoad {
@@ -22,12 +28,19 @@ pub(crate) trait OpenLoad {
 pub(crate) struct Loadgen {
     /// A request on it ends a run early.
     pub stop: Stop,
+    /// How far servers are raised, and the client where it may be: see [`client_priority`].
+    pub priority: Priority,
 }
 
 impl OpenLoad for Loadgen {
     fn run(&mut self, address: SocketAddr, load: &Plan) -> Result<WholeRun, String> {
-        let run = run(load, &Target::from(address), None, &self.stop, &mut |_| {})
-            .map_err(|error| format!("could not be loaded: {error}"))?;
+        let priority = client_priority(self.priority, load);
+        let target = Target::from(address);
+        let run = raised(priority, || {
+            run(load, &target, None, &self.stop, &mut |_| {})
+        })
+        .map_err(|error| format!("has no client: {error}"))?
+        .map_err(|error| format!("could not be loaded: {error}"))?;
         if let Some(difference) = run.mismatch {
             return Err(format!(
                 "sent back something else than it got: {difference}"

@@ -11,6 +11,7 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::measure::{
     block::{Abort, Block, End, Fault, Slice, Step},
+    priority::{Began, RealTime},
     reading::Reading,
     sides::{Arms, Client, Usage, WholeRun},
     slices::{FLOOR_SHARE, TURNS_A_RAMP, clean, start_afresh, turns},
@@ -36,6 +37,8 @@ pub(crate) struct RunsPlan {
     pub warmup: Duration,
     /// Whether the floor is measured, too.
     pub floor: bool,
+    /// Who runs at real-time priority, if anybody does: arms that are not fit for it are refused in the first block.
+    pub real_time: Option<RealTime>,
 }
 
 /// Runs one block. Whatever happens, every server is stopped and every connection closed on return.
@@ -128,8 +131,14 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
         start_afresh(self.client, self.arms, index, arm)
             .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))?;
         (self.watch)(Step::Warm { arm });
+        let began = Began::now(self.arms, arm);
         let warmed = self.client.drive(arm, Duration::ZERO, self.plan.warmup);
         let warmed = clean(self.arms, arm, warmed)?;
+        if let Some(real_time) = self.plan.real_time.filter(|_| index == 1)
+            && let Some(reason) = began.refusal(self.arms, arm, warmed.client_busiest, real_time)
+        {
+            return Err(End::Abort(Abort::NotStarted(Fault { arm, reason })));
+        }
         if self.asked_to_stop() {
             return Ok(());
         }

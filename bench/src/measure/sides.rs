@@ -83,6 +83,11 @@ pub(crate) trait Arms {
     /// be read: a server on another machine.
     fn cpu_ns(&mut self, arm: usize) -> Option<u64>;
 
+    /// The same of each living thread, by its number; as if there were one, where they can't be told apart.
+    fn thread_cpu_ns(&mut self, arm: usize) -> BTreeMap<u32, u64> {
+        self.cpu_ns(arm).map(|ns| (0, ns)).into_iter().collect()
+    }
+
     /// Context switches and memory, where they can be read.
     fn usage(&mut self, arm: usize) -> Option<Usage>;
 

@@ -17,6 +17,7 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::measure::{
     block::{Abort, Block, End, Fault, Slice, Step, invalid},
+    priority::{Began, RealTime},
     reading::used,
     sides::{Arms, Client, OpenSlice, Stretch, Usage},
 };
@@ -61,6 +62,8 @@ pub(crate) struct SlicePlan {
     pub warmup: Duration,
     /// Whether the floor takes its turn, too.
     pub floor: bool,
+    /// Who runs at real-time priority, if anybody does: arms that are not fit for it are refused in the first block.
+    pub real_time: Option<RealTime>,
     /// Messages are due at instants of their own, whatever the server does.
     pub open: Option<OpenSlices>,
 }
@@ -153,7 +156,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
                 return Ok(());
             }
             (self.watch)(Step::Warm { arm });
-            warmed.push((arm, self.warm(arm)?));
+            warmed.push((arm, self.warm(index, arm)?));
         }
         if index == 1 {
             for (arm, warmed) in &warmed {
@@ -240,9 +243,15 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
     }
 
     /// Loads an arm for a while.
-    fn warm(&mut self, arm: usize) -> Result<Warmed, End> {
+    fn warm(&mut self, index: usize, arm: usize) -> Result<Warmed, End> {
         let length = self.plan.warmup.max(self.plan.slice_min);
+        let began = Began::now(self.arms, arm);
         let stretch = self.drive(arm, Duration::ZERO, length)?;
+        if let Some(real_time) = self.plan.real_time.filter(|_| index == 1)
+            && let Some(reason) = began.refusal(self.arms, arm, stretch.client_busiest, real_time)
+        {
+            return Err(End::Abort(Abort::NotStarted(Fault { arm, reason })));
+        }
         if stretch.recorded == 0 && self.plan.open.is_none() {
             return Err(invalid(
                 arm,

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use echometer_host::priority::Priority;
 use echometer_loadgen::plan::Engine;
 use echometer_report::file::selftest::{TRUTHS, Truth};
 
@@ -64,7 +65,10 @@ impl SelftestFlags {
                 .filter(|truth| self.only.is_empty() || self.only.contains(truth))
                 .collect(),
             engines,
-            machine: self.machine.settings()?,
+            machine: self.machine.settings()?.without_priority(
+                &[Priority::Nice, Priority::Rt],
+                "the instrument is tested as it is: leave it away",
+            )?,
             output: self.output.settings(),
         })
     }

@@ -3,6 +3,7 @@
 
 use std::{
     env,
+    error::Error,
     fmt::Write as _,
     io::{self, Read},
     iter,
@@ -20,6 +21,7 @@ use anyhow::{Context, ensure};
 use echometer_host::{
     cpus::CpuList,
     limits,
+    priority::{Priority, PriorityError},
     target::{Target, TargetError},
     threads,
 };
@@ -28,7 +30,7 @@ use echometer_report::file::entries::ENGINES;
 use crate::serve::{
     arm::{Arm, Spec},
     guard::Guard,
-    process_group::{Output, ProcessGroup, readable},
+    process_group::{Output, Place, ProcessGroup, readable},
     ready::{PROBE, Silent, probe},
     stray::left_listening,
 };
@@ -53,6 +55,8 @@ pub(crate) struct Launcher {
     pub server_cpus: CpuList,
     /// Ends the servers should the bench die; without one they are stopped in the ordinary way only.
     pub guard: Option<Arc<Guard>>,
+    /// How far every server that we start is raised.
+    pub priority: Priority,
     /// How long a server may take to be ready: [`READY_TIMEOUT`].
     pub ready_timeout: Duration,
 }
@@ -171,6 +175,7 @@ impl Launcher {
         Ok(Launcher {
             server_binary,
             server_cpus: server_cpus.clone(),
+            priority: Priority::None,
             guard,
             ready_timeout: READY_TIMEOUT,
         })
@@ -291,21 +296,28 @@ impl Launcher {
         output: Output,
         hint: &str,
     ) -> Result<(ProcessGroup, Option<ChildStdout>), StartError> {
-        ProcessGroup::spawn(words, &self.server_cpus, log, output, self.guard.clone()).map_err(
-            |source| {
-                let hint = if source.kind() == io::ErrorKind::NotFound {
-                    hint.to_owned()
-                } else {
-                    // A process meets the limits that a thread does.
-                    limits::hint(&source) + &threads::hint(&source)
-                };
-                StartError::Spawn {
-                    program: words[0].clone(),
-                    source,
-                    hint,
-                }
-            },
-        )
+        let place = Place {
+            cpus: &self.server_cpus,
+            priority: self.priority,
+        };
+        ProcessGroup::spawn(words, place, log, output, self.guard.clone()).map_err(|source| {
+            let raising = source
+                .get_ref()
+                .is_some_and(<dyn Error + Send + Sync>::is::<PriorityError>);
+            let hint = if source.kind() == io::ErrorKind::NotFound {
+                hint.to_owned()
+            } else if raising {
+                String::new()
+            } else {
+                // A process meets the limits that a thread does.
+                limits::hint(&source) + &threads::hint(&source)
+            };
+            StartError::Spawn {
+                program: words[0].clone(),
+                source,
+                hint,
+            }
+        })
     }
 
     fn read_ready_line(

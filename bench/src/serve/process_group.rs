@@ -19,7 +19,12 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open},
 };
 
-use echometer_host::{cpus::CpuList, pinning::confine_current_thread, threads};
+use echometer_host::{
+    cpus::CpuList,
+    pinning::confine_current_thread,
+    priority::{Priority, RT_TIME, SIGNAL_OF_RT_TIME, limit_rt_time, raise_current_thread},
+    threads,
+};
 
 use crate::serve::{guard::Guard, output_log::OutputLog};
 
@@ -40,6 +45,16 @@ pub(crate) struct ProcessGroup {
     output: OutputLog,
     status: Option<ExitStatus>,
     guard: Option<Arc<Guard>>,
+    priority: Priority,
+}
+
+/// Where and how a program runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// On these cpus only.
+    pub cpus: &'a CpuList,
+    /// How far it is raised, with all that it starts.
+    pub priority: Priority,
 }
 
 /// Where a program's stdout goes.
@@ -52,13 +67,13 @@ pub(crate) enum Output {
 }
 
 impl ProcessGroup {
-    /// Starts `words` (the program, then its arguments) on `cpus`, with nothing on stdin and with stderr in `log`.
+    /// Starts `words` (the program, then its arguments) at its place, with nothing on stdin and with stderr in `log`.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; the cpus are not ours, or the kernel refuses them; `log` can't be written.
+    /// As [`Command::spawn`]; the cpus are not ours, or the kernel refuses them or the priority; `log` can't be written.
     pub(crate) fn spawn(
         words: &[String],
-        cpus: &CpuList,
+        place: Place<'_>,
         log: &Path,
         output: Output,
         guard: Option<Arc<Guard>>,
@@ -77,19 +92,27 @@ impl ProcessGroup {
             .stdout(stdout)
             .stderr(stderr)
             .process_group(0);
-        let mut child = spawn_on(&mut command, cpus)?;
+        let mut child = spawn_at(&mut command, place)?;
         let leader = Pid::from_child(&child);
         if let Some(guard) = &guard {
             guard.watch(leader);
         }
         let stdout = child.stdout.take();
-        let pidfd = match pidfd_open(leader, PidfdFlags::empty()) {
+        // It runs already, but for less than it takes to begin: programs are loaded in milliseconds.
+        let limited = match place.priority {
+            Priority::Rt => limit_rt_time(child.id()),
+            Priority::None | Priority::Nice => Ok(()),
+        };
+        let pidfd = match limited.and_then(|()| Ok(pidfd_open(leader, PidfdFlags::empty())?)) {
             Ok(pidfd) => pidfd,
-            Err(errno) => {
-                // Unwatched it must not stay.
+            Err(error) => {
+                // Unwatched or unlimited it must not stay.
                 let _ = kill_process_group(leader, Signal::KILL);
                 let _ = child.wait();
-                return Err(errno.into());
+                if let Some(guard) = &guard {
+                    guard.forget(leader);
+                }
+                return Err(error);
             }
         };
         Ok((
@@ -101,6 +124,7 @@ impl ProcessGroup {
                 output: output_log,
                 status: None,
                 guard,
+                priority: place.priority,
             },
             stdout,
         ))
@@ -118,7 +142,7 @@ impl ProcessGroup {
         if self.status.is_none() && readable(self.pidfd.as_fd(), patience) {
             self.reap();
         }
-        self.status.map(describe)
+        self.status.map(|status| describe(status, self.priority))
     }
 
     /// Ends the whole group, at the latest after two seconds and a SIGKILL. May be called again.
@@ -158,12 +182,14 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// Spawns from a thread that is confined to `cpus`: a child inherits the mask of the thread that forks it, so that not
-/// one of its instructions runs elsewhere.
-fn spawn_on(command: &mut Command, cpus: &CpuList) -> io::Result<Child> {
+/// Spawns from a thread that is confined and raised: a child inherits mask and priority of the thread that forks it, so
+/// that not one of its instructions runs elsewhere or otherwise.
+fn spawn_at(command: &mut Command, place: Place<'_>) -> io::Result<Child> {
     let spawn = || -> io::Result<Child> {
+        let cpus = place.cpus;
         confine_current_thread(cpus)
             .map_err(|error| io::Error::other(format!("cpus {cpus}: {error}")))?;
+        raise_current_thread(place.priority).map_err(io::Error::other)?;
         command.spawn()
     };
     thread::scope(|scope| {
@@ -184,8 +210,13 @@ pub(crate) fn readable(fd: BorrowedFd<'_>, patience: Duration) -> bool {
     .is_ok_and(|ready| 0 < ready)
 }
 
-fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus, priority: Priority) -> String {
     match (status.code(), status.signal()) {
+        (None, Some(SIGNAL_OF_RT_TIME)) if priority == Priority::Rt => format!(
+            "was ended by the kernel (SIGXCPU): at SCHED_RR it ran for {} s without sleeping (RLIMIT_RTTIME); such a \
+             server is measured with --priority none",
+            RT_TIME.as_secs(),
+        ),
         (Some(code), _) => format!("exited with status {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => format!("ended: {status}"),
@@ -227,6 +258,13 @@ mod tests {
 
     use super::*;
 
+    fn at(cpus: &CpuList) -> Place<'_> {
+        Place {
+            cpus,
+            priority: Priority::None,
+        }
+    }
+
     fn spawn(
         script: &str,
         output: Output,
@@ -235,7 +273,7 @@ mod tests {
         let words = ["sh", "-c", script].map(str::to_owned);
         let cpus = echometer_host::cpus::allowed().expect("a mask");
         let (group, stdout) =
-            ProcessGroup::spawn(&words, &cpus, &folder.path().join("log"), output, None)
+            ProcessGroup::spawn(&words, at(&cpus), &folder.path().join("log"), output, None)
                 .expect("sh starts");
         (group, stdout, folder)
     }
@@ -329,7 +367,7 @@ mod tests {
         let words = ["sh", "-c", "grep Cpus_allowed_list /proc/self/status"].map(str::to_owned);
         let (_group, stdout) = ProcessGroup::spawn(
             &words,
-            &last,
+            at(&last),
             &folder.path().join("log"),
             Output::Piped,
             None,
@@ -348,13 +386,38 @@ mod tests {
         let cpus = echometer_host::cpus::allowed().expect("a mask");
         let log = folder.path().join("log");
         let missing = ["/no/such/program".to_owned()];
-        let error = ProcessGroup::spawn(&missing, &cpus, &log, Output::Logged, None)
+        let error = ProcessGroup::spawn(&missing, at(&cpus), &log, Output::Logged, None)
             .expect_err("there is none");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         let nowhere: CpuList = [8191].into_iter().collect();
         let words = ["true".to_owned()];
-        let error = ProcessGroup::spawn(&words, &nowhere, &log, Output::Logged, None)
+        let error = ProcessGroup::spawn(&words, at(&nowhere), &log, Output::Logged, None)
             .expect_err("no such cpu");
-        assert!(error.to_string().contains("cpus 8191"), "{error}");
+        assert!(error.to_string().contains("cpu 8191"), "{error}");
+    }
+
+    #[test]
+    fn one_that_never_sleeps_at_rt_is_ended_and_named() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let cpus = echometer_host::cpus::allowed().expect("a mask");
+        let place = Place {
+            cpus: &cpus,
+            priority: Priority::Rt,
+        };
+        let words = ["sh", "-c", "while :; do :; done"].map(str::to_owned);
+        let log = folder.path().join("log");
+        match ProcessGroup::spawn(&words, place, &log, Output::Logged, None) {
+            Ok((mut group, _)) => {
+                let ended = group.ended(Duration::from_secs(30)).expect("it has ended");
+                assert!(
+                    ended.contains("SIGXCPU")
+                        && ended.contains("without sleeping")
+                        && ended.contains("--priority none"),
+                    "{ended}"
+                );
+            }
+            // Who may not raise it is told which right is missing.
+            Err(error) => assert!(error.to_string().contains("CAP_SYS_NICE"), "{error}"),
+        }
     }
 }

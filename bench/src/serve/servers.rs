@@ -2,6 +2,7 @@
 //! drained points, the cpus under them watched.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Write as _},
     net::SocketAddr,
@@ -12,7 +13,7 @@ use std::{
 use echometer_host::{
     clock,
     counters::cpu_times,
-    process::{TreeClock, usage},
+    process::{TreeClock, thread_cpu_ns, usage},
 };
 use echometer_report::folder::{ResultFolder, log_name};
 
@@ -139,6 +140,10 @@ impl Arms for Servers {
 
     fn cpu_ns(&mut self, arm: usize) -> Option<u64> {
         Some(self.running[arm].as_mut()?.clock.as_mut()?.read_ns())
+    }
+
+    fn thread_cpu_ns(&mut self, arm: usize) -> BTreeMap<u32, u64> {
+        self.pid(arm).map(thread_cpu_ns).unwrap_or_default()
     }
 
     fn usage(&mut self, arm: usize) -> Option<Usage> {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use echometer_host::units;
+use echometer_host::{priority::Priority, units};
 use echometer_loadgen::{
     Plan,
     flags::LoadFlags,
@@ -139,7 +139,10 @@ impl StormFlags {
             levels: levels(&arms, self.over.as_deref())?,
             load,
             blocks: blocks as usize,
-            machine: self.machine.settings()?,
+            machine: self.machine.settings()?.without_priority(
+                &[Priority::Nice, Priority::Rt],
+                "a storm measures how connects are taken, on a machine as it is: leave it away",
+            )?,
             output: self.output.settings(),
         })
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::{Rng, seq::SliceRandom};
 
+use echometer_host::priority::Priority;
 use echometer_loadgen::{plan::Load, verdict};
 use echometer_report::{
     file::{figures::ArmFigures, sweep::Movement},
@@ -16,6 +17,7 @@ use crate::{
     measure::{
         block::{Abort, ArmBlock, Block, Fault, Step},
         open_run::OpenLoad,
+        priority::{Began, RealTime, priorities},
         reading::Reading,
         sides::{Arms, Started, WholeRun},
         slices::{SlicePlan, run_block},
@@ -76,6 +78,16 @@ pub(crate) struct Terms<'a> {
     pub grid: &'a Grid,
     /// The shortest slice; above 0.
     pub slice: Duration,
+    /// How far servers are raised, and a client that sleeps.
+    pub priority: Priority,
+}
+
+impl Terms<'_> {
+    /// Who runs at real-time priority in a group, if anybody does.
+    fn real_time(&self, group: &Group) -> Option<RealTime> {
+        let priorities = priorities(self.priority, &group.load);
+        RealTime::of(priorities, group.placement.server.len())
+    }
 }
 
 /// The order in which a block measures the groups.
@@ -118,6 +130,7 @@ pub(crate) fn measure<S: Stage>(
                 measured: spec.load.duration,
                 warmup: spec.load.warmup,
                 floor: false,
+                real_time: terms.real_time(spec),
                 open: None,
             };
             let block = run_block(
@@ -143,7 +156,8 @@ pub(crate) fn measure<S: Stage>(
         }
         Load::Open { .. } => {
             watch(spec.cells[0]);
-            let cell = open_run(index, spec, &mut servers, stage.load());
+            let real_time = terms.real_time(spec).filter(|_| index == 1);
+            let cell = open_run(index, spec, real_time, &mut servers, stage.load());
             servers.stop(0);
             let (mut cell, cut_short) = cell.map_err(|reason| (spec.cells[0], reason))?;
             // It may have left something behind.
@@ -209,13 +223,21 @@ fn of_slices(
 fn open_run(
     index: usize,
     group: &Group,
+    real_time: Option<RealTime>,
     servers: &mut (impl Arms + Moves),
     load: &mut impl OpenLoad,
 ) -> Result<(CellBlock, bool), String> {
     let address = servers.start(index, 0)?;
+    let began = Began::now(servers, 0);
     let before = Reading::take(servers, 0);
     let outcome = load.run(address, &group.load);
     let side = before.until(&Reading::take(servers, 0));
+    if let (Some(real_time), Ok(run)) = (real_time, &outcome) {
+        let busiest = run.stretch.client_busiest;
+        if let Some(refusal) = began.refusal(servers, 0, busiest, real_time) {
+            return Err(refusal);
+        }
+    }
     let whole = |run: &WholeRun| run.judged.verdict.status != verdict::Status::Errors;
     let ended = servers.ended_after(0, outcome.as_ref().is_ok_and(whole));
     let (mut reasons, mut remarks) = (Vec::new(), Vec::new());

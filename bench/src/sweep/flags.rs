@@ -13,7 +13,7 @@ use echometer_loadgen::{
 use echometer_report::file::metric::Metric;
 
 use crate::{
-    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin},
+    flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin, sleepers_only},
     levels::{Axis, Key, parse_axes},
     serve::arm::{Arm, parse_arms},
 };
@@ -130,6 +130,7 @@ impl SweepFlags {
             .plan(&load_defaults(self.quick, open))
             .map_err(|PlanError { flag, reason }| format!("{flag}: {reason}"))?;
         let machine = self.machine.settings()?;
+        sleepers_only(&arms, machine.priority)?;
         let placed = machine.server_cpus.is_some() || machine.client_cpus.is_some();
         if varies(Key::Pinning) && placed {
             return Err(

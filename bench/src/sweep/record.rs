@@ -24,6 +24,7 @@ use echometer_statistics::median;
 use crate::{
     measure::{
         block_files,
+        priority::priorities,
         sides::{Started, remarks},
     },
     place::placement::Placement,
@@ -105,6 +106,7 @@ impl Record {
                 margin: settings.margin,
                 load: settings.load.clone(),
                 cpus: [placement.server.to_string(), placement.client.to_string()],
+                priority: priorities(settings.machine.priority, &settings.load),
             },
             seed: settings.load.seed,
             doctor: findings(&settings.arms, placement, &machine),

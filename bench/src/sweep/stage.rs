@@ -2,12 +2,14 @@
 //! and watches how the scheduler moves them; the tests have one that is made up.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     process,
     time::{Duration, Instant},
 };
 
 use echometer_host::{
+    priority::{Priority, raised},
     process::{migrations, process_run_delay_ns},
     signals::Stop,
 };
@@ -18,6 +20,7 @@ use crate::{
     measure::{
         fleet_client::FleetClient,
         open_run::{Loadgen, OpenLoad},
+        priority::client_priority,
         sides::{Arms, Client, CpuTimes, Started, Usage},
     },
     place::placement::Placement,
@@ -62,16 +65,19 @@ pub(crate) struct Machine {
     launcher: Launcher,
     folder: ResultFolder,
     load: Loadgen,
+    priority: Priority,
 }
 
 impl Machine {
     /// `launcher` starts the servers, wherever a group says; their logs go into `folder`.
     #[must_use]
     pub(crate) fn new(launcher: Launcher, folder: ResultFolder, stop: Stop) -> Self {
+        let priority = launcher.priority;
         Self {
             launcher,
             folder,
-            load: Loadgen { stop },
+            load: Loadgen { stop, priority },
+            priority,
         }
     }
 }
@@ -82,7 +88,10 @@ impl Stage for Machine {
     type Load = Loadgen;
 
     fn client(&mut self, group: &Group) -> Result<FleetClient, String> {
-        let fleet = Fleet::start(&group.load).map_err(|error| error.to_string())?;
+        let priority = client_priority(self.priority, &group.load);
+        let fleet = raised(priority, || Fleet::start(&group.load))
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
         Ok(FleetClient::new(fleet, group.cells.len()))
     }
 
@@ -156,6 +165,10 @@ impl Arms for Watched {
 
     fn cpu_ns(&mut self, arm: usize) -> Option<u64> {
         self.servers.cpu_ns(arm)
+    }
+
+    fn thread_cpu_ns(&mut self, arm: usize) -> BTreeMap<u32, u64> {
+        self.servers.thread_cpu_ns(arm)
     }
 
     fn usage(&mut self, arm: usize) -> Option<Usage> {

@@ -443,6 +443,7 @@ fn what_would_be_done_is_shown_with_its_time() {
     let launcher = Launcher {
         server_binary: "/somewhere/echometer-server".into(),
         server_cpus: list("0"),
+        priority: Default::default(),
         guard: None,
         ready_timeout: Duration::from_secs(10),
     };

@@ -73,6 +73,24 @@ pub fn process_run_delay_ns(pid: u32) -> io::Result<u64> {
         .sum())
 }
 
+/// The CPU time of each living thread of process `pid` and its descendants, in nanoseconds since it began, by the
+/// thread's number. Empty where there is no such process, or no such account.
+#[must_use]
+pub fn thread_cpu_ns(pid: u32) -> BTreeMap<u32, u64> {
+    let mut processes = descendants(pid).unwrap_or_default();
+    processes.push(pid);
+    let of_process = |process: u32| {
+        let threads = threads(process).unwrap_or_default().into_iter();
+        threads.filter_map(move |thread| {
+            let text =
+                fs::read_to_string(format!("/proc/{process}/task/{thread}/schedstat")).ok()?;
+            let ran_ns = text.split_ascii_whitespace().next()?.parse().ok()?;
+            Some((thread, ran_ns))
+        })
+    };
+    processes.into_iter().flat_map(of_process).collect()
+}
+
 /// How often the scheduler has moved threads of process `pid` and its descendants to another cpu. Only threads whose
 /// name begins with `threads` count (an empty text: all). It goes back when a thread ends, as [`usage`] does.
 ///

@@ -14,6 +14,7 @@ use crate::file::{
     figures::BlockFigures,
     floor::FloorEntry,
     metric::Metric,
+    priorities::Priorities,
     trust::Trust,
 };
 
@@ -79,6 +80,9 @@ pub struct DesignEntry {
     pub server_cpus: Option<CpuList>,
     /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
+    /// At which priority both sides ran; nobody was raised in files of older versions.
+    #[serde(default)]
+    pub priority: Priorities,
     /// The load; its duration is the time that each arm was measured in a block, or the length of a run.
     pub load: Plan,
 }

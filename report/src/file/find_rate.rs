@@ -7,6 +7,7 @@ use echometer_loadgen::{Plan, file::Summary, verdict};
 
 use crate::file::{
     entries::{ArmEntry, CommandEntry},
+    priorities::Priorities,
     trust::Trust,
 };
 
@@ -81,6 +82,9 @@ pub struct FindRateDesign {
     pub client_cpus: CpuList,
     /// The load; its duration is the least of a run, and its rate is no matter.
     pub load: Plan,
+    /// At which priority both sides ran; nobody was raised in files of older versions.
+    #[serde(default)]
+    pub priority: Priorities,
 }
 
 /// One block's answer.

@@ -13,6 +13,7 @@ use crate::file::{
     entries::{ArmEntry, CommandEntry},
     figures::ArmFigures,
     metric::Metric,
+    priorities::Priorities,
     trust::Trust,
 };
 
@@ -90,6 +91,9 @@ pub struct SweepDesign {
     pub load: Plan,
     /// Where both sides run, where no level says otherwise: server, client.
     pub cpus: [String; 2],
+    /// At which priority both sides ran; nobody was raised in files of older versions.
+    #[serde(default)]
+    pub priority: Priorities,
 }
 
 /// One combination of levels.

@@ -392,6 +392,10 @@ fn asked(comparison: &Comparison) -> Vec<(String, String)> {
             cpus(design.server_cpus.as_ref().map(ToString::to_string)),
         ),
         ("client on cpu", design.client_cpus.to_string()),
+        (
+            "priority",
+            design.priority.words().unwrap_or_else(|| "none".to_owned()),
+        ),
         ("seed", comparison.seed.to_string()),
         (
             "took",

@@ -48,6 +48,7 @@ pub(crate) fn page(search: &FindRateFile) -> Page {
             design.server_cpus.as_ref().map(ToString::to_string),
         ),
         ("client on cpu", Some(design.client_cpus.to_string())),
+        ("priority", design.priority.words()),
         ("seed", Some(search.seed.to_string())),
     ];
     let known = facts.into_iter();

@@ -61,6 +61,7 @@ pub(crate) fn page(sweep: &SweepFile) -> Page {
         ("margin", percent(design.margin)),
         ("server on cpu", server.clone()),
         ("client on cpu", client.clone()),
+        ("priority", design.priority.words().unwrap_or_default()),
         ("seed", sweep.seed.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

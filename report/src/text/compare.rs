@@ -37,8 +37,9 @@ pub fn text(comparison: &Comparison) -> String {
         .filter(|&ns| 0 < ns)
         .unwrap_or(design.slice_min_ns);
     let header = format!(
-        "{}; {cpus}; {valid} of {} valid, {} of {}",
+        "{}; {cpus}{}; {valid} of {} valid, {} of {}",
         design.load.words(),
+        design.priority.clause(),
         counted(comparison.blocks.len().max(design.blocks) as u64, "block"),
         match design.kind {
             Design::Slices => "slices",

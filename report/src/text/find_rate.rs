@@ -76,7 +76,12 @@ pub fn text(file: &FindRateFile) -> String {
 pub fn sentence(file: &FindRateFile) -> String {
     let (arm, slo) = (&file.arm.name, &file.slo);
     let cut = if file.cut_short { "Cut short. " } else { "" };
-    let place = format!("With {}, on {}: ", load_words(file), file.machine.summary());
+    let place = format!(
+        "With {}{}, on {}: ",
+        load_words(file),
+        file.design.priority.clause(),
+        file.machine.summary()
+    );
     let valid = file.blocks.iter().filter(|block| block.valid).count();
     let answer = match (file.rate_per_s, file.ci_low, file.ci_high) {
         _ if valid == 0 => format!("no block is whole, so nothing can be said of {arm}"),

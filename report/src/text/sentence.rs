@@ -42,8 +42,9 @@ pub fn sentence(comparison: &Comparison) -> String {
         ""
     };
     format!(
-        "{cut}With {}, on {}: {}.",
+        "{cut}With {}{}, on {}: {}.",
         comparison.design.load.words(),
+        comparison.design.priority.clause(),
         comparison.machine.summary(),
         claims.join("; "),
     )

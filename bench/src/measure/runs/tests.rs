@@ -14,6 +14,7 @@ fn plan(arms: usize) -> RunsPlan {
         measured: Duration::from_secs(1),
         warmup: Duration::from_millis(300),
         floor: false,
+        real_time: None,
     }
 }
 

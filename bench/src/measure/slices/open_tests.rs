@@ -19,6 +19,7 @@ fn plan(arms: usize) -> SlicePlan {
         measured: Duration::from_secs(4),
         warmup: Duration::from_millis(400),
         floor: false,
+        real_time: None,
         open: Some(OpenSlices {
             rate_per_s: 50_000.0,
             messages: 20_000,
@@ -163,4 +164,35 @@ fn few_messages_make_long_slices_and_many_connections_a_short_greeting() {
     assert_eq!(block.slice, OPEN_SLICE_MAX, "20 s would be needed");
     let state = world.state.borrow();
     assert_eq!(state.open_slices[0].1.greeting, Duration::from_millis(100));
+}
+
+#[test]
+fn at_real_time_priority_a_server_that_is_always_busy_is_refused_in_the_first_block() {
+    // The made-up servers of this machine are never idle.
+    let plan = SlicePlan {
+        real_time: Some(RealTime {
+            server_cpus: 1,
+            client: true,
+        }),
+        ..plan(2)
+    };
+    let far = Server {
+        remote: true,
+        ..QUICK
+    };
+    let world = World::of(&[far.clone(), QUICK]);
+    let Err(Abort::NotStarted(fault)) = run(&world, &plan) else {
+        panic!("100 % are too much");
+    };
+    assert_eq!(fault.arm, 1);
+    assert!(
+        fault
+            .reason
+            .starts_with("kept its cpu 100 % busy in its warm-up"),
+        "{}",
+        fault.reason
+    );
+    // Later a busier moment is a finding like any other; and what is not ours was not raised.
+    run_as(2, &world, &plan).expect("it goes on");
+    run(&World::of(&[far.clone(), far]), &plan).expect("it is fit");
 }

@@ -34,6 +34,7 @@ fn plan(arms: usize) -> SlicePlan {
         measured: Duration::from_secs(1),
         warmup: Duration::from_millis(300),
         floor: false,
+        real_time: None,
         open: None,
     }
 }

@@ -9,6 +9,7 @@ fn launcher(ready_timeout: Duration) -> Launcher {
     Launcher {
         server_binary: PathBuf::from("/bin/echo"),
         server_cpus: echometer_host::cpus::allowed().expect("a mask"),
+        priority: Priority::None,
         guard: None,
         ready_timeout,
     }
