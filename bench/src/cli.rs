@@ -31,6 +31,7 @@ use crate::{
     find_rate::{self, flags::FindRateFlags},
     floor::{self, flags::FloorFlags},
     invocation::Invocation,
+    jitter::{self, flags::JitterFlags},
     selftest::{self, flags::SelftestFlags},
     serve::guard,
     show,
@@ -102,6 +103,9 @@ fn enter(command: Command, how: &Invocation) -> anyhow::Result<ExitCode> {
         }
         Command::Floor(flags) => floor::command::run(&valid(how, "floor", flags.settings()), how),
         Command::Doctor(flags) => doctor::command::run(&flags, how),
+        Command::Jitter(flags) => {
+            jitter::command::run(&valid(how, "jitter", flags.settings()), how)
+        }
         Command::Report(flags) => show::command::report(&flags, how),
         Command::Merge(flags) => show::command::merge(&flags, how),
         Command::Export(flags) => show::command::export(&flags, how),
@@ -264,6 +268,12 @@ pub(crate) enum Command {
     /// Is this machine fit to measure? PASS, WARN, FAIL or unknown, each with why and the cure
     #[command(after_help = doctor::flags::EXAMPLES)]
     Doctor(doctor::flags::DoctorFlags),
+    /// What disturbs each cpu, by name, and what p99.9 that alone makes
+    ///
+    /// A loop on each of two cpus at a time reads the clock without pause: where two readings lie apart, something else
+    /// ran. Shown are these gaps, who ran meanwhile, interrupts and what the hypervisor took.
+    #[command(after_help = jitter::flags::EXAMPLES)]
+    Jitter(JitterFlags),
     /// Show a saved result: a page in one file, text, data or figures
     #[command(after_help = show::flags::REPORT_EXAMPLES)]
     Report(show::flags::ReportFlags),

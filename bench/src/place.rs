@@ -2,3 +2,4 @@
 
 pub(crate) mod layouts;
 pub(crate) mod placement;
+pub(crate) mod quiet;

@@ -17,6 +17,8 @@ use serde_json::Value;
 
 #[path = "compare/leaving.rs"]
 mod leaving;
+#[path = "compare/noise.rs"]
+mod noise;
 
 /// How long anything may take before a test gives it up.
 const LIMIT: Duration = Duration::from_secs(60);

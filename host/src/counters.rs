@@ -2,11 +2,13 @@
 //! (steal above all), and pressure. Every reader takes a snapshot; differences are the caller's, but for [`Steal`].
 
 mod cpu;
+mod interrupts;
 mod net;
 mod pressure;
 
 pub(crate) use cpu::irq_time_accounting_in;
 pub use cpu::{CpuTimes, IrqTimeAccounting, Steal, cpu_times, irq_time_accounting};
+pub use interrupts::{ByName, counted_since, interrupts, softirqs};
 pub use net::{NetCounters, netstat};
 pub use pressure::{Pressure, cpu_pressure};
 

@@ -8,6 +8,7 @@ pub mod entries;
 pub mod figures;
 pub mod find_rate;
 pub mod floor;
+pub mod jitter;
 pub mod metric;
 pub mod priorities;
 pub mod selftest;

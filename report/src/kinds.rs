@@ -5,6 +5,7 @@ mod compare;
 mod doctor;
 mod find_rate;
 mod floor;
+mod jitter;
 pub(crate) mod log;
 mod run;
 mod selftest;
@@ -68,13 +69,14 @@ pub(crate) struct Entry {
 }
 
 /// Every kind, in the order in which a folder is searched for them.
-pub(crate) const KINDS: [Entry; 8] = [
+pub(crate) const KINDS: [Entry; 9] = [
     Entry::of::<run::Run>(),
     Entry::of::<compare::Compared>(),
     Entry::of::<sweep::SweepFile>(),
     Entry::of::<find_rate::FindRateFile>(),
     Entry::of::<storm::Stormed>(),
     Entry::of::<floor::FloorFile>(),
+    Entry::of::<jitter::JitterFile>(),
     Entry::of::<selftest::Selftest>(),
     Entry::of::<doctor::Examination>(),
 ];

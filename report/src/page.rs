@@ -9,6 +9,7 @@ pub(crate) mod find_rate;
 pub(crate) mod floor;
 mod frame;
 pub(crate) mod html;
+pub(crate) mod jitter;
 pub(crate) mod log;
 pub(crate) mod markdown;
 pub mod model;

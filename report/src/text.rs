@@ -7,6 +7,7 @@ pub mod counted;
 pub mod doctor;
 pub mod find_rate;
 pub mod floor;
+pub mod jitter;
 mod remarks;
 pub mod selftest;
 pub mod sentence;

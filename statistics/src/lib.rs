@@ -13,6 +13,7 @@ mod max_t;
 mod median;
 mod samples;
 mod signed_rank;
+mod stalls;
 mod verdict;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use crate::{
     median::median,
     samples::Samples,
     signed_rank::{Interval, SignedRank, blocks_min, signed_rank},
+    stalls::{mean_wait, wait_quantile},
     verdict::{Good, Verdict, verdict},
 };
 

@@ -21,7 +21,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
         &["compare", "sweep", "find-rate", "storm"],
     ),
     ("Understand an echo", &["trace", "floor"]),
-    ("Trust the figures", &["doctor", "selftest"]),
+    ("Trust the figures", &["doctor", "jitter", "selftest"]),
     ("Keep and share results", &["report", "merge", "export"]),
     ("Shell and manual", &["completions", "man"]),
 ];
