@@ -20,6 +20,7 @@ use echometer_report::{
         design::Design,
         floor::FloorEntry,
         metric::Metric,
+        quiet::QuietEntry,
         trust::Status,
     },
     folder::REPORT_NAME,
@@ -41,7 +42,7 @@ use crate::{
     place::placement::Placement,
     screen::{progress::Progress, stdout::Finished},
     serve::servers::Servers,
-    site::{self, START_AND_STOP, Site},
+    site::{self, START_AND_STOP, Site, place_for, placed_quietly},
 };
 
 /// A server that was just started gets some load before it is measured, whatever was asked.
@@ -65,7 +66,13 @@ pub(crate) fn compare(
     command_line: &str,
     stop: &Stop,
 ) -> anyhow::Result<Finished<Comparison>> {
-    let error = match by_design(settings, command_line, stop) {
+    let arms = &settings.arms;
+    // Taken once: whatever becomes of it, it holds for the whole comparison.
+    let placed = match settings.load.load {
+        Load::Closed => (place_for(&settings.machine, arms)?, None),
+        Load::Open { .. } => placed_quietly(&settings.machine, arms, &settings.load)?,
+    };
+    let error = match by_design(settings, &placed, command_line, stop) {
         Err(error) => error,
         finished => return finished,
     };
@@ -77,16 +84,17 @@ pub(crate) fn compare(
     let Some(by_runs) = settings.by_runs(note) else {
         bail!("{reason}: --design runs can measure that");
     };
-    by_design(&by_runs, command_line, stop)
+    by_design(&by_runs, &placed, command_line, stop)
 }
 
 /// Carries out a comparison by the design of its settings.
 fn by_design(
     settings: &CompareSettings,
+    (placement, quiet): &(Placement, Option<QuietEntry>),
     command_line: &str,
     stop: &Stop,
 ) -> anyhow::Result<Finished<Comparison>> {
-    let site = Site::prepare(&settings.machine, &settings.arms)?;
+    let site = Site::at(placement.clone(), settings.machine.priority, &settings.arms)?;
     let connections = u64::from(settings.load.connections) * settings.arms.len() as u64;
     let load = site.load(&settings.load, connections)?;
     let priority = client_priority(settings.machine.priority, &load);
@@ -113,6 +121,7 @@ fn by_design(
         folder.clone(),
         command_line,
     );
+    record.set_quiet(quiet.clone());
     let floor = floor.and_then(|(entry, floor)| {
         record.set_floor(entry);
         floor

@@ -40,7 +40,7 @@ use crate::{
     },
     screen::{progress::Progress, stdout::Finished},
     serve::{arm::Arm, servers::Servers},
-    site::{self, Site},
+    site::{self, Site, placed_quietly},
 };
 
 /// An invalid run is repeated so many times at most.
@@ -84,7 +84,8 @@ pub(crate) fn find_rate(
     stop: &Stop,
 ) -> anyhow::Result<Finished<FindRateFile>> {
     let arms = std::slice::from_ref(&settings.arm);
-    let site = Site::prepare(&settings.machine, arms)?;
+    let (placement, quiet) = placed_quietly(&settings.machine, arms, &settings.load)?;
+    let site = Site::at(placement, settings.machine.priority, arms)?;
     let load = site.load(&settings.load, u64::from(settings.load.connections))?;
     let folder = site.folder(&settings.output, &settings.machine, "find-rate", FILE_NAME)?;
     let mut record = Record::new(
@@ -95,6 +96,7 @@ pub(crate) fn find_rate(
         folder.clone(),
         command_line,
     );
+    record.set_quiet(quiet);
     let mut servers = Servers::new(site.launcher, arms.to_vec(), folder.clone());
     let mut loadgen = Loadgen {
         stop: stop.clone(),

@@ -9,11 +9,15 @@ use echometer_host::{
     priority::{Priority, raised},
 };
 use echometer_loadgen::Plan;
-use echometer_report::folder::ResultFolder;
+use echometer_report::{file::quiet::QuietEntry, folder::ResultFolder};
 
 use crate::{
     flags::{MachineSettings, OutputSettings},
-    place::placement::{Placement, place},
+    measure::priority::client_priority,
+    place::{
+        placement::{Placement, place},
+        quiet::{Spared, quieter},
+    },
     serve::{
         arm::{Arm, Spec},
         launcher::Launcher,
@@ -43,11 +47,7 @@ impl Site {
     /// # Errors
     /// A cpu can't be had, or a server's program isn't there.
     pub(crate) fn prepare(machine: &MachineSettings, servers: &[Arm]) -> anyhow::Result<Self> {
-        let placement = place(
-            machine.server_cpus.as_ref(),
-            machine.client_cpus.as_ref(),
-            servers.iter().any(|arm| arm.spec.is_local()),
-        )?;
+        let placement = place_for(machine, servers)?;
         Self::at(placement, machine.priority, servers)
     }
 
@@ -105,6 +105,43 @@ impl Site {
             command,
             main_file,
         )
+    }
+}
+
+/// Where both sides run, as was asked or as the topology suggests.
+///
+/// # Errors
+/// A cpu can't be had.
+pub(crate) fn place_for(machine: &MachineSettings, servers: &[Arm]) -> anyhow::Result<Placement> {
+    place(
+        machine.server_cpus.as_ref(),
+        machine.client_cpus.as_ref(),
+        servers.iter().any(|arm| arm.spec.is_local()),
+    )
+}
+
+/// Where both sides of an open loop of `load` run: where nobody named cpus, a short look at them says who gets which. What it
+/// showed is given, too.
+///
+/// # Errors
+/// A cpu can't be had.
+pub(crate) fn placed_quietly(
+    machine: &MachineSettings,
+    servers: &[Arm],
+    load: &Plan,
+) -> anyhow::Result<(Placement, Option<QuietEntry>)> {
+    let chosen = place_for(machine, servers)?;
+    match machine.server_cpus.is_some() || machine.client_cpus.is_some() {
+        true => Ok((chosen, None)),
+        false => quieter(chosen, spared(machine.priority, load)),
+    }
+}
+
+/// Servers at real-time priority are disturbed by no task; a client that is not is.
+fn spared(servers: Priority, load: &Plan) -> Spared {
+    match (servers, client_priority(servers, load)) {
+        (Priority::Rt, Priority::None) => Spared::Client,
+        _ => Spared::Server,
     }
 }
 

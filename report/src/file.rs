@@ -11,6 +11,7 @@ pub mod floor;
 pub mod jitter;
 pub mod metric;
 pub mod priorities;
+pub mod quiet;
 pub mod selftest;
 pub mod slo;
 pub mod storm;

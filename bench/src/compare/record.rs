@@ -14,6 +14,7 @@ use echometer_report::{
         design::Design,
         entries::CommandEntry,
         floor::FloorEntry,
+        quiet::QuietEntry,
         trust::Trust,
     },
     folder::{ResultFolder, hlog_name},
@@ -97,6 +98,7 @@ impl Record {
                 margin: settings.margin,
                 server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
+                quiet: None,
                 priority: priorities(settings.machine.priority, &load),
                 load,
             },
@@ -125,6 +127,13 @@ impl Record {
     /// Something to know that the figures don't say.
     pub(crate) fn note(&mut self, note: String) {
         self.notes.push(note);
+    }
+
+    /// What a look at the cpus showed before, where there was one.
+    pub(crate) fn set_quiet(&mut self, quiet: Option<QuietEntry>) {
+        self.notes
+            .extend(quiet.iter().filter_map(|quiet| quiet.moved.clone()));
+        self.comparison.design.quiet = quiet;
     }
 
     /// The floor as planned, or why there is none.

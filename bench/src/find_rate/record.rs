@@ -22,6 +22,7 @@ use echometer_report::{
             BlockEntry, CURVE_NAME, CurvePoint, FILE_NAME, FindRateDesign, FindRateFile, RunEntry,
             SCHEMA,
         },
+        quiet::QuietEntry,
         slo::Slo,
         trust::{Status, Trust},
     },
@@ -100,6 +101,7 @@ impl Record {
                 step: STEP,
                 server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
+                quiet: None,
                 priority: priorities(settings.machine.priority, &load),
                 load,
             },
@@ -119,6 +121,13 @@ impl Record {
             folder,
             text: String::new(),
         }
+    }
+
+    /// What a look at the cpus showed before, where there was one.
+    pub(crate) fn set_quiet(&mut self, quiet: Option<QuietEntry>) {
+        self.notes
+            .extend(quiet.iter().filter_map(|quiet| quiet.moved.clone()));
+        self.file.design.quiet = quiet;
     }
 
     /// Whether nothing was measured yet.

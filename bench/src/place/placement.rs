@@ -111,7 +111,7 @@ fn place_on(
 
 /// The best cpu for the side that was not placed: not a thread of a core that is taken, of the same kind, near the same
 /// cache.
-fn partner(topology: &Topology, allowed: &CpuList, taken: &CpuList) -> Option<u32> {
+pub(crate) fn partner(topology: &Topology, allowed: &CpuList, taken: &CpuList) -> Option<u32> {
     let others: Vec<&Cpu> = taken.iter().filter_map(|cpu| topology.cpu(cpu)).collect();
     let free = topology
         .cpus

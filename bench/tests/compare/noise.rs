@@ -213,3 +213,68 @@ fn what_is_not_fit_for_real_time_is_refused_with_the_reason() {
         said(&output)
     );
 }
+
+#[test]
+fn the_server_goes_where_the_disturber_is_not() {
+    let allowed = echometer_host::cpus::allowed().expect("a mask");
+    if allowed.len() < 2 {
+        return;
+    }
+    let flags = [
+        "-R",
+        "2k",
+        "-c",
+        "4",
+        "-d",
+        "250ms",
+        "-w",
+        "50ms",
+        "--blocks",
+        "1",
+        "--quiet",
+        "--no-floor",
+        "--json",
+    ];
+    let server_cpu = |run: usize, flags: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let output = bench(folder.path(), &["epoll", "uring"], flags)
+            .output()
+            .expect("it runs");
+        assert_eq!(
+            output.status.code(),
+            Some(3),
+            "run {run}: {}",
+            said(&output)
+        );
+        let file: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (
+            file["design"]["server_cpus"]
+                .as_str()
+                .expect("a list")
+                .to_owned(),
+            file,
+        )
+    };
+    // In closed loop the topology decides, and nobody looks.
+    let (usual, file) = server_cpu(0, &flags[2..]);
+    assert_eq!(file["design"]["quiet"], Value::Null);
+    let cpu: u32 = usual.parse().expect("one cpu");
+    let _disturber = Disturber::on(cpu);
+    // Other tests disturb, too: where the other cpu happens to be noisy in a look, the next look finds it quiet.
+    let moved = (1..=5).any(|run| {
+        let (chosen, file) = server_cpu(run, &flags);
+        let quiet = &file["design"]["quiet"];
+        let reason = quiet["moved"].as_str();
+        assert_eq!(reason.is_some(), chosen != usual, "{quiet}");
+        let disturbed = &quiet["cpus"][0];
+        assert_eq!(disturbed["cpu"], cpu);
+        assert!(
+            1_000.0 < disturbed["mean_wait_ns"].as_f64().expect("a time"),
+            "{quiet}"
+        );
+        let said = file["verdict"]["warnings"].to_string();
+        assert_eq!(said.contains("and not on cpu"), chosen != usual, "{said}");
+        chosen != usual
+    });
+    assert!(moved, "the server stayed on cpu {cpu}, five times");
+}

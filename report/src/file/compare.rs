@@ -15,6 +15,7 @@ use crate::file::{
     floor::FloorEntry,
     metric::Metric,
     priorities::Priorities,
+    quiet::QuietEntry,
     trust::Trust,
 };
 
@@ -80,6 +81,9 @@ pub struct DesignEntry {
     pub server_cpus: Option<CpuList>,
     /// Where the client ran, one thread per cpu.
     pub client_cpus: CpuList,
+    /// The short look at the cpus before; `null` where there was none: in closed loop, and where cpus were named.
+    #[serde(default)]
+    pub quiet: Option<QuietEntry>,
     /// At which priority both sides ran; nobody was raised in files of older versions.
     #[serde(default)]
     pub priority: Priorities,

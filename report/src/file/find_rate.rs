@@ -8,6 +8,7 @@ use echometer_loadgen::{Plan, file::Summary, verdict};
 use crate::file::{
     entries::{ArmEntry, CommandEntry},
     priorities::Priorities,
+    quiet::QuietEntry,
     trust::Trust,
 };
 
@@ -82,6 +83,9 @@ pub struct FindRateDesign {
     pub client_cpus: CpuList,
     /// The load; its duration is the least of a run, and its rate is no matter.
     pub load: Plan,
+    /// The short look at the cpus before; `null` where there was none: in closed loop, and where cpus were named.
+    #[serde(default)]
+    pub quiet: Option<QuietEntry>,
     /// At which priority both sides ran; nobody was raised in files of older versions.
     #[serde(default)]
     pub priority: Priorities,

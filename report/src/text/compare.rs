@@ -77,8 +77,52 @@ pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     remarks::remarks(
         &comparison.verdict,
         invalid.map(|block| spoilt(block.index, &block.reasons)),
-        objections(comparison).into_iter().chain(floor),
+        objections(comparison)
+            .into_iter()
+            .chain(narrower(comparison))
+            .chain(floor),
     )
+}
+
+/// What would narrow a tail's interval that says little, with what the look at the cpus showed.
+fn narrower(comparison: &Comparison) -> Option<String> {
+    /// An interval of less than a quarter to either side is no wide one.
+    const WIDE: f64 = 1.6;
+    let design = &comparison.design;
+    let quiet = design.quiet.as_ref()?;
+    let servers = design.server_cpus.as_ref()?;
+    let wide = comparison.metrics.iter().find_map(|metric| {
+        let (low, high) = (metric.ci_low?, metric.ci_high?);
+        let tail = metric
+            .name
+            .quantile()
+            .is_some_and(|quantile| 0.99 <= quantile);
+        (tail && WIDE * low < high).then(|| {
+            format!(
+                "{} of {} is known only to x{low:.2} to x{high:.2}",
+                metric.name.label(),
+                metric.arm
+            )
+        })
+    })?;
+    let cpu = quiet.cpus.iter().find(|cpu| servers.contains(cpu.cpu));
+    let gaps = cpu.map_or_else(String::new, |cpu| {
+        format!(
+            " (cpu {} had gaps up to {} in a look of {})",
+            cpu.cpu,
+            show_ns(cpu.longest_ns),
+            show_ns(quiet.look_ns)
+        )
+    });
+    let cure = match design.priority.servers.is_none() {
+        true => {
+            "--priority rt or nice keeps other tasks off the servers' cpu, and `echometer jitter` names them"
+        }
+        false => {
+            "`echometer jitter` names what disturbs both sides' cpus; end it, or take more --blocks"
+        }
+    };
+    Some(format!("{wide}{gaps}: {cure}"))
 }
 
 /// Metrics without a verdict, those together that have the same reason. A reason that was told already is not repeated.
@@ -222,8 +266,63 @@ fn arm_is_local(comparison: &Comparison, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use echometer_host::priority::Priority;
+
     use super::*;
-    use crate::{file::metric::Metric, text::columns::coloured};
+    use crate::{
+        file::{
+            metric::Metric,
+            quiet::{QuietCpu, QuietEntry},
+        },
+        text::columns::coloured,
+    };
+
+    #[test]
+    fn a_wide_tail_says_what_would_narrow_it() {
+        let saved = include_str!("../../tests/saved/runs/compare.json");
+        let mut comparison: Comparison = serde_json::from_str(saved).expect("it is one");
+        let tail = |comparison: &mut Comparison, low, high| {
+            let metrics = comparison.metrics.iter_mut();
+            for metric in metrics.filter(|metric| metric.name.quantile().is_some()) {
+                let (low, high) = match metric.name {
+                    Metric::LatencyP99_9 => (low, high),
+                    _ => (0.9, 1.1),
+                };
+                (metric.ci_low, metric.ci_high) = (Some(low), Some(high));
+            }
+        };
+        tail(&mut comparison, 0.5, 2.5);
+        // Older files know nothing of the cpus.
+        assert_eq!(narrower(&comparison), None);
+        comparison.design.server_cpus = Some([0].into_iter().collect());
+        comparison.design.quiet = Some(QuietEntry {
+            look_ns: 200_000_000,
+            cpus: vec![QuietCpu {
+                cpu: 0,
+                mean_wait_ns: 20_000.0,
+                longest_ns: 2_100_000,
+            }],
+            moved: None,
+        });
+        let advice = narrower(&comparison).expect("it is wide");
+        for part in [
+            "latency p99.9 of",
+            "x0.50 to x2.50",
+            "cpu 0 had gaps up to 2.10 ms",
+            "--priority rt",
+            "`echometer jitter`",
+        ] {
+            assert!(advice.contains(part), "{part}: {advice}");
+        }
+        comparison.design.priority.servers = Priority::Rt;
+        let advice = narrower(&comparison).expect("it is wide");
+        assert!(
+            !advice.contains("--priority") && advice.contains("--blocks"),
+            "{advice}"
+        );
+        tail(&mut comparison, 0.8, 1.2);
+        assert_eq!(narrower(&comparison), None);
+    }
 
     #[test]
     fn colour_touches_verdicts_in_tables_and_nothing_else() {

@@ -59,7 +59,7 @@ fn pressure(seen: &Seen) -> Judgement {
         Some(share) if share <= NOISE_MAX => pass(format!("{} of the time", percent(share))),
         Some(share) => warn(
             format!("{} of the time", percent(share)),
-            "end what else runs: top shows it",
+            "end what else runs: `echometer jitter` names it; compare with --priority nice or rt keeps it off the servers' cpu",
         ),
     }
 }
@@ -77,7 +77,8 @@ fn other_load(seen: &Seen) -> Judgement {
     noise(
         share,
         &value,
-        "end what else runs (top shows it), or choose idle cpus with --cpus",
+        "end what else runs (`echometer jitter` names it), choose idle cpus with --cpus, or raise the servers above it \
+         (--priority nice or rt)",
     )
 }
 
