@@ -27,6 +27,7 @@ use crate::{
         self,
         flags::{CompareFlags, load_defaults},
     },
+    curve::{self, flags::CurveFlags},
     doctor,
     find_rate::{self, flags::FindRateFlags},
     floor::{self, flags::FloorFlags},
@@ -101,6 +102,7 @@ fn enter(command: Command, how: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Compare(flags) => {
             compare::command::run(&valid(how, "compare", flags.settings()), how)
         }
+        Command::Curve(flags) => curve::command::run(&valid(how, "curve", flags.settings()), how),
         Command::Floor(flags) => floor::command::run(&valid(how, "floor", flags.settings()), how),
         Command::Doctor(flags) => doctor::command::run(&flags, how),
         Command::Jitter(flags) => {
@@ -186,6 +188,25 @@ impl Cli {
                 let about = about.unwrap_or_default();
                 let compare = compare.long_about(about.replace("{engines}", &ENGINES.join(", ")));
                 with_default_help(compare, &load_defaults(false))
+            })
+            .mut_subcommand("curve", |curve| {
+                let curve = curve
+                    .mut_arg("rate", |flag| flag.hide(true))
+                    .mut_arg("arrivals", |flag| {
+                        flag.requires(Resettable::<clap::Id>::Reset)
+                    })
+                    .mut_arg("duration", |flag| {
+                        flag.help(
+                            "How long each arm is measured at each rate in a block, at the least",
+                        )
+                    })
+                    .mut_arg("warmup", |flag| {
+                        flag.help("Load on each arm at each rate before that, in every block")
+                    })
+                    .mut_arg("seed", |flag| {
+                        flag.help("Makes the orders, schedule and payload repeatable")
+                    });
+                with_default_help(curve, &curve::flags::load_defaults(false))
             })
             .mut_subcommand("find-rate", |find_rate| {
                 let find_rate = find_rate
@@ -289,6 +310,13 @@ pub(crate) enum Command {
     /// Print the manual as man pages
     #[command(after_help = show::flags::MAN_EXAMPLES)]
     Man(show::flags::ManFlags),
+    /// Latency and CPU per message against rate, for all arms in one interleaved experiment
+    ///
+    /// First each arm's capacity is searched for. Then every arm takes slices of open loop at every rate in turn, in random
+    /// order, in blocks with servers started afresh. Shows p50, p99, p99.9 and CPU per message with intervals, how the arms
+    /// compare at each rate, and where each arm's p99 takes off. ARM is as in `compare`.
+    #[command(after_help = curve::flags::EXAMPLES)]
+    Curve(Box<CurveFlags>),
     /// The highest rate at which an objective such as p99<200us holds, with its interval
     ///
     /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,

@@ -10,6 +10,7 @@
 
 pub mod cli;
 mod compare;
+mod curve;
 mod doctor;
 mod find_rate;
 mod flags;
@@ -21,6 +22,7 @@ mod levels;
 mod measure;
 mod place;
 mod screen;
+mod search;
 mod selftest;
 mod serve;
 mod show;

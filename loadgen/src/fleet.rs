@@ -33,7 +33,7 @@ use crate::{
     drive::{Job, Outcome},
     failure::connect_hint,
     payload::Payload,
-    plan::{Engine, Plan},
+    plan::{Engine, Load, Plan},
     schedule::Share,
     segment::Segment,
     source::Sources,
@@ -50,6 +50,8 @@ const CHECK: Duration = Duration::from_secs(1);
 /// The client's worker threads. Dropping it closes all connections and ends the threads.
 pub struct Fleet {
     plan: Arc<Plan>,
+    /// The plan's, or at another rate.
+    load: Load,
     engine: Engine,
     fallback: Option<String>,
     workers: Vec<Worker>,
@@ -199,6 +201,7 @@ impl Fleet {
             });
         }
         let fleet = Fleet {
+            load: plan.load,
             plan,
             engine,
             fallback,
@@ -222,6 +225,14 @@ impl Fleet {
     /// The plan that it was started with.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Open loop: the stretches from now on have this rate, above 0, instead of the plan's. A closed loop has none. Memory
+    /// for a second of messages is there only up to the plan's rate.
+    pub fn set_rate(&mut self, per_s: f64) {
+        if let Load::Open { rate_per_s, .. } = &mut self.load {
+            *rate_per_s = per_s;
+        }
     }
 
     /// The engine in use: never [`Engine::Auto`].
@@ -327,7 +338,7 @@ impl Fleet {
                 membership: phase.membership,
                 greeting_ns: u64::try_from(phase.greeting.as_nanos()).unwrap_or(u64::MAX / 4),
                 give_up_after_ns: u64::try_from(phase.give_up_after.as_nanos()).unwrap_or(u64::MAX),
-                load: self.plan.load,
+                load: self.load,
                 ramp_to_per_s: self.plan.ramp_to_per_s,
                 think_ns: u64::try_from(self.plan.think.as_nanos()).unwrap_or(u64::MAX),
                 once: self.opening == Opening::Once,

@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod correction;
+pub mod curve;
 pub mod design;
 pub mod doctor;
 pub mod entries;

@@ -2,6 +2,7 @@
 //! histograms, and one line per kind in `KINDS`.
 
 mod compare;
+mod curve;
 mod doctor;
 mod find_rate;
 mod floor;
@@ -73,6 +74,7 @@ pub(crate) const KINDS: [Entry; 9] = [
     Entry::of::<run::Run>(),
     Entry::of::<compare::Compared>(),
     Entry::of::<sweep::SweepFile>(),
+    Entry::of::<curve::CurveFile>(),
     Entry::of::<find_rate::FindRateFile>(),
     Entry::of::<storm::Stormed>(),
     Entry::of::<floor::FloorFile>(),

@@ -4,6 +4,7 @@
 pub mod chart;
 pub(crate) mod compare;
 pub mod csv;
+pub(crate) mod curve;
 pub(crate) mod doctor;
 pub(crate) mod find_rate;
 pub(crate) mod floor;

@@ -4,6 +4,7 @@ pub(crate) mod bars;
 pub mod columns;
 pub mod compare;
 pub mod counted;
+pub mod curve;
 pub mod doctor;
 pub mod find_rate;
 pub mod floor;

@@ -18,7 +18,7 @@ use crate::{
 const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Compare servers",
-        &["compare", "sweep", "find-rate", "storm"],
+        &["compare", "sweep", "curve", "find-rate", "storm"],
     ),
     ("Understand an echo", &["trace", "floor"]),
     ("Trust the figures", &["doctor", "jitter", "selftest"]),

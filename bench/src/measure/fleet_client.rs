@@ -114,6 +114,7 @@ impl Client for FleetClient {
     }
 
     fn open_slice(&mut self, arm: usize, slice: &OpenSlice) -> Result<Stretch, String> {
+        self.fleet.set_rate(slice.rate_per_s);
         let phase = Phase {
             greeting: slice.greeting,
             record_after: slice.ramp,

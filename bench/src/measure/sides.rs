@@ -105,8 +105,10 @@ pub(crate) trait Arms {
 }
 
 /// The instants of one slice of an open loop, from its start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct OpenSlice {
+    /// Messages due per second; above 0.
+    pub rate_per_s: f64,
     /// Until then each connection has had one message.
     pub greeting: Duration,
     /// What is due from here on is recorded.

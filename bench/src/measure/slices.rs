@@ -41,9 +41,9 @@ pub(crate) const OPEN_SLICE_MAX: Duration = Duration::from_secs(2);
 /// By so much of its length a slice of an open loop is longer or shorter than planned.
 const LENGTH_SPREAD: f64 = 0.25;
 /// The longest pause before a slice of an open loop.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// The schedule runs for so long before an open loop's slice is recorded.
-const OPEN_RAMP: Duration = Duration::from_millis(50);
+pub(crate) const OPEN_RAMP: Duration = Duration::from_millis(50);
 /// Each connection has had its first message of a slice by then, however many there are.
 const GREETING_MAX: Duration = Duration::from_millis(100);
 
@@ -80,11 +80,29 @@ pub(crate) struct OpenSlices {
     pub gives_way: bool,
 }
 
-impl OpenSlices {
-    /// The time in which each of so many connections gets its first message of a slice.
-    fn greeting(&self, connections: u64) -> Duration {
-        Duration::from_secs_f64(connections as f64 / self.rate_per_s).min(GREETING_MAX)
+impl OpenSlice {
+    /// A slice of about this length at a rate (above 0), begun by a message to each connection.
+    pub(crate) fn about(
+        length: Duration,
+        rate_per_s: f64,
+        connections: u64,
+        random: &mut impl Rng,
+    ) -> Self {
+        let greeting = Duration::from_secs_f64(connections as f64 / rate_per_s).min(GREETING_MAX);
+        let ramp = greeting + OPEN_RAMP;
+        let spread = random.random_range(1.0 - LENGTH_SPREAD..=1.0 + LENGTH_SPREAD);
+        Self {
+            rate_per_s,
+            greeting,
+            ramp,
+            stop: ramp + length.mul_f64(spread),
+        }
     }
+}
+
+/// The pause before a slice of an open loop, of another length each time.
+pub(crate) fn pause(random: &mut impl Rng) -> Duration {
+    random.random_range(Duration::ZERO..=PAUSE_MAX)
 }
 
 /// What the warm-up shows of an arm.
@@ -202,8 +220,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
                         length,
                     },
                     Some(open) => {
-                        self.client
-                            .pause(random.random_range(Duration::ZERO..=PAUSE_MAX));
+                        self.client.pause(pause(random));
                         Turn::Open(self.open_slice(&open, length, random))
                     }
                 };
@@ -281,14 +298,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
 
     /// A slice of about this length.
     fn open_slice(&self, open: &OpenSlices, length: Duration, random: &mut impl Rng) -> OpenSlice {
-        let greeting = open.greeting(self.plan.in_flight);
-        let ramp = greeting + OPEN_RAMP;
-        let spread = random.random_range(1.0 - LENGTH_SPREAD..=1.0 + LENGTH_SPREAD);
-        OpenSlice {
-            greeting,
-            ramp,
-            stop: ramp + length.mul_f64(spread),
-        }
+        OpenSlice::about(length, open.rate_per_s, self.plan.in_flight, random)
     }
 
     fn slice(&mut self, cycle: u32, arm: usize, turn: Turn) -> Result<(), End> {

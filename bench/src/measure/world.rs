@@ -39,6 +39,8 @@ pub(crate) struct Server {
     pub(crate) judged: Status,
     /// Open loop: what a message waits, in ns, besides the time that it costs.
     pub(crate) latency_ns: u64,
+    /// Open loop: what is due comes, messages wait so much / (1 - load), and above its capacity it does not keep up.
+    pub(crate) queues: bool,
     /// Open loop: it does not keep up in this and all later stretches.
     pub(crate) overloaded_from: Option<usize>,
 }
@@ -59,6 +61,7 @@ pub(crate) const GOOD: Server = Server {
     corrupts_at: None,
     judged: Status::Valid,
     latency_ns: 0,
+    queues: false,
     overloaded_from: None,
 };
 
@@ -222,6 +225,20 @@ impl Client for World {
         let overloaded_from = self.servers[arm].overloaded_from;
         if overloaded_from.is_some_and(|from| from <= number) {
             stretch.overload = vec!["made up not to keep up".to_owned()];
+        }
+        if self.servers[arm].queues {
+            let load = slice.rate_per_s * self.servers[arm].message_ns as f64 / 1e9;
+            if 1.0 < load {
+                stretch.overload = vec!["made up to have too much to do".to_owned()];
+            }
+            let wait_ns = self.servers[arm].latency_ns as f64 / (1.0 - load.min(0.999));
+            let span_s = (slice.stop - slice.ramp).as_secs_f64();
+            stretch.recorded = (slice.rate_per_s.min(1e5) * span_s) as u64;
+            stretch.latency.reset();
+            stretch
+                .latency
+                .record_n(wait_ns as u64, stretch.recorded)
+                .expect("in range");
         }
         // The client is late by a tenth of it all on either side.
         let latency = stretch.latency.clone();
