@@ -1,6 +1,8 @@
 //! `echometer curve`: latency and CPU per message against rate, for all arms in one interleaved experiment.
 //!
-//! First each arm's capacity is searched for: the highest rate with which it keeps up, by slices ([`crate::search`]). The rates
+//! First each arm's capacity is searched for: the highest rate with which it keeps up
+//! and an objective holds (p99<1ms, say), while the client still has time, by slices ([`crate::search`]). (Without the last two
+//! there is no capacity: what is late is sent in batches, and an echo of a thousand messages costs little more than one's.) The rates
 //! are shares of the smallest capacity, so that all arms are compared where all keep up, and each arm's own capacity, where it
 //! alone is measured. Then come the blocks ([`block`]): all arms are started afresh and warmed up at each of their rates; in
 //! each of some cycles every (arm, rate) has one slice of an open loop, in random order. A block's figure is a quantile of its
@@ -149,7 +151,7 @@ fn run(
             };
             if !settings.output.quiet {
                 let rate = show_rate(capacity.rate_per_s);
-                eprintln!("{} keeps up with {rate}/s", capacity.arm);
+                eprintln!("capacity of {}: {rate}/s", capacity.arm);
             }
             found.push(capacity.rate_per_s);
             record.found(capacity);
@@ -219,7 +221,7 @@ fn capacity_of(
     stop: &dyn Fn() -> bool,
 ) -> anyhow::Result<Option<Capacity>> {
     let mut search = Search::new(LOWEST, HIGHEST, FIRST, VOTES);
-    let plan = SearchPlan::of_capacity(u64::from(settings.load.connections));
+    let plan = SearchPlan::of_capacity(&settings.slos, u64::from(settings.load.connections));
     let mut slices = 0;
     let outcome = start_afresh(client, arms, 0, arm)
         .map_err(|reason| End::Abort(Abort::NotStarted(Fault { arm, reason })))
@@ -241,8 +243,10 @@ fn capacity_of(
     }
     let name = &settings.arms[arm].name;
     let Some(rate_per_s) = search.found() else {
+        let slos: Vec<String> = settings.slos.iter().map(ToString::to_string).collect();
         bail!(
-            "arm '{name}' does not keep up even with {}/s; --rates measures at the rates that you name",
+            "arm '{name}' does not hold {} even at {}/s: name another objective with --slo, or rates with --rates",
+            slos.join(" and "),
             show_rate(LOWEST)
         );
     };

@@ -1,8 +1,8 @@
 //! What did we learn? The bench: it starts servers, puts them under the load generator in turn, and says which is
 //! cheaper or faster, by how much and how sure.
 //!
-//! [`cli`] knows which command was typed; a command is a folder (`compare`, `sweep`, `find_rate`, `storm`, `floor`, `trace`,
-//! `doctor`, `jitter`, `selftest`, `show`) with files of the same names: its `flags` become settings, its `command` is what the user
+//! [`cli`] knows which command was typed; a command is a folder (`compare`, `sweep`, `curve`, `find_rate`, `storm`, `floor`,
+//! `trace`, `doctor`, `jitter`, `selftest`, `show`) with files of the same names: its `flags` become settings, its `command` is what the user
 //! sees of it, its `record` is what is under way. `measure` is how one block is measured, `judge` what its figures say,
 //! `serve` what serves and who ends it, `place` on which cpus. What a result says as data, text and page is a crate of its
 //! own, `echometer-report`, and so are the statistics.

@@ -6,6 +6,7 @@ use clap::Args;
 
 use echometer_host::units;
 use echometer_loadgen::{Plan, flags::LoadFlags, plan::PlanError};
+use echometer_report::file::slo::Slo;
 
 use crate::{
     flags::{MachineFlags, MachineSettings, OutputFlags, OutputSettings, margin},
@@ -16,6 +17,8 @@ use crate::{
 const BLOCKS_MAX: u64 = 200;
 /// The load generator has memory for a second of its schedule up to this rate; it may go beyond.
 const EXPECTED_MAX: f64 = 300e3;
+/// What has to hold up to the capacity, where nothing else is asked for.
+const DEFAULT_SLO: &str = "p99<1ms";
 /// The most rates.
 const RATES_MAX: usize = 20;
 
@@ -29,6 +32,10 @@ pub(crate) struct CurveFlags {
     /// The rates, instead of shares of the smallest capacity: 10k,50k,100k. No capacity is searched for then
     #[arg(long, value_name = "RATE,RATE", value_delimiter = ',', value_parser = units::rate, help_heading = "Curve")]
     rates: Vec<f64>,
+
+    /// What makes the capacity: what has to hold besides that the server keeps up; may be given again [default: p99<1ms]
+    #[arg(long, value_name = "SLO", help_heading = "Curve")]
+    slo: Vec<Slo>,
 
     /// Shorter slices: a first look, in about a third of the time
     #[arg(long, help_heading = "Curve")]
@@ -59,6 +66,8 @@ pub(crate) struct CurveSettings {
     pub arms: Vec<Arm>,
     /// Messages per second, ascending; empty where they follow from the capacities.
     pub rates: Vec<f64>,
+    /// What an arm holds up to its capacity.
+    pub slos: Vec<Slo>,
     /// 1 to 200.
     pub blocks: usize,
     /// How many slices each arm has at each rate in a block.
@@ -119,9 +128,14 @@ impl CurveFlags {
                 "--blocks: give 1 to {BLOCKS_MAX}; an interval needs 6"
             ));
         }
+        let slos = match self.slo.is_empty() {
+            true => vec![DEFAULT_SLO.parse()?],
+            false => self.slo,
+        };
         Ok(CurveSettings {
             arms,
             rates,
+            slos,
             blocks: self.blocks as usize,
             cycles: if self.quick { 2 } else { 4 },
             margin: self.margin.unwrap_or(0.02),
@@ -147,13 +161,14 @@ pub(crate) fn load_defaults(quick: bool) -> Plan {
 
 pub(crate) const EXAMPLES: &str = "\
 The rates are 10, 25, 50, 75 and 90 % of the smallest capacity found, and each
-arm's own capacity: the highest rate with which it keeps up.
+arm's own capacity: the highest rate with which it keeps up, --slo holds and
+the client is not the busier side.
 
 Examples:
   echometer curve epoll uring                      about three minutes
   echometer curve epoll uring tokio --quick        a first look
   echometer curve --rates 10k,50k,100k epoll 'mine=./srv {port}'
-  echometer curve -c 500 -s 4KiB uring
+  echometer curve --slo 'p99<200us' --slo 'p99.9<1ms' -c 500 -s 4KiB uring
 
 Exit codes: 0 ok, 1 could not do it, 2 usage, 3 measured but not valid,
 130 cut short by a second signal.";
@@ -180,6 +195,9 @@ mod tests {
         assert_eq!((usual.arms.len(), usual.blocks, usual.cycles), (2, 6, 4));
         assert!(usual.rates.is_empty() && usual.load.rate_per_s().is_some());
         assert_eq!((usual.load.connections, usual.load.message_size), (50, 64));
+        assert_eq!(usual.slos[0].to_string(), "p99<1ms");
+        let two = typed("uring --slo 'p99<2ms' --slo 'p50<1ms'").expect("valid");
+        assert_eq!(two.slos.len(), 2);
         let own =
             typed("uring --rates 50k,10k,50k -c 7 -d 2s -w 10ms --margin 5% --quick --blocks 7")
                 .expect("valid");

@@ -75,6 +75,7 @@ impl Record {
             design: CurveDesign {
                 blocks: settings.blocks,
                 cycles: settings.cycles,
+                slos: settings.slos.iter().map(ToString::to_string).collect(),
                 margin: settings.margin,
                 server_cpus: placement.server_cpus(),
                 client_cpus: placement.client.clone(),
@@ -126,8 +127,8 @@ impl Record {
     pub(crate) fn found(&mut self, capacity: Capacity) {
         if capacity.client_bound {
             self.note(format!(
-                "the client could not make more than {}/s for {}, which may do more: give the client more cpus \
-                 (--client-cpus)",
+                "from {}/s on the client is the busier side for {}, which may do more: a client with more cpus \
+                 (--client-cpus) would see more of its curve",
                 show_rate(capacity.rate_per_s),
                 capacity.arm,
             ));

@@ -23,6 +23,9 @@ const BUSY_MAX: f64 = 0.90;
 pub(crate) struct SearchPlan {
     /// What has to hold besides that the server keeps up; all of it.
     pub slos: Vec<Slo>,
+    /// Whether the rate must leave the client some time, too: batches of messages that are late can be made at any rate, and
+    /// say nothing of a server.
+    pub idle_client: bool,
     /// Connections, at least 1.
     pub connections: u64,
     /// The shortest slice; above 0.
@@ -32,11 +35,12 @@ pub(crate) struct SearchPlan {
 }
 
 impl SearchPlan {
-    /// A search for the highest rate with which the server keeps up.
+    /// A search for the highest rate that can be measured: the server keeps up, the client has time, and these hold.
     #[must_use]
-    pub(crate) fn of_capacity(connections: u64) -> Self {
+    pub(crate) fn of_capacity(slos: &[Slo], connections: u64) -> Self {
         Self {
-            slos: Vec::new(),
+            slos: slos.to_vec(),
+            idle_client: true,
             connections,
             slice_min: Duration::from_millis(250),
             slice_max: OPEN_SLICE_MAX,
@@ -82,7 +86,7 @@ pub(crate) fn carry_out(
         let slice = OpenSlice::about(length, rate_per_s, plan.connections, random);
         let outcome = client.open_slice(arm, &slice);
         let stretch = clean(arms, arm, outcome)?;
-        let vote = vote(&plan.slos, &stretch);
+        let vote = vote(plan, &stretch);
         keep(rate_per_s, &stretch, vote);
         search.vote(vote);
     }
@@ -91,14 +95,16 @@ pub(crate) fn carry_out(
 
 /// What a slice says of its rate.
 #[must_use]
-pub(crate) fn vote(slos: &[Slo], stretch: &Stretch) -> Vote {
-    if !stretch.overload.is_empty() {
-        return match BUSY_MAX < stretch.client_busiest {
-            true => Vote::ClientBound,
-            false => Vote::Fails,
-        };
+pub(crate) fn vote(plan: &SearchPlan, stretch: &Stretch) -> Vote {
+    let busy = BUSY_MAX < stretch.client_busiest;
+    match (stretch.overload.is_empty(), busy) {
+        (false, false) => return Vote::Fails,
+        (false, true) => return Vote::ClientBound,
+        (true, true) if plan.idle_client => return Vote::ClientBound,
+        (true, _) => {}
     }
-    let missed = slos
+    let missed = plan
+        .slos
         .iter()
         .filter(|slo| !slo.holds(slo.value_ns(&stretch.latency)));
     let mut vote = Vote::Holds;
@@ -140,10 +146,7 @@ mod tests {
         }]);
         let (mut client, mut arms) = (world.clone(), world.clone());
         start_afresh(&mut client, &mut arms, 0, 0).expect("it starts");
-        let plan = SearchPlan {
-            slos: slos(texts),
-            ..SearchPlan::of_capacity(50)
-        };
+        let plan = SearchPlan::of_capacity(&slos(texts), 50);
         let mut search = Search::new(1_000.0, 20e6, 10_000.0, 2);
         let mut random = StdRng::seed_from_u64(1);
         let mut kept = 0;
@@ -177,10 +180,7 @@ mod tests {
 
     #[test]
     fn slices_are_as_long_as_their_quantile_needs_and_no_longer_than_allowed() {
-        let plan = SearchPlan {
-            slos: slos(&["p99<1ms", "p99.9<2ms"]),
-            ..SearchPlan::of_capacity(50)
-        };
+        let plan = SearchPlan::of_capacity(&slos(&["p99<1ms", "p99.9<2ms"]), 50);
         assert_eq!(plan.slice_length(1e6), Duration::from_millis(250));
         assert_eq!(plan.slice_length(100e3), Duration::from_millis(1_050));
         assert_eq!(plan.slice_length(1e3), OPEN_SLICE_MAX);

@@ -61,7 +61,7 @@ pub struct CurveFile {
     pub doctor: Vec<Finding>,
     /// What was run: the bench itself, then the servers as they were started last.
     pub commands: Vec<CommandEntry>,
-    /// The highest rate with which each arm kept up; empty where the rates were given.
+    /// The highest rate with which each arm kept up and held the objectives; empty where the rates were given.
     pub capacities: Vec<Capacity>,
     /// How the p of the questions were corrected.
     pub correction: Correction,
@@ -80,6 +80,8 @@ pub struct CurveDesign {
     pub blocks: usize,
     /// How many slices each arm had at each rate in a block.
     pub cycles: u32,
+    /// What each arm held up to its capacity, as typed.
+    pub slos: Vec<String>,
     /// A smaller difference is of no practical use; a share.
     pub margin: f64,
     /// Where the servers ran; `null` where none of them was ours.
@@ -90,7 +92,7 @@ pub struct CurveDesign {
     pub load: Plan,
 }
 
-/// The highest rate with which an arm kept up.
+/// The highest rate with which an arm kept up and held the objectives, while the client had time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Capacity {
     /// The arm's name.

@@ -41,6 +41,10 @@ pub(crate) fn page(curve: &CurveFile) -> Page {
     });
     let facts = [
         ("load", Some(text::load_words(curve))),
+        (
+            "capacity holds",
+            (!design.slos.is_empty()).then(|| design.slos.join(", ")),
+        ),
         ("knee", Some(text::rule())),
         ("blocks", Some(design.blocks.to_string())),
         (

@@ -12,7 +12,7 @@ use crate::{
         metric::Metric,
     },
     text::{
-        columns::{cpus, paragraph, plain_table, render_right, short},
+        columns::{cpus, five_chars, paragraph, plain_table, render_right, short},
         remarks::{remarks, spoilt},
     },
 };
@@ -38,7 +38,7 @@ pub fn text(file: &CurveFile) -> String {
         let baseline = &file.arms[0].name;
         let _ = writeln!(
             text,
-            "\nagainst {baseline} at the same rate:\n\n{}",
+            "\nagainst {baseline} at the same rate (? is undecided):\n\n{}",
             ratios(file)
         );
     }
@@ -157,7 +157,11 @@ fn header(file: &CurveFile) -> String {
         .collect();
     let capacities = match capacities.is_empty() {
         true => String::new(),
-        false => format!("; capacities: {}", capacities.join(", ")),
+        false => format!(
+            "; capacities ({}): {}",
+            file.design.slos.join(", "),
+            capacities.join(", ")
+        ),
     };
     let confidence = file
         .points
@@ -201,6 +205,9 @@ fn dots(file: &CurveFile) -> Vec<String> {
 fn is_compared(point: &CurvePoint) -> bool {
     point.metrics.iter().any(|metric| metric.verdict.is_some())
 }
+
+/// The first column's width: four of 14 characters and the blanks between them are the rest.
+const FIRST_CHARS: usize = 16;
 
 const HEADS: [&str; 4] = ["p50", "p99", "p99.9", "CPU/message"];
 
@@ -261,10 +268,13 @@ fn add(table: &mut comfy_table::Table, first: String, cells: Option<[String; 4]>
 /// `75,000/s, 50 %`.
 fn rate_words(point: &CurvePoint) -> String {
     let rate = format!("{}/s", show_rate(point.rate_per_s));
-    match point.share {
-        Some(share) => format!("{rate}, {:.0} %", share * 100.0),
-        None => rate,
-    }
+    let with_share = point
+        .share
+        .map(|share| format!("{rate}, {:.0} %", share * 100.0));
+    // Wider, and the table would be.
+    with_share
+        .filter(|words| words.chars().count() <= FIRST_CHARS)
+        .unwrap_or(rate)
 }
 
 /// Whether an arm's knee is at this rate.
@@ -289,7 +299,7 @@ pub(crate) fn show_value(metric: &CurveMetric) -> String {
             let width = (high / value - 1.0).max(1.0 - low / value) * 100.0;
             match width {
                 width if width < 9.95 => format!("{shown} +-{width:.1}%"),
-                width => format!("{shown} +-{width:.0}%"),
+                width => format!("{shown} +-{:.0}%", width.min(999.0)),
             }
         }
         _ => shown,
@@ -299,7 +309,8 @@ pub(crate) fn show_value(metric: &CurveMetric) -> String {
 /// `x0.912 better`, or a dot.
 pub(crate) fn show_ratio(metric: &CurveMetric) -> String {
     match (metric.ratio, metric.verdict) {
-        (Some(ratio), Some(verdict)) => format!("x{ratio:.3} {}", verdict.word()),
+        (Some(ratio), Some(Verdict::Undecided)) => format!("x{} ?", five_chars(ratio)),
+        (Some(ratio), Some(verdict)) => format!("x{} {}", five_chars(ratio), verdict.word()),
         _ => ".".to_owned(),
     }
 }
