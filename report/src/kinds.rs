@@ -70,7 +70,7 @@ pub(crate) struct Entry {
 }
 
 /// Every kind, in the order in which a folder is searched for them.
-pub(crate) const KINDS: [Entry; 9] = [
+pub(crate) const KINDS: [Entry; 10] = [
     Entry::of::<run::Run>(),
     Entry::of::<compare::Compared>(),
     Entry::of::<sweep::SweepFile>(),
