@@ -222,6 +222,15 @@ impl fmt::Debug for Features {
     }
 }
 
+/// What a kernel can beside its features, each found out by a trial.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    /// It bounds what a multishot receive takes (6.17).
+    pub(crate) recv_limit: bool,
+    /// An accept may look first whether anybody waits, which spares it the making of a socket for nobody (6.10).
+    pub(crate) accept_poll_first: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ use rustix::net::SocketAddrAny;
 use crate::buffers::Buffer;
 use crate::bulk::BulkQueue;
 use crate::faces::Faces;
-use crate::features::{Feature, Features};
+use crate::features::{Extras, Feature, Features};
 use crate::payload::{Gather, Payload};
 use crate::pools::Pools;
 use crate::receive_time;
@@ -135,15 +135,6 @@ pub struct Counts {
     /// Calls that the kernel refused for the moment (`EAGAIN`: short of memory; `EBUSY`: completions are to be taken
     /// first). Each is tried again, after a rest where it brought nothing.
     pub refusals: u64,
-}
-
-/// What a kernel can beside its features, each found out by a trial.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Extras {
-    /// It bounds what a multishot receive takes (6.17).
-    pub(crate) recv_limit: bool,
-    /// An accept may look first whether anybody waits, which spares it the making of a socket for nobody (6.10).
-    pub(crate) accept_poll_first: bool,
 }
 
 /// `IORING_ACCEPT_POLL_FIRST`

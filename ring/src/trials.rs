@@ -9,8 +9,8 @@ mod scene;
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::features::{Feature, Features};
-use crate::ring::{Extras, Ring};
+use crate::features::{Extras, Feature, Features};
+use crate::ring::Ring;
 use crate::setup::{Config, SetupError};
 
 use self::scene::Fault;

@@ -174,7 +174,7 @@ mod tests {
             entries: 8,
             ..Config::default()
         };
-        let mut ring = Ring::assemble(&config, crate::ring::Extras::default()).expect("a ring");
+        let mut ring = Ring::assemble(&config, crate::features::Extras::default()).expect("a ring");
         let (here, _there) = UnixStream::pair().expect("a pair");
         let slot = ring.adopt(here.into()).expect("a slot");
         let null = std::fs::File::open("/dev/null").expect("it is there");

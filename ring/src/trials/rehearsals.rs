@@ -13,10 +13,9 @@ use super::scene::{
     take_all, tcp_pair, text, unix_listener, unix_pair, wait_readable,
 };
 use crate::event::Event;
-use crate::features::{Feature, Features};
+use crate::features::{Extras, Feature, Features};
 use crate::listener;
 use crate::payload::Payload;
-use crate::ring::Extras;
 use crate::setup::Config;
 
 /// How long a peer may take to see that its connection was closed. The kernel lets the file go before the close's own

@@ -14,9 +14,9 @@ use rustix::net::{
 
 use super::Way;
 use crate::event::Event;
-use crate::features::{Feature, Features};
+use crate::features::{Extras, Feature, Features};
 use crate::payload::Payload;
-use crate::ring::{Extras, Ring};
+use crate::ring::Ring;
 use crate::setup::{Config, SetupError};
 use crate::slot::Slot;
 
