@@ -38,6 +38,8 @@ const FLOOR_LENGTH: Duration = Duration::from_millis(100);
 const FLOOR_PAIRS: u32 = 50;
 /// A server that works for more of its time is overloaded, and its latencies are not its machine's.
 const BUSY_MAX: f64 = 0.95;
+/// Where gaps take a greater share of the time they are not rare, as the formula takes them to be.
+const GAPS_RARE: f64 = 0.05;
 /// So many tasks and interrupts of a cpu are kept.
 const KEPT_MAX: usize = 20;
 
@@ -105,6 +107,14 @@ pub(crate) fn measure(
                 seen.push(of(&gaps, beside, busy, (&before, &after)));
             }
         }
+    }
+    let crowded = |cpu: &&CpuJitter| GAPS_RARE * cpu.span_ns as f64 <= cpu.gaps_ns as f64;
+    if seen.iter().any(|cpu| crowded(&cpu)) {
+        caveats.push(format!(
+            "A cpu spent more than {:.0} % of the time in gaps: what one of them leaves behind meets the next, so that its \
+             p99 and p99.9 are at least as shown.",
+            GAPS_RARE * 100.0,
+        ));
     }
     let both = Placement {
         server: cpus,
