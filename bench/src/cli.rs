@@ -319,8 +319,9 @@ pub(crate) enum Command {
     Curve(Box<CurveFlags>),
     /// The highest rate at which an objective such as p99<200us holds, with its interval
     ///
-    /// A first look doubles the rate until the objective fails; then each block bisects the rates below in steps of 2 %,
-    /// on a fresh server. The median of the blocks is the answer, their range its interval.
+    /// Each block searches anew on a fresh server: up or down in doublings, then between what held and what failed until
+    /// they are 2 % apart. Short runs are repeated until two say the same, so that one stall decides nothing. The median of
+    /// the blocks is the answer, their range its interval.
     #[command(after_help = find_rate::flags::EXAMPLES)]
     FindRate(Box<FindRateFlags>),
     /// The backlog laboratory: many connects at once against servers with different listen backlogs

@@ -9,7 +9,7 @@
 //! merged slices. Over the blocks stand a Hodges-Lehmann estimate with its signed-rank interval, for each arm and rate, and the
 //! same of the ratios to the baseline at the same rate; their verdicts are corrected for all questions ([`analysis`]). An arm
 //! that did not keep up in most slices of most blocks is shown as overloaded, and not compared. The knee is the highest rate up
-//! to which an arm's p99 is at most twice that at its lowest rate.
+//! to which an arm's p99 is at most twice that at its lowest rate (where it is known).
 
 pub(crate) mod analysis;
 pub(crate) mod block;
@@ -66,11 +66,12 @@ const LOWEST: f64 = 100.0;
 /// nor higher: no server on one machine gets there.
 const HIGHEST: f64 = 20e6;
 /// So many equal votes decide whether an arm keeps up with a rate.
-const VOTES: u32 = 2;
+const VOTES: u32 = 3;
 /// What a search takes, for the plan that is printed.
 const SEARCH_TIME: Duration = Duration::from_secs(10);
-/// A slow rate is measured for longer, so that its p99 can be compared: a tenth more than 100 messages above it.
-const MESSAGES_MIN: f64 = 11_000.0;
+/// A slow rate is measured for longer, so that its p99 can be compared: 10,000 messages, and some more because slices are of
+/// random length.
+const MESSAGES_MIN: f64 = 13_000.0;
 
 /// Measures. `command_line` is kept in the file.
 ///
@@ -159,6 +160,12 @@ fn run(
         rates = rates_of(&found);
     }
     let plan = plan(settings, &rates);
+    if settings.rates.is_empty() && !settings.output.quiet {
+        let block = plan.block_time() + START_AND_STOP * plan.arms as u32;
+        let blocks = counted(settings.blocks as u64, "block");
+        let total = block * settings.blocks as u32;
+        eprintln!("{blocks} of {} s: {} s", block.as_secs(), total.as_secs());
+    }
     record.set_rates(rates);
     run_blocks(settings, &plan, record, &mut random, client, arms, stop)
 }
@@ -319,12 +326,17 @@ fn plan(settings: &CurveSettings, rates: &[Rate]) -> CurvePlan {
 }
 
 fn slice_length(settings: &CurveSettings, rate_per_s: f64) -> Duration {
-    let needed = Duration::from_secs_f64((MESSAGES_MIN / rate_per_s).min(60.0));
-    let asked = settings.load.duration / settings.cycles;
-    (needed / settings.cycles)
-        .min(OPEN_SLICE_MAX)
-        .max(asked)
-        .max(Duration::from_millis(1))
+    let needed = Duration::from_secs_f64((MESSAGES_MIN / rate_per_s).min(3_600.0));
+    let (needed, asked) = (
+        needed / settings.cycles,
+        settings.load.duration / settings.cycles,
+    );
+    // Where it would take too long to see p99, p50 is seen all the same.
+    let length = match needed <= OPEN_SLICE_MAX {
+        true => asked.max(needed),
+        false => asked,
+    };
+    length.max(Duration::from_millis(1))
 }
 
 /// What will be done, and how long it will take.

@@ -1,12 +1,13 @@
 //! `echometer find-rate`: the highest rate at which an objective such as `p99<200us` holds, with its interval.
 //!
-//! A first look doubles the rate until it fails; then each block bisects the ladder of rates anew, on a fresh server.
-//! The median of the blocks is the answer, their range its interval. Every run is a point of the curve of latency
-//! against throughput.
+//! Each block searches anew on a fresh server ([`crate::search::rungs`]), the first from a low rate on, the others from what
+//! the one before has found. A rate is tried by short runs until two say the same, so that one stall decides nothing. The
+//! median of the blocks is the answer, their range its interval. Every run is a point of the curve of latency against
+//! throughput.
 
-pub(crate) mod bisection;
 pub(crate) mod command;
 pub(crate) mod flags;
+pub(crate) mod middle;
 pub(crate) mod record;
 pub(crate) mod trial;
 
@@ -21,7 +22,6 @@ use echometer_loadgen::{
 use echometer_report::{
     file::{
         find_rate::{FILE_NAME, FindRateFile},
-        slo::Slo,
         trust::Status,
     },
     folder::REPORT_NAME,
@@ -29,7 +29,6 @@ use echometer_report::{
 
 use crate::{
     find_rate::{
-        bisection::{Bisection, Climb, ladder},
         flags::FindRateSettings,
         record::Record,
         trial::{Trial, judge},
@@ -39,21 +38,24 @@ use crate::{
         sides::{Arms, WholeRun},
     },
     screen::{progress::Progress, stdout::Finished},
+    search::rungs::Search,
     serve::{arm::Arm, servers::Servers},
     site::{self, Site, placed_quietly},
 };
 
-/// An invalid run is repeated so many times at most.
-pub(crate) const REPEATS_MAX: u32 = 2;
-/// Trials of a block, for the first guess of the time left.
-const TRIALS_GUESS: u32 = 9;
+/// So many runs that say the same decide a rate.
+const VOTES: u32 = 2;
+/// The first block begins here.
+const FIRST: f64 = 10e3;
+/// Runs of a block, for the first guess of the time left.
+const RUNS_GUESS: u32 = 20;
 
 /// One run at one rate, as it was judged in the end.
 #[derive(Debug, Clone)]
 pub(crate) struct Tried {
     /// The rate that was asked for, a second.
     pub rate_per_s: f64,
-    /// Counted from 1; more where earlier ones were invalid.
+    /// Counted from 1.
     pub attempt: u32,
     /// The run.
     pub run: WholeRun,
@@ -129,7 +131,7 @@ pub(crate) fn exit_code(file: &FindRateFile) -> u8 {
     }
 }
 
-/// The first look, then all blocks; saved after each.
+/// All blocks; saved after each.
 fn run_blocks(
     settings: &FindRateSettings,
     record: &mut Record,
@@ -137,70 +139,55 @@ fn run_blocks(
     load: &mut impl OpenLoad,
     stop: &dyn Fn() -> bool,
 ) -> anyhow::Result<()> {
-    let guess = (settings.load.duration + settings.load.warmup) * TRIALS_GUESS;
+    let guess = (settings.load.duration + settings.load.warmup) * RUNS_GUESS;
     let names = vec![settings.arm.name.clone()];
-    let mut progress = Progress::new(names, settings.blocks + 1, guess, settings.output.quiet);
-    let mut search = Search {
+    let mut progress = Progress::new(names, settings.blocks, guess, settings.output.quiet);
+    let mut trials = Trials {
         settings,
         record,
         servers,
         load,
         stop,
     };
-    progress.begin_block(1);
-    let climbed = search.climb(&progress);
-    let top = match climbed {
-        Ok(top) => top,
-        Err(End::Stopped) => {
-            progress.finish();
-            search.record.file.cut_short = true;
-            return search.record.save();
-        }
-        Err(End::Unsaved(error)) => {
-            progress.finish();
-            return Err(error);
-        }
-        Err(End::Failed(reason)) => {
-            progress.finish();
-            let Arm { name, spec } = &settings.arm;
-            bail!("arm '{name}' ({spec}) {reason}");
-        }
-    };
-    search.record.started();
-    search.record.save()?;
-    progress.end_block(None, None);
-    let rates = ladder(settings.lowest, top);
+    let mut first = FIRST;
     for index in 1..=settings.blocks {
-        progress.begin_block(index + 1);
-        let outcome = search.block(index, &rates, &progress);
+        progress.begin_block(index);
+        let outcome = trials.block(index, first, &progress);
         let fault = match outcome {
             Ok(found) => {
-                search.record.keep_block(index, Ok(found));
+                first = found.rate_per_s.unwrap_or(first);
+                trials.record.keep_block(index, Ok(found));
                 None
             }
             Err(End::Stopped) => {
-                search.record.file.cut_short = true;
-                search.record.save()?;
+                trials.record.file.cut_short = true;
+                trials.record.save()?;
                 break;
             }
             Err(End::Unsaved(error)) => {
                 progress.finish();
                 return Err(error);
             }
+            // What does not even start once is told at once.
+            Err(End::Failed(reason)) if trials.record.is_empty() => {
+                progress.finish();
+                let Arm { name, spec } = &settings.arm;
+                bail!("arm '{name}' ({spec}) {reason}");
+            }
             Err(End::Failed(reason)) => {
                 let reason = format!("{} {reason}", settings.arm.name);
-                search.record.keep_block(index, Err(reason.clone()));
+                trials.record.keep_block(index, Err(reason.clone()));
                 Some(reason)
             }
         };
-        search.record.save()?;
-        progress.end_block(fault.as_deref(), search.record.estimate().as_deref());
+        trials.record.save()?;
+        progress.end_block(fault.as_deref(), trials.record.estimate().as_deref());
     }
     progress.finish();
     Ok(())
 }
 
-struct Search<'a, S, L> {
+struct Trials<'a, S, L> {
     settings: &'a FindRateSettings,
     record: &'a mut Record,
     servers: &'a mut S,
@@ -215,51 +202,31 @@ pub(crate) struct Found {
     pub rate_per_s: Option<f64>,
     /// Whether the rate above failed only because the client could not make it.
     pub client_bound: bool,
-    /// Whether every rate of the ladder held.
+    /// Whether every rate held up to the highest.
     pub at_the_top: bool,
-    /// How many answers rest on runs that stayed invalid after all repeats.
+    /// How many answers rest on runs that were invalid each time.
     pub doubtful: u32,
 }
 
-impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
-    /// The first look; gives the top of the ladder.
-    fn climb(&mut self, progress: &Progress) -> Result<f64, End> {
-        let mut climb = Climb::new(self.settings.lowest, self.settings.highest);
-        self.on_a_fresh_server(0, &mut |search, address| {
-            while let Some(rate) = climb.next() {
-                let (holds, _) = search.settle(0, rate, address, progress)?;
-                climb.tried(holds);
-            }
-            Ok(())
-        })?;
-        Ok(climb.top())
-    }
-
-    /// One bisection of the ladder.
-    fn block(&mut self, index: usize, rates: &[f64], progress: &Progress) -> Result<Found, End> {
-        let mut bisection = Bisection::new(rates.len());
+impl<S: Arms, L: OpenLoad> Trials<'_, S, L> {
+    /// One search, from the rate `first` on.
+    fn block(&mut self, index: usize, first: f64, progress: &Progress) -> Result<Found, End> {
+        let FindRateSettings {
+            lowest, highest, ..
+        } = *self.settings;
+        let mut search = Search::new(lowest, highest, first, VOTES);
         let mut doubtful = 0;
-        // The rung at which the client gave up lowest.
-        let mut client_bound_at = None;
-        self.on_a_fresh_server(index, &mut |search, address| {
-            while let Some(rung) = bisection.next() {
-                let (holds, last) = search.settle(index, rates[rung], address, progress)?;
-                if let Trial::Invalid { client_bound, .. } = last {
-                    doubtful += 1;
-                    if client_bound {
-                        client_bound_at = Some(rung);
-                    }
-                }
-                bisection.tried(holds);
+        self.on_a_fresh_server(index, &mut |trials, address| {
+            while let Some(rate) = search.next() {
+                let believed = trials.settle(index, rate, &mut search, address, progress)?;
+                doubtful += u32::from(!believed);
             }
             Ok(())
         })?;
-        let found = bisection.found();
-        let above = found.map_or(0, |found| found + 1);
         Ok(Found {
-            rate_per_s: found.map(|rung| rates[rung]),
-            client_bound: client_bound_at == Some(above),
-            at_the_top: above == rates.len(),
+            rate_per_s: search.found(),
+            client_bound: search.client_bound(),
+            at_the_top: search.at_the_top(),
             doubtful,
         })
     }
@@ -286,18 +253,18 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
         outcome
     }
 
-    /// Runs a rate until a run of it is valid, or was repeated often enough; says whether it holds, and how the last
-    /// run was judged.
+    /// Runs a rate until the search has decided on it; says whether any of the runs can be believed.
     fn settle(
         &mut self,
         block: usize,
         rate_per_s: f64,
+        search: &mut Search,
         address: std::net::SocketAddr,
         progress: &Progress,
-    ) -> Result<(bool, Trial), End> {
-        let slo: &Slo = &self.settings.slo;
+    ) -> Result<bool, End> {
+        let mut believed = false;
         let mut attempt = 0;
-        loop {
+        while search.next() == Some(rate_per_s) {
             attempt += 1;
             if (self.stop)() {
                 return Err(End::Stopped);
@@ -315,29 +282,18 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
             if run.cut_short {
                 return Err(End::Stopped);
             }
-            let trial = judge(slo, &run);
+            let trial = judge(&self.settings.slos, &run);
+            search.vote(trial.vote());
+            believed |= !matches!(trial, Trial::Invalid { .. });
             let tried = Tried {
                 rate_per_s,
                 attempt,
                 run,
-                trial: trial.clone(),
+                trial,
             };
             self.record.keep_run(block, &tried).map_err(End::Unsaved)?;
-            match trial {
-                Trial::Holds => return Ok((true, trial)),
-                Trial::Fails => return Ok((false, trial)),
-                Trial::Invalid {
-                    holds,
-                    client_bound,
-                    ..
-                } if REPEATS_MAX < attempt => {
-                    // Noise makes latency worse and not better, so that what holds in spite of it holds; what the
-                    // client could not even send says nothing, and is not claimed.
-                    return Ok((holds && !client_bound, trial));
-                }
-                Trial::Invalid { .. } => {}
-            }
         }
+        Ok(believed)
     }
 
     fn load_at(&self, rate_per_s: f64) -> Plan {
@@ -351,7 +307,12 @@ impl<S: Arms, L: OpenLoad> Search<'_, S, L> {
                 rate_per_s,
                 arrivals,
             },
-            duration: self.settings.slo.run_length(rate_per_s, base.duration),
+            duration: self
+                .settings
+                .slos
+                .iter()
+                .map(|slo| slo.run_length(rate_per_s, base.duration))
+                .fold(base.duration, std::time::Duration::max),
             ..base.clone()
         }
     }

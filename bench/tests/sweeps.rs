@@ -1,4 +1,4 @@
-//! `echometer sweep`, `find-rate` and `storm` as their users run them: real processes, real sockets, real files. Their
+//! `echometer sweep`, `curve`, `find-rate` and `storm` as their users run them: real processes, real sockets, real files. Their
 //! figures mean nothing here; that they are there, whole and true to their files does.
 
 use std::{
@@ -290,6 +290,36 @@ fn a_rate_is_found_below_the_highest_asked_for() {
         "{}",
         file["sentence"]
     );
+}
+
+#[test]
+fn a_curve_measures_every_arm_at_every_rate_in_every_block() {
+    let folder = folder();
+    let line = "curve --rates 20k,10k --blocks 2 -c 4 -d 40ms -w 5ms --quick --json --out result epoll uring";
+    let output = run(folder.path(), line);
+    let file = parsed(&output.stdout);
+    assert_eq!(file["schema"], "echometer.curve/1");
+    // Two blocks are too few for an interval.
+    assert_eq!(output.status.code(), Some(3));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("2 blocks of"), "the plan: {said}");
+    for block in list(&file["blocks"]) {
+        let cells = list(&block["cells"]);
+        if block["valid"] == true {
+            assert_eq!(cells.len(), 4, "{block}");
+        }
+        for cell in cells {
+            let hlog = cell["figures"]["hlog"].as_str().expect("a path");
+            assert!(folder.path().join("result").join(hlog).is_file(), "{hlog}");
+        }
+    }
+    let rates: Vec<f64> = list(&file["points"])
+        .iter()
+        .filter_map(|point| point["rate_per_s"].as_f64())
+        .collect();
+    assert_eq!(rates, [10_000.0, 20_000.0]);
+    assert_eq!(list(&file["knee"]).len(), 2);
+    narrow(&folder.path().join("result/report.txt"));
 }
 
 #[test]

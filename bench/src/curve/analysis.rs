@@ -224,7 +224,8 @@ fn answer(metric: &mut CurveMetric, seen: &Answer, least: &Answer) {
     };
 }
 
-/// The highest rate of each arm up to which p99 is at most [`KNEE_RATIO`] times that at its lowest rate.
+/// The highest rate of each arm up to which p99 is at most [`KNEE_RATIO`] times that at its lowest rate
+/// where it is known.
 #[must_use]
 pub(crate) fn knees(arms: &[String], points: &[CurvePoint]) -> Vec<Knee> {
     let of = |arm: &String| {
@@ -236,6 +237,15 @@ pub(crate) fn knees(arms: &[String], points: &[CurvePoint]) -> Vec<Knee> {
                 Some((point.rate_per_s, metric.value.filter(|_| kept_up)))
             })
             .collect();
+        // The lowest rates may be too slow for it.
+        let unknown = |point: &&CurvePoint| {
+            let metric = point.metric(arm, Metric::LatencyP99);
+            !point.overloaded.contains_key(arm)
+                && metric.is_none_or(|metric| metric.value.is_none())
+        };
+        let unknown = points.iter().take_while(unknown);
+        let unknown = unknown.filter(|point| point.metric(arm, Metric::LatencyP99).is_some());
+        let at = &at[unknown.count()..];
         let least = at.first().and_then(|(_, p99)| *p99);
         let below = at.iter().take_while(|(_, p99)| {
             let both = p99.zip(least);

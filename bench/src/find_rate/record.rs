@@ -32,16 +32,12 @@ use echometer_report::{
 use echometer_statistics::{ALPHA, blocks_min};
 
 use crate::{
-    find_rate::{
-        Found, Tried,
-        bisection::{STEP, middle},
-        flags::FindRateSettings,
-        trial::Trial,
-    },
+    find_rate::{Found, Tried, flags::FindRateSettings, middle::middle, trial::Trial},
     judge::objections::too_few_blocks,
     measure::priority::priorities,
     measure::sides::{Started, remarks},
     place::placement::Placement,
+    search::rungs::STEP,
     site::findings,
 };
 
@@ -50,7 +46,7 @@ use crate::{
 pub(crate) struct Record {
     /// As it will be saved.
     pub file: FindRateFile,
-    slo: Slo,
+    slos: Vec<Slo>,
     /// By rate: the histograms of its runs together, with the sum of what was achieved and how many held.
     points: Vec<Point>,
     started: Option<Started>,
@@ -87,7 +83,7 @@ impl Record {
             cut_short: false,
             sentence: String::new(),
             verdict: Trust::nothing_yet(),
-            slo: settings.slo.to_string(),
+            slo: show_slos(&settings.slos),
             rate_per_s: None,
             ci_low: None,
             ci_high: None,
@@ -114,7 +110,7 @@ impl Record {
         };
         Self {
             file,
-            slo: settings.slo.clone(),
+            slos: settings.slos.clone(),
             points: Vec::new(),
             started: None,
             notes: Vec::new(),
@@ -180,7 +176,7 @@ impl Record {
             attempt: tried.attempt,
             offered_per_s: run.judged.offered_per_s.unwrap_or_default(),
             achieved_per_s: run.rate_per_s(),
-            slo_ns: self.slo.value_ns(&run.stretch.latency),
+            slo_ns: self.slos[0].value_ns(&run.stretch.latency),
             latency_ns: Summary::of(&run.stretch.latency, None),
             holds,
             status: run.judged.verdict.status,
@@ -265,7 +261,7 @@ impl Record {
     }
 
     fn conclude(&mut self) {
-        let slo = &self.slo;
+        let slo = &self.slos[0];
         self.points
             .sort_by(|one, other| one.rate_per_s.total_cmp(&other.rate_per_s));
         let curve = self.points.iter().map(|point| CurvePoint {
@@ -313,7 +309,7 @@ impl Record {
         let doubtful: u32 = valid.iter().map(|block| block.doubtful).sum();
         if 0 < doubtful {
             warnings.push(format!(
-                "{} judged by runs that stayed invalid after two repeats (see the runs' status): a quieter machine \
+                "{} judged by runs that stayed invalid each time (see the runs' status): a quieter machine \
                  would make the answer surer",
                 counted_were(doubtful.into(), "rate")
             ));
@@ -330,6 +326,12 @@ impl Record {
             .verdict
             .object(fitness::objections(&self.file.doctor));
     }
+}
+
+/// All that has to hold, in words: `p99<200us and p99.9<1ms`.
+fn show_slos(slos: &[Slo]) -> String {
+    let texts: Vec<String> = slos.iter().map(ToString::to_string).collect();
+    texts.join(" and ")
 }
 
 /// One row per point.

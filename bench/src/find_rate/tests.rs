@@ -113,7 +113,7 @@ fn searched(
     let folder = tempfile::tempdir().expect("a temporary folder");
     let settings = FindRateSettings {
         arm: parse_arms(&["uring"]).expect("an arm").remove(0),
-        slo: "p99<200us".parse().expect("an objective"),
+        slos: vec!["p99<200us".parse().expect("an objective")],
         lowest: 1_000.0,
         highest: 20e6,
         blocks: 6,
@@ -178,8 +178,12 @@ fn the_edge_is_found_to_two_percent() {
         echometer_report::file::trust::Status::Valid
     );
     assert_eq!(file.confidence, Some(1.0 - 2.0 / 64.0));
-    assert_eq!((file.ci_low, file.ci_high), (Some(rate), Some(rate)));
-    assert!(file.runs.len() < 6 * 9 + 9, "{} runs", file.runs.len());
+    let (low, high) = file.ci_low.zip(file.ci_high).expect("six blocks");
+    assert!(
+        low <= rate && rate <= high && high <= low * 1.02,
+        "{low} {high}"
+    );
+    assert!(file.runs.len() < 6 * 20 + 10, "{} runs", file.runs.len());
     assert!(
         file.sentence.contains("uring holds p99<200us up to")
             && file.sentence.contains("96.9 % sure"),
@@ -191,6 +195,18 @@ fn the_edge_is_found_to_two_percent() {
             .windows(2)
             .all(|pair| pair[0].rate_per_s < pair[1].rate_per_s)
     );
+}
+
+#[test]
+fn one_noisy_run_in_ten_decides_nothing() {
+    let mut load = MadeUp {
+        noisy_of_100: 10,
+        ..SOUND
+    };
+    let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
+    let rate = file.rate_per_s.expect("it holds");
+    assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
+    assert!(file.verdict.warnings.is_empty(), "{:?}", file.verdict);
 }
 
 #[test]
@@ -215,13 +231,13 @@ fn a_server_that_fails_at_the_lowest_rate_has_none() {
 }
 
 #[test]
-fn noise_is_repeated_twice_at_most_and_told() {
+fn noise_is_told_and_does_not_keep_a_rate_from_being_found() {
     let mut load = MadeUp {
         noisy_of_100: 100,
         ..SOUND
     };
     let file = searched(&mut load, &world(), &|| false).expect("nothing fails");
-    assert!(file.runs.iter().all(|run| run.attempt <= 3));
+    assert!(file.runs.iter().all(|run| run.attempt <= 6));
     assert!(
         file.runs
             .iter()
@@ -231,7 +247,7 @@ fn noise_is_repeated_twice_at_most_and_told() {
     let rate = file.rate_per_s.expect("it holds in spite of it");
     assert!((49_000.0..50_500.0).contains(&rate), "{rate}");
     assert!(
-        file.verdict.warnings[0].contains("stayed invalid"),
+        file.verdict.warnings[0].contains("stayed invalid each time"),
         "{:?}",
         file.verdict
     );
@@ -260,7 +276,7 @@ fn what_the_client_can_t_make_is_not_held_against_the_server() {
 #[test]
 fn a_server_that_fails_costs_its_block_and_one_that_never_starts_is_told_at_once() {
     let mut load = MadeUp {
-        breaks_at: Some(20),
+        breaks_at: Some(40),
         ..SOUND
     };
     let file = searched(&mut load, &world(), &|| false).expect("it goes on");

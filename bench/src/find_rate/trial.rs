@@ -3,12 +3,12 @@
 use echometer_loadgen::verdict::Status;
 use echometer_report::file::slo::Slo;
 
-use crate::measure::sides::WholeRun;
+use crate::{measure::sides::WholeRun, search::rungs::Vote};
 
 /// What a run says of a rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trial {
-    /// The objective was held.
+    /// The objectives were held.
     Holds,
     /// It was not, or the server did not keep up at all.
     Fails,
@@ -23,13 +23,30 @@ pub(crate) enum Trial {
     },
 }
 
+impl Trial {
+    /// What it counts for in the search. Noise makes latency worse and not better, so that what holds in spite of it holds;
+    /// what the client could not even send says nothing, and is not claimed.
+    #[must_use]
+    pub(crate) fn vote(&self) -> Vote {
+        match self {
+            Self::Holds => Vote::Holds,
+            Self::Fails => Vote::Fails,
+            Self::Invalid {
+                client_bound: true, ..
+            } => Vote::ClientBound,
+            Self::Invalid { holds: true, .. } => Vote::Holds,
+            Self::Invalid { .. } => Vote::Fails,
+        }
+    }
+}
+
 /// What a run says.
 #[must_use]
-pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
-    let value = slo.value_ns(&run.stretch.latency);
-    let within = slo.holds(value);
+pub(crate) fn judge(slos: &[Slo], run: &WholeRun) -> Trial {
     // Unanswered messages are in the histogram, at the time that they had waited.
-    let enough = slo.messages_min() <= run.stretch.latency.len();
+    let latency = &run.stretch.latency;
+    let within = slos.iter().all(|slo| slo.holds(slo.value_ns(latency)));
+    let enough = slos.iter().all(|slo| slo.messages_min() <= latency.len());
     match run.judged.verdict.status {
         Status::Valid if enough => match within {
             true => Trial::Holds,
@@ -39,7 +56,7 @@ pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
         Status::Errors | Status::Overloaded => Trial::Fails,
         // A late client makes the latency seem higher than it is, and never lower.
         Status::ClientBound if enough && within => Trial::Holds,
-        Status::ClientBound if enough && misses_at_least(slo, run) => Trial::Fails,
+        Status::ClientBound if enough && misses_at_least(slos, run) => Trial::Fails,
         status => Trial::Invalid {
             holds: within,
             client_bound: status == Status::ClientBound,
@@ -48,11 +65,11 @@ pub(crate) fn judge(slo: &Slo, run: &WholeRun) -> Trial {
     }
 }
 
-/// Whether the objective is missed even without what the client's own lateness adds.
-fn misses_at_least(slo: &Slo, run: &WholeRun) -> bool {
+/// Whether an objective is missed even without what the client's own lateness adds.
+fn misses_at_least(slos: &[Slo], run: &WholeRun) -> bool {
     run.stretch.open.as_ref().is_some_and(|open| {
-        let least_ns = slo.value_ns(&open.queue) + slo.value_ns(&open.service_least);
-        !slo.holds(least_ns)
+        let least_ns = |slo: &Slo| slo.value_ns(&open.queue) + slo.value_ns(&open.service_least);
+        slos.iter().any(|slo| !slo.holds(least_ns(slo)))
     })
 }
 
@@ -67,8 +84,8 @@ mod tests {
     use crate::measure::sides::Stretch;
     use std::collections::BTreeMap;
 
-    fn slo(text: &str) -> Slo {
-        text.parse().expect("a test's objective")
+    fn slo(text: &str) -> [Slo; 1] {
+        [text.parse().expect("a test's objective")]
     }
 
     fn run(status: Status, latency_ns: u64, count: u64) -> WholeRun {
@@ -120,6 +137,14 @@ mod tests {
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn of_several_objectives_all_have_to_hold() {
+        let both = [slo("p99<200us"), slo("p50<80us")].concat();
+        let judged = |latency_ns| judge(&both, &run(Status::Valid, latency_ns, 10_000));
+        assert_eq!(judged(70_000), Trial::Holds);
+        assert_eq!(judged(100_000), Trial::Fails);
     }
 
     #[test]

@@ -4,6 +4,10 @@
 /// The search ends where the lowest rate that failed is so near to the highest that held.
 pub(crate) const STEP: f64 = 1.02;
 
+/// The lowest rate that failed is tried again when the search is at its end: failing once more ends it, and else it goes on
+/// from there, so often at most. A disturbance early on would else bound all that follows.
+const AGAIN_MAX: u32 = 3;
+
 /// What one slice says of a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Vote {
@@ -27,6 +31,10 @@ pub(crate) struct Search {
     failed: Option<f64>,
     /// The lowest rate that failed did so only because of the client, as far as the votes say.
     client_bound: bool,
+    /// How often the lowest rate that failed may still be tried again at the end.
+    again: u32,
+    /// It is being tried again.
+    trying_again: bool,
     /// For the rate under way: holds, fails, and how many of the latter because of the client.
     cast: (u32, u32, u32),
 }
@@ -43,6 +51,8 @@ impl Search {
             held: None,
             failed: None,
             client_bound: false,
+            again: AGAIN_MAX,
+            trying_again: false,
             cast: (0, 0, 0),
         }
     }
@@ -50,6 +60,14 @@ impl Search {
     /// The rate to be tried next; the same until it is decided. `None` when the answer is known.
     #[must_use]
     pub(crate) fn next(&self) -> Option<f64> {
+        let again = self.failed.filter(|_| self.trying_again || self.again != 0);
+        match self.trying_again {
+            true => again,
+            false => self.towards_the_edge().or(again),
+        }
+    }
+
+    fn towards_the_edge(&self) -> Option<f64> {
         match (self.held, self.failed) {
             (None, None) => Some(self.first),
             (Some(held), None) => {
@@ -69,6 +87,7 @@ impl Search {
     /// What a slice at the rate that was next says of it.
     pub(crate) fn vote(&mut self, vote: Vote) {
         let Some(rate) = self.next() else { return };
+        self.trying_again |= self.towards_the_edge().is_none();
         let (holds, fails, by_client) = &mut self.cast;
         match vote {
             Vote::Holds => *holds += 1,
@@ -80,9 +99,16 @@ impl Search {
         }
         if self.votes <= *holds {
             self.held = Some(rate);
+            if std::mem::take(&mut self.trying_again) {
+                self.failed = None;
+                self.again -= 1;
+            }
         } else if self.votes <= *fails {
             self.failed = Some(rate);
             self.client_bound = *fails < 2 * *by_client;
+            if std::mem::take(&mut self.trying_again) {
+                self.again = 0;
+            }
         } else {
             return;
         }
@@ -99,6 +125,12 @@ impl Search {
     #[must_use]
     pub(crate) fn client_bound(&self) -> bool {
         self.client_bound
+    }
+
+    /// Whether no rate failed.
+    #[must_use]
+    pub(crate) fn at_the_top(&self) -> bool {
+        self.failed.is_none()
     }
 }
 
@@ -136,7 +168,7 @@ mod tests {
             let (search, slices) = search(first.round(), capacity, 1, &|_| false);
             let found = search.found().expect("the lowest holds");
             prop_assert!(found <= capacity && capacity < found * STEP + 1.0, "{found} {capacity}");
-            prop_assert!(slices <= 17 + 7, "{slices}");
+            prop_assert!(slices <= 17 + 8, "{slices}");
         }
 
         #[test]
@@ -148,6 +180,14 @@ mod tests {
             let (calm, _) = search(first.round(), capacity, 2, &|_| false);
             prop_assert_eq!(stalled.found(), calm.found());
         }
+    }
+
+    #[test]
+    fn a_disturbance_early_on_does_not_bound_what_follows() {
+        // The first six slices fail, whatever the server does.
+        let (found, _) = search(1e4, 150e3, 3, &|slice| slice <= 6);
+        let rate = found.found().expect("it holds");
+        assert!(rate <= 150e3 && 150e3 < rate * STEP + 1.0, "{rate}");
     }
 
     #[test]
@@ -164,8 +204,10 @@ mod tests {
             ([Vote::ClientBound, Vote::ClientBound], true),
         ] {
             let mut search = Search::new(1_000.0, 1_000.0, 1_000.0, 2);
-            votes.into_iter().for_each(|vote| search.vote(vote));
-            assert_eq!((search.next(), search.found()), (None, None));
+            while search.next().is_some() {
+                votes.into_iter().for_each(|vote| search.vote(vote));
+            }
+            assert_eq!(search.found(), None);
             assert_eq!(search.client_bound(), client_bound);
         }
     }

@@ -68,11 +68,12 @@ fn a_runs_page_says_the_whole_load() {
 fn the_texts_are_as_they_were_and_fit_80_columns() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let at = folder.path();
-    let results: [(&str, PathBuf); 9] = [
+    let results: [(&str, PathBuf); 10] = [
         ("compare", fixtures::compare()),
         ("runs", fixtures::runs()),
         ("sweep", fixtures::made_up(at, "sweep.json")),
         ("pinning", fixtures::saved("pinning.json")),
+        ("curve", fixtures::made_up(at, "curve.json")),
         ("find-rate", fixtures::made_up(at, "find-rate.json")),
         ("storm", fixtures::storm(at)),
         ("floor", fixtures::made_up(at, "floor.json")),
@@ -216,6 +217,7 @@ fn what_a_foreign_file_says_does_not_reach_the_terminal_as_a_command() {
         fixtures::runs().join("compare.json"),
         fixtures::saved("sweep.json"),
         fixtures::saved("pinning.json"),
+        fixtures::saved("curve.json"),
         fixtures::saved("find-rate.json"),
         fixtures::saved("storm.json"),
         fixtures::saved("floor.json"),

@@ -41,6 +41,7 @@ pub(crate) fn all(folder: &Path) -> Vec<Fixture> {
         fixture("runs", runs(), 3, 5, true),
         fixture("run", run_of(folder), 4, 0, true),
         fixture("sweep", made_up(folder, "sweep.json"), 5, 7, true),
+        fixture("curve", made_up(folder, "curve.json"), 1, 0, true),
         fixture("find-rate", made_up(folder, "find-rate.json"), 1, 0, true),
         fixture("storm", storm(folder), 3, 0, false),
         fixture("floor", made_up(folder, "floor.json"), 1, 0, false),

@@ -159,8 +159,8 @@ pub struct CurveMetric {
 pub struct Knee {
     /// The arm's name.
     pub arm: String,
-    /// The highest measured rate up to which p99 is at most [`KNEE_RATIO`] times that at the lowest rate; `null` where p99 is
-    /// unknown at the lowest rate.
+    /// The highest measured rate up to which p99 is at most [`KNEE_RATIO`] times that at the lowest rate where it is known.
+    /// `null` where it is unknown at every rate, or the arm was overloaded before.
     pub rate_per_s: Option<f64>,
     /// Whether that is the highest rate at which the arm was measured: its knee, if it has one, lies beyond.
     pub at_highest: bool,

@@ -34,7 +34,7 @@ pub struct FindRateFile {
     pub sentence: String,
     /// Whether it can be trusted.
     pub verdict: Trust,
-    /// The objective, as typed.
+    /// The objective, as typed; several are joined by ` and `, and the figures below are of the first.
     pub slo: String,
     /// The highest rate at which it holds, messages per second: the median over the blocks. `null` where even the
     /// lowest rate fails.
@@ -62,7 +62,7 @@ pub struct FindRateFile {
     pub curve: Vec<CurvePoint>,
     /// What each block found.
     pub blocks: Vec<BlockEntry>,
-    /// Every run, in order; block 0 is the first look.
+    /// Every run, in order; block 0 is the first look of older versions.
     pub runs: Vec<RunEntry>,
 }
 
@@ -113,11 +113,11 @@ pub struct BlockEntry {
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunEntry {
-    /// The block; 0 for the first look.
+    /// The block; 0 for the first look of older versions.
     pub block: usize,
     /// The rate that was asked for.
     pub rate_per_s: f64,
-    /// 1, or more where earlier runs of this rate in this block were invalid.
+    /// 1, or more where earlier runs of this rate in this block had not decided on it.
     pub attempt: u32,
     /// Messages really due, per second.
     pub offered_per_s: f64,

@@ -78,7 +78,9 @@ pub fn sentence(file: &CurveFile) -> String {
 pub(crate) fn knee_words(file: &CurveFile, knee: &Knee) -> String {
     let arm = &knee.arm;
     match knee.rate_per_s {
-        None => format!("no knee can be named for {arm}: its p99 at its lowest rate is not known"),
+        None => format!(
+            "no knee can be named for {arm}: it was overloaded, or had too few messages for a p99"
+        ),
         Some(rate) if knee.at_highest => format!(
             "{arm} has no knee up to {}/s, its highest rate",
             show_rate(rate)
@@ -143,7 +145,7 @@ pub(crate) fn load_words(file: &CurveFile) -> String {
 /// How the knee is named.
 pub(crate) fn rule() -> String {
     format!(
-        "The knee is the highest rate up to which p99 is at most {KNEE_RATIO} times that at the lowest rate."
+        "The knee is the highest rate up to which p99 is at most {KNEE_RATIO} times that at the lowest rate (where it is known)."
     )
 }
 

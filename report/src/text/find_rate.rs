@@ -134,7 +134,8 @@ fn slo_name(file: &FindRateFile) -> &str {
 
 /// Where bars end, ns; `None` where the objective of a foreign file can't be read.
 fn bars_end_ns(file: &FindRateFile) -> Option<f64> {
-    let slo: Slo = file.slo.parse().ok()?;
+    // Of several, the first is drawn.
+    let slo: Slo = file.slo.split(" and ").next()?.parse().ok()?;
     Some(slo.limit_ns() as f64 * BAR_LIMITS)
 }
 

@@ -223,3 +223,14 @@ fn an_overloaded_rate_is_beyond_the_knee() {
         (Some(1e4), false)
     );
 }
+
+#[test]
+fn rates_too_slow_for_p99_come_before_the_knee_is_looked_for() {
+    let points = answered(&[1e3, 1e4, 2e4], |_, point, _| Did {
+        messages: if point == 0 { 5_000 } else { 20_000 },
+        p99_ns: [1e5, 1e5, 3e5][point],
+        ..USUAL
+    });
+    let knee = &knees(&["epoll".to_owned()], &points)[0];
+    assert_eq!((knee.rate_per_s, knee.at_highest), (Some(1e4), false));
+}
