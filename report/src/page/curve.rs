@@ -33,7 +33,7 @@ pub(crate) fn page(curve: &CurveFile) -> Page {
     .page();
     page.charts.push(latency(curve));
     page.charts.retain(|chart| !chart.is_empty());
-    page.tables = vec![figures(curve)];
+    page.tables = vec![summary(curve), figures(curve)];
     let design = &curve.design;
     let capacities = curve.capacities.iter().map(|capacity| {
         let rate = format!("{}/s", show_rate(capacity.rate_per_s));
@@ -129,6 +129,49 @@ fn line(curve: &CurveFile, arm: &str, name: Metric) -> Vec<Point> {
         })
     });
     points.collect()
+}
+
+/// One row per rate and arm: what can be read before the chart.
+fn summary(curve: &CurveFile) -> Table {
+    let mut table = Table::new(
+        "Each arm at each rate, in short",
+        [
+            "rate",
+            "arm",
+            "p50",
+            "p99",
+            "p99.9",
+            "CPU/message",
+            "p99 ratio",
+            "verdict",
+        ],
+    );
+    for point in &curve.points {
+        for arm in point.arms() {
+            let tail = point.metric(arm, Metric::LatencyP99);
+            let mut cells = vec![
+                Cell::count(Some(point.rate_per_s)),
+                Cell::text(arm.to_owned()),
+            ];
+            cells.extend(CURVE_METRICS.map(|name| match point.metric(arm, name) {
+                Some(metric) => Cell {
+                    text: text::show_value(metric),
+                    number: metric.value,
+                },
+                None => Cell::none(),
+            }));
+            cells.push(Cell::ratio(tail.and_then(|metric| metric.ratio)));
+            let verdict = tail.and_then(|metric| metric.verdict);
+            cells.push(Cell::text(match verdict {
+                _ if point.overloaded.contains_key(arm) => "overloaded",
+                Some(verdict) => verdict.word(),
+                None if text::is_knee(curve, point, arm) => "knee",
+                None => "",
+            }));
+            table.push(cells);
+        }
+    }
+    table
 }
 
 fn figures(curve: &CurveFile) -> Table {
