@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, access},
+    fs::{Access, Mode, OFlags, access, fcntl_setfl, open},
     io::Errno,
 };
 
@@ -31,8 +31,9 @@ const LINKS_MAX: usize = 40;
 /// Writes a file whole or not at all: whoever reads it sees the old content or the new. The bytes go into a new file
 /// in the same folder, to the disk, and under the file's name then. After a failure nothing is left beside it.
 ///
-/// A link stays, and the file that it leads to is written. A file that was there keeps its permissions. A device or a
-/// pipe is written to as it is: a file in its place would take `/dev/null` from everybody.
+/// A link stays, and the file that it leads to is written. A file that was there keeps its permissions. A device, a pipe or
+/// an open file (`/dev/stdout`) is written to as it is: a file in its place would take `/dev/null` from everybody. So is a
+/// file that may not be replaced: one that a container was given by itself, or another user's in a sticky folder.
 ///
 /// # Errors
 /// The file can't be written; it is named.
@@ -65,11 +66,10 @@ impl NewFile {
             path: path.to_owned(),
             source,
         };
-        if is_device(path) {
-            let device = OpenOptions::new().write(true).open(path);
+        if is_device(path) || is_open_file(path) {
             return Ok(NewFile {
                 path: path.to_owned(),
-                file: device.map_err(failed)?,
+                file: open_as_it_is(path).map_err(failed)?,
                 rename: None,
             });
         }
@@ -95,7 +95,7 @@ impl NewFile {
         let kept = self
             .file
             .sync_all()
-            .and_then(|()| fs::rename(beside, to))
+            .and_then(|()| put_in_place(beside, to))
             .map_err(|source| WriteError {
                 path: self.path.clone(),
                 source,
@@ -144,7 +144,7 @@ impl io::Write for NewFile {
 pub fn check_writable(path: &Path) -> Result<(), WriteError> {
     let checked = if path.is_dir() {
         Err(Errno::ISDIR.into())
-    } else if is_device(path) {
+    } else if is_device(path) || is_open_file(path) {
         // Not by opening it: a pipe has a reader only when somebody reads.
         access(path, Access::WRITE_OK).map_err(io::Error::from)
     } else {
@@ -171,6 +171,51 @@ fn new_beside(path: &Path) -> io::Result<(PathBuf, File)> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Renames a file over another, or copies it there where that one may be written and not replaced.
+fn put_in_place(beside: &Path, to: &Path) -> io::Result<()> {
+    let error = match fs::rename(beside, to) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    let irreplaceable = [Errno::BUSY, Errno::PERM, Errno::ACCESS].map(Errno::raw_os_error);
+    if !error
+        .raw_os_error()
+        .is_some_and(|errno| irreplaceable.contains(&errno))
+        || !to.is_file()
+    {
+        return Err(error);
+    }
+    let mut from = File::open(beside)?;
+    let mut file = OpenOptions::new().write(true).truncate(true).open(to)?;
+    io::copy(&mut from, &mut file)?;
+    file.sync_all()?;
+    fs::remove_file(beside)
+}
+
+/// Opens what is not replaced: to write behind what is there. A pipe that nobody reads is an error (`ENXIO`), where a
+/// blocking open would wait for a reader for ever.
+fn open_as_it_is(path: &Path) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(open(path, flags, Mode::empty())?);
+    fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
+}
+
+/// Whether `path` leads to a file by way of a descriptor that is open, as `/dev/stdout` does.
+fn is_open_file(path: &Path) -> bool {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = fs::canonicalize(&folder).unwrap_or(folder);
+        if folder.starts_with("/proc") {
+            return true;
+        }
+        let Ok(to) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(to);
+    }
+    false
 }
 
 /// Whether there is something at `path` that is neither a file nor a folder.
@@ -299,6 +344,52 @@ mod tests {
         assert_eq!(names(&at("sub")), ["back", "new"]);
         // A device that is full is one more failure.
         assert!(write_whole(Path::new("/dev/full"), b"x").is_err());
+    }
+
+    #[test]
+    fn an_open_file_is_written_behind_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let mut out = File::create(&path).unwrap();
+        out.write_all(b"listening\n").unwrap();
+        let descriptor = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&out));
+        let link = folder.path().join("link");
+        symlink(&descriptor, &link).unwrap();
+        for name in [Path::new(&descriptor), &link] {
+            check_writable(name).unwrap();
+            write_whole(name, b"counters\n").unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"listening\ncounters\ncounters\n");
+        assert_eq!(names(folder.path()), ["link", "out"]);
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_is_an_error_and_no_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+        check_writable(&path).unwrap();
+        let error = write_whole(&path, b"x").unwrap_err();
+        assert_eq!(
+            error.source.raw_os_error(),
+            Some(Errno::NXIO.raw_os_error())
+        );
+        assert_eq!(names(folder.path()), ["pipe"]);
+    }
+
+    #[test]
+    fn what_may_be_written_and_not_replaced_is_written_in_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (beside, to) = (folder.path().join("beside"), folder.path().join("to"));
+        fs::write(&to, "old, and longer than the new").unwrap();
+        fs::write(&beside, "new").unwrap();
+        put_in_place(&beside, &to).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"new");
+        // A folder is neither replaced nor written to.
+        fs::write(&beside, "new").unwrap();
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        assert!(put_in_place(&beside, &taken).is_err());
     }
 
     #[test]

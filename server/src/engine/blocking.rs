@@ -73,10 +73,14 @@ pub fn serve(listener: Listener, config: &Config, worker: &Worker) -> Result<(),
         }
     }
 
-    crew.shared.deadline();
     ioctl_fionbio(&listener, true).map_err(ServeError::system("cannot empty the queue"))?;
     // As many as the queue may hold: those that come on and on must not keep us from stopping.
+    let deadline = crew.shared.deadline();
     for _ in 0..=queue_max {
+        crew.dismiss_finished()?;
+        if deadline <= Instant::now() {
+            break;
+        }
         match crew.accept(&listener)? {
             Accepted::One | Accepted::Again => {}
             Accepted::None | Accepted::Fails => break,
