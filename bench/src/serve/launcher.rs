@@ -39,8 +39,9 @@ use crate::serve::{
 pub(crate) const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the kernel may take to let go of a listener whose process has ended.
 pub(crate) const LET_GO_TIMEOUT: Duration = Duration::from_secs(2);
-/// How soon a program that put itself into the background listens.
-const BACKGROUND_TIMEOUT: Duration = Duration::from_millis(300);
+/// How soon a program that put itself into the background listens: one that said that all is well, and any other.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(3);
+const FAILED_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long to wait before a server that refuses connections is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 /// The longest ready line that is read.
@@ -261,7 +262,7 @@ impl Launcher {
             self.wait_for_echo(&Target::from(address), Some(&mut group), deadline, hint)
         {
             drop(group);
-            return Err(match background_listener(address) {
+            return Err(match background_listener(address, &error) {
                 Some(stray) => StartError::Left {
                     cause: Box::new(error),
                     stray,
@@ -417,8 +418,12 @@ impl ServerProcess {
 
 /// What a program that ended too early has left at the port that it was given. One that daemonised may need a moment
 /// until it listens.
-fn background_listener(address: SocketAddr) -> Option<String> {
-    let deadline = Instant::now() + BACKGROUND_TIMEOUT;
+fn background_listener(address: SocketAddr, failure: &StartError) -> Option<String> {
+    let patience = match failure {
+        StartError::Ended { ended, .. } if ended == "exited with status 0" => BACKGROUND_TIMEOUT,
+        _ => FAILED_TIMEOUT,
+    };
+    let deadline = Instant::now() + patience;
     loop {
         let left = left_listening(address, Duration::ZERO);
         if left.is_some() || deadline <= Instant::now() {
