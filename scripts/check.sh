@@ -56,8 +56,9 @@ step_shell() {
   fi
 }
 
+# Most of the time goes to the server's tests, which wait more than they compute: so two run at a time for each cpu.
 step_test() {
-  cargo test --locked --workspace
+  RUST_TEST_THREADS=$((2 * $(nproc))) cargo test --locked --workspace
 }
 
 # The server on an old kernel and on the newest, emulated. Where the kernels or the emulator can't be had, that is said;
