@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
+    iter,
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU64, Ordering},
@@ -66,7 +67,7 @@ impl NewFile {
             path: path.to_owned(),
             source,
         };
-        if is_device(path) || is_open_file(path) {
+        if stays_as_it_is(path) {
             return Ok(NewFile {
                 path: path.to_owned(),
                 file: open_as_it_is(path).map_err(failed)?,
@@ -144,7 +145,7 @@ impl io::Write for NewFile {
 pub fn check_writable(path: &Path) -> Result<(), WriteError> {
     let checked = if path.is_dir() {
         Err(Errno::ISDIR.into())
-    } else if is_device(path) || is_open_file(path) {
+    } else if stays_as_it_is(path) {
         // Not by opening it: a pipe has a reader only when somebody reads.
         access(path, Access::WRITE_OK).map_err(io::Error::from)
     } else {
@@ -203,19 +204,17 @@ fn open_as_it_is(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether what is at `path` is not to be replaced by a file.
+fn stays_as_it_is(path: &Path) -> bool {
+    is_device(path) || is_open_file(path)
+}
+
 /// Whether `path` leads to a file by way of a descriptor that is open, as `/dev/stdout` does.
 fn is_open_file(path: &Path) -> bool {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-        let folder = fs::canonicalize(&folder).unwrap_or(folder);
-        if folder.starts_with("/proc") {
-            return true;
-        }
-        let Ok(to) = fs::read_link(&path) else { break };
-        path = path.parent().unwrap_or(Path::new("")).join(to);
-    }
-    false
+    links(path).any(|path| {
+        let folder = fs::canonicalize(folder_of(&path));
+        folder.is_ok_and(|folder| folder.starts_with("/proc"))
+    })
 }
 
 /// Whether there is something at `path` that is neither a file nor a folder.
@@ -225,13 +224,21 @@ fn is_device(path: &Path) -> bool {
 
 /// The file that `path` means, whether it is there already or not.
 fn behind_links(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    for _ in 0..LINKS_MAX {
-        let Ok(to) = fs::read_link(&path) else { break };
+    links(path).last().unwrap_or_else(|| path.to_owned())
+}
+
+/// `path`, and where each link leads that it is.
+fn links(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let next = |path: &PathBuf| {
         // What a relative link says is meant from its folder; an absolute one replaces it.
-        path = path.parent().unwrap_or(Path::new("")).join(to);
-    }
-    path
+        let to = fs::read_link(path).ok()?;
+        Some(folder_of(path).join(to))
+    };
+    iter::successors(Some(path.to_owned()), next).take(1 + LINKS_MAX)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 #[cfg(test)]

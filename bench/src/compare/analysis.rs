@@ -72,7 +72,7 @@ pub(crate) fn analyse(terms: &Terms, blocks: &[BlockFigures]) -> Analysis {
         .iter()
         .zip(&objections)
         .map(|(&(arm, metric), objection)| {
-            let samples = samples(terms, &valid, arm, metric);
+            let samples = samples(terms, &valid, arm, metric, Side::Seen);
             Question {
                 missing: valid.len() - samples.blocks(),
                 samples,
@@ -115,11 +115,14 @@ fn answers_at_least(
         .zip(questions)
         .map(|(&(arm, metric), question)| {
             let samples =
-                of_latency(metric).then(|| samples_of(terms, valid, arm, metric, Side::Least))?;
+                of_latency(metric).then(|| samples(terms, valid, arm, metric, Side::Least))?;
             // Else it stands on other blocks than the latency.
             (samples.blocks() == question.samples.blocks()).then_some(samples)
         })
         .collect();
+    if at_least.iter().all(Option::is_none) {
+        return vec![None; asked.len()];
+    }
     let questions: Vec<Question> = questions
         .iter()
         .zip(&at_least)
@@ -172,11 +175,7 @@ enum Side {
 }
 
 /// One ratio per block, or all the block's runs. A block in which a figure is missing gives none.
-fn samples(terms: &Terms, valid: &[&BlockFigures], arm: &str, metric: Metric) -> Samples {
-    samples_of(terms, valid, arm, metric, Side::Seen)
-}
-
-fn samples_of(
+fn samples(
     terms: &Terms,
     valid: &[&BlockFigures],
     arm: &str,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rand::{Rng, seq::SliceRandom};
 
 use crate::measure::{
-    block::{Abort, Block, End, Fault, RESTING_MAX, Slice},
-    reading::used,
+    block::{Abort, Block, End, Fault},
+    reading::Clocks,
     sides::{Arms, Client, OpenSlice},
     slices::{self, OPEN_RAMP, PAUSE_MAX, clean, start_afresh},
 };
@@ -80,14 +80,7 @@ pub(crate) fn run_block(
         run.client.close(arm);
         run.arms.stop(arm);
     }
-    match outcome {
-        Ok(()) => Ok(run.block),
-        Err(End::Abort(abort)) => Err(abort),
-        Err(End::Invalid(fault)) => {
-            run.block.faults.push(fault);
-            Ok(run.block)
-        }
-    }
+    run.block.ended(outcome)
 }
 
 struct Run<'a, C, A> {
@@ -135,13 +128,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             }
         }
         for arm in 0..self.plan.arms {
-            let share = self.resting.arms[arm].resting_share();
-            if let Some(share) = share.filter(|&share| RESTING_MAX < share) {
-                let reason = format!(
-                    "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %)",
-                    share * 100.0,
-                    RESTING_MAX * 100.0,
-                );
+            if let Some(reason) = self.resting.arms[arm].restless() {
                 self.block.faults.push(Fault { arm, reason });
             }
         }
@@ -161,39 +148,16 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             ..
         } = self.plan.cells[cell];
         let slice = OpenSlice::about(length, rate_per_s, self.plan.connections, random);
-        let cpu_before = self.cpu_ns();
-        let cpus_before = self.arms.server_cpus();
-        let start_ns = self.arms.now_ns();
+        let clocks = Clocks::read(self.arms, self.plan.arms);
         self.block.order.push(cell);
         let outcome = self.client.open_slice(arm, &slice);
         let stretch = clean(self.arms, arm, outcome)?;
-        let span_ns = self.arms.now_ns().saturating_sub(start_ns);
-        let cpus_after = self.arms.server_cpus();
-        let cpu_ns: Vec<Option<u64>> = self
-            .cpu_ns()
-            .into_iter()
-            .zip(cpu_before)
-            .map(|(now, before)| used(now, before))
-            .collect();
+        let passed = clocks.passed(self.arms);
         for other in (0..self.plan.arms).filter(|&other| other != arm) {
-            self.resting.arms[other].rested(cpu_ns[other], span_ns);
+            self.resting.arms[other].rested(passed.cpu_ns[other], passed.span_ns);
         }
-        let measured = &mut self.block.arms[cell];
-        measured.add(&stretch);
-        measured.slices.push(Slice {
-            span_ns,
-            server_cpu_ns: cpu_ns[arm],
-            server_cpus: cpus_after.since(&cpus_before),
-            ..Slice::of(cycle, &stretch)
-        });
+        self.block.arms[cell].measured(cycle, &stretch, &passed, arm);
         Ok(())
-    }
-
-    /// The CPU clocks of all arms.
-    fn cpu_ns(&mut self) -> Vec<Option<u64>> {
-        (0..self.plan.arms)
-            .map(|arm| self.arms.cpu_ns(arm))
-            .collect()
     }
 }
 

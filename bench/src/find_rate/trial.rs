@@ -67,10 +67,10 @@ pub(crate) fn judge(slos: &[Slo], run: &WholeRun) -> Trial {
 
 /// Whether an objective is missed even without what the client's own lateness adds.
 fn misses_at_least(slos: &[Slo], run: &WholeRun) -> bool {
-    run.stretch.open.as_ref().is_some_and(|open| {
-        let least_ns = |slo: &Slo| slo.value_ns(&open.queue) + slo.value_ns(&open.service_least);
-        slos.iter().any(|slo| !slo.holds(least_ns(slo)))
-    })
+    run.stretch
+        .open
+        .as_ref()
+        .is_some_and(|open| slos.iter().any(|slo| !slo.holds(slo.least_ns(open))))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use echometer_loadgen::OpenLoop;
 
 use crate::measure::{
     floor::FloorSlice,
-    reading::ServerSide,
+    reading::{Passed, ServerSide},
     sides::{CpuTimes, Stretch, Usage, WholeRun},
 };
 
@@ -170,6 +170,30 @@ impl Block {
             floor_fault: None,
         }
     }
+
+    /// The block as it came out.
+    ///
+    /// # Errors
+    /// What ends more than a block.
+    pub(crate) fn ended(mut self, outcome: Result<(), End>) -> Result<Self, Abort> {
+        match outcome {
+            Ok(()) => Ok(self),
+            Err(End::Abort(abort)) => Err(abort),
+            Err(End::Invalid(fault)) => {
+                self.faults.push(fault);
+                Ok(self)
+            }
+        }
+    }
+
+    /// All slices are done: notes what of them can't be compared.
+    pub(crate) fn note_unusable(&mut self) {
+        for (arm, figures) in self.arms.iter().enumerate() {
+            let reasons = figures.unusable().into_iter();
+            self.faults
+                .extend(reasons.map(|reason| Fault { arm, reason }));
+        }
+    }
 }
 
 impl ArmBlock {
@@ -221,6 +245,17 @@ impl ArmBlock {
         }
     }
 
+    /// It had a slice of that cycle.
+    pub(crate) fn measured(&mut self, cycle: u32, stretch: &Stretch, passed: &Passed, arm: usize) {
+        self.add(stretch);
+        self.slices.push(Slice {
+            span_ns: passed.span_ns,
+            server_cpu_ns: passed.cpu_ns[arm],
+            server_cpus: passed.cpus,
+            ..Slice::of(cycle, stretch)
+        });
+    }
+
     /// Others were measured for `span_ns`, and meanwhile it used `cpu_ns`, if that can be read.
     pub(crate) fn rested(&mut self, cpu_ns: Option<u64>, span_ns: u64) {
         self.resting_cpu_ns = self
@@ -253,15 +288,22 @@ impl ArmBlock {
                 counted(self.slices.len() as u64, "slice"),
             ));
         }
-        if let Some(share) = self.resting_share().filter(|&share| RESTING_MAX < share) {
+        if let Some(restless) = self.restless() {
             reasons.push(format!(
-                "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %): it can't be \
-                 compared in slices (`compare --design runs` can)",
-                share * 100.0,
-                RESTING_MAX * 100.0,
+                "{restless}: it can't be compared in slices (`compare --design runs` can)"
             ));
         }
         reasons
+    }
+
+    /// Says that it computed more than it may while others were measured.
+    pub(crate) fn restless(&self) -> Option<String> {
+        let share = self.resting_share().filter(|&share| RESTING_MAX < share)?;
+        Some(format!(
+            "used {:.1} % of a cpu while it rested and others were measured (at most {:.0} %)",
+            share * 100.0,
+            RESTING_MAX * 100.0,
+        ))
     }
 }
 

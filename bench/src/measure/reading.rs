@@ -50,9 +50,58 @@ impl Reading {
     }
 }
 
+/// The clocks of all arms and of their cpus at an instant.
+#[derive(Debug, Clone)]
+pub(crate) struct Clocks {
+    cpu_ns: Vec<Option<u64>>,
+    cpus: CpuTimes,
+    now_ns: u64,
+}
+
+/// What passed on them since.
+#[derive(Debug, Clone)]
+pub(crate) struct Passed {
+    /// How long that was, ns.
+    pub span_ns: u64,
+    /// CPU time of each arm, ns; `None` where it can't be read.
+    pub cpu_ns: Vec<Option<u64>>,
+    /// What the servers' cpus did.
+    pub cpus: CpuTimes,
+}
+
+impl Clocks {
+    /// Reads those of so many arms, outside of the span that begins here.
+    pub(crate) fn read(arms: &mut impl Arms, count: usize) -> Self {
+        Self {
+            cpu_ns: cpu_ns(arms, count),
+            cpus: arms.server_cpus(),
+            now_ns: arms.now_ns(),
+        }
+    }
+
+    /// What passed until now.
+    pub(crate) fn passed(self, arms: &mut impl Arms) -> Passed {
+        let span_ns = arms.now_ns().saturating_sub(self.now_ns);
+        let cpus = arms.server_cpus().since(&self.cpus);
+        let now = cpu_ns(arms, self.cpu_ns.len()).into_iter();
+        Passed {
+            span_ns,
+            cpu_ns: now
+                .zip(self.cpu_ns)
+                .map(|(now, before)| used(now, before))
+                .collect(),
+            cpus,
+        }
+    }
+}
+
+fn cpu_ns(arms: &mut impl Arms, count: usize) -> Vec<Option<u64>> {
+    (0..count).map(|arm| arms.cpu_ns(arm)).collect()
+}
+
 /// How far a counter went; `None` where either end is unknown.
 #[must_use]
-pub(crate) fn used(now: Option<u64>, before: Option<u64>) -> Option<u64> {
+fn used(now: Option<u64>, before: Option<u64>) -> Option<u64> {
     Some(now?.saturating_sub(before?))
 }
 

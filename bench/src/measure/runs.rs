@@ -64,12 +64,8 @@ pub(crate) fn run_block(
         watch,
         block: Block::new(plan.arms),
     };
-    match turns.play(index, random) {
-        Ok(()) => {}
-        Err(End::Abort(abort)) => return Err(abort),
-        Err(End::Invalid(fault)) => turns.block.faults.push(fault),
-    }
-    Ok(turns.block)
+    let outcome = turns.play(index, random);
+    turns.block.ended(outcome)
 }
 
 struct Turns<'a, C, A> {
@@ -111,17 +107,7 @@ impl<C: Client, A: Arms> Turns<'_, C, A> {
                 return Ok(());
             }
         }
-        let unusable = self
-            .block
-            .arms
-            .iter()
-            .enumerate()
-            .flat_map(|(arm, figures)| {
-                let reasons = figures.unusable().into_iter();
-                reasons.map(move |reason| Fault { arm, reason })
-            });
-        let unusable: Vec<Fault> = unusable.collect();
-        self.block.faults.extend(unusable);
+        self.block.note_unusable();
         Ok(())
     }
 

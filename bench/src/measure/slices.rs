@@ -16,9 +16,9 @@ use echometer_host::units::show_ns;
 use rand::{Rng, seq::SliceRandom};
 
 use crate::measure::{
-    block::{Abort, Block, End, Fault, Slice, Step, invalid},
+    block::{Abort, Block, End, Fault, Step, invalid},
     priority::{Began, RealTime},
-    reading::used,
+    reading::Clocks,
     sides::{Arms, Client, OpenSlice, Stretch, Usage},
 };
 
@@ -140,14 +140,7 @@ pub(crate) fn run_block(
         run.client.close(arm);
         run.arms.stop(arm);
     }
-    match outcome {
-        Ok(()) => Ok(run.block),
-        Err(End::Abort(abort)) => Err(abort),
-        Err(End::Invalid(fault)) => {
-            run.block.faults.push(fault);
-            Ok(run.block)
-        }
-    }
+    run.block.ended(outcome)
 }
 
 struct Run<'a, C, A> {
@@ -239,18 +232,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
                 .zip(before)
                 .map(|(after, before)| after.since(&before));
         }
-        let unusable = self
-            .block
-            .arms
-            .iter()
-            .enumerate()
-            .flat_map(|(arm, figures)| {
-                figures
-                    .unusable()
-                    .into_iter()
-                    .map(move |reason| Fault { arm, reason })
-            });
-        self.block.faults.extend(unusable.collect::<Vec<_>>());
+        self.block.note_unusable();
         Ok(())
     }
 
@@ -302,9 +284,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
     }
 
     fn slice(&mut self, cycle: u32, arm: usize, turn: Turn) -> Result<(), End> {
-        let cpu_before = self.cpu_ns();
-        let cpus_before = self.arms.server_cpus();
-        let start_ns = self.arms.now_ns();
+        let clocks = Clocks::read(self.arms, self.plan.arms);
         let stretch = match turn {
             Turn::Closed { ramp, length } => self.drive(arm, ramp, length)?,
             Turn::Open(slice) => {
@@ -312,21 +292,11 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
                 clean(self.arms, arm, outcome)?
             }
         };
-        let span_ns = self.arms.now_ns().saturating_sub(start_ns);
-        let cpus_after = self.arms.server_cpus();
-        let used = self.cpu_ns_since(&cpu_before);
-
+        let passed = clocks.passed(self.arms);
         for resting in (0..self.plan.arms).filter(|&other| other != arm) {
-            self.block.arms[resting].rested(used[resting], span_ns);
+            self.block.arms[resting].rested(passed.cpu_ns[resting], passed.span_ns);
         }
-        let measured = &mut self.block.arms[arm];
-        measured.add(&stretch);
-        measured.slices.push(Slice {
-            span_ns,
-            server_cpu_ns: used[arm],
-            server_cpus: cpus_after.since(&cpus_before),
-            ..Slice::of(cycle, &stretch)
-        });
+        self.block.arms[arm].measured(cycle, &stretch, &passed, arm);
         Ok(())
     }
 
@@ -336,8 +306,7 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             return;
         }
         (self.watch)(Step::Floor);
-        let cpu_before = self.cpu_ns();
-        let start_ns = self.arms.now_ns();
+        let clocks = Clocks::read(self.arms, self.plan.arms);
         let length = (length / FLOOR_SHARE)
             .max(FLOOR_SLICE_MIN)
             .min(self.plan.slice_min);
@@ -348,27 +317,10 @@ impl<C: Client, A: Arms> Run<'_, C, A> {
             }
             Err(reason) => self.block.floor_fault = Some(reason),
         }
-        let span_ns = self.arms.now_ns().saturating_sub(start_ns);
-        let used = self.cpu_ns_since(&cpu_before);
-        for (arm, used) in self.block.arms.iter_mut().zip(used) {
-            arm.rested(used, span_ns);
+        let passed = clocks.passed(self.arms);
+        for (arm, used) in self.block.arms.iter_mut().zip(passed.cpu_ns) {
+            arm.rested(used, passed.span_ns);
         }
-    }
-
-    /// The CPU clocks of all arms.
-    fn cpu_ns(&mut self) -> Vec<Option<u64>> {
-        (0..self.plan.arms)
-            .map(|arm| self.arms.cpu_ns(arm))
-            .collect()
-    }
-
-    /// What all arms used since `before`.
-    fn cpu_ns_since(&mut self, before: &[Option<u64>]) -> Vec<Option<u64>> {
-        let now = self.cpu_ns();
-        now.into_iter()
-            .zip(before)
-            .map(|(now, before)| used(now, *before))
-            .collect()
     }
 
     /// One stretch of load.

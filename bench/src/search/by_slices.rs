@@ -110,10 +110,8 @@ pub(crate) fn vote(plan: &SearchPlan, stretch: &Stretch) -> Vote {
     let mut vote = Vote::Holds;
     for slo in missed {
         // Missed even without what the client's own lateness may add.
-        let for_sure = stretch.open.as_ref().is_none_or(|open| {
-            let least_ns = slo.value_ns(&open.queue) + slo.value_ns(&open.service_least);
-            !slo.holds(least_ns)
-        });
+        let open = stretch.open.as_ref();
+        let for_sure = open.is_none_or(|open| !slo.holds(slo.least_ns(open)));
         if for_sure {
             return Vote::Fails;
         }

@@ -19,6 +19,22 @@ const PLANTED: &str = "planted";
 const BUSY: Duration = Duration::from_millis(2);
 const PERIOD: Duration = Duration::from_millis(100);
 
+/// One short block of an open loop: the rate comes first.
+const OPEN_BLOCK: [&str; 12] = [
+    "-R",
+    "2k",
+    "-c",
+    "4",
+    "-d",
+    "250ms",
+    "-w",
+    "50ms",
+    "--blocks",
+    "1",
+    "--quiet",
+    "--no-floor",
+];
+
 /// A task that runs 2 ms of every 100 ms on one cpu, until it is dropped.
 struct Disturber {
     over: Arc<AtomicBool>,
@@ -134,24 +150,10 @@ fn raised_servers_are_said_and_recorded() {
         let folder = tempfile::tempdir().expect("a folder");
         let word = level.word();
         let flags = [
-            "-R",
-            "2k",
-            "-c",
-            "4",
-            "-d",
-            "250ms",
-            "-w",
-            "50ms",
-            "--blocks",
-            "1",
-            "--quiet",
-            "--no-floor",
-            "--priority",
-            word,
-            "--out",
-            "out",
-            "--json",
-        ];
+            &OPEN_BLOCK[..],
+            &["--priority", word, "--out", "out", "--json"],
+        ]
+        .concat();
         let output = bench(folder.path(), &["epoll", "uring"], &flags)
             .output()
             .expect("it runs");
@@ -220,21 +222,7 @@ fn the_server_goes_where_the_disturber_is_not() {
     if allowed.len() < 2 {
         return;
     }
-    let flags = [
-        "-R",
-        "2k",
-        "-c",
-        "4",
-        "-d",
-        "250ms",
-        "-w",
-        "50ms",
-        "--blocks",
-        "1",
-        "--quiet",
-        "--no-floor",
-        "--json",
-    ];
+    let flags = [&OPEN_BLOCK[..], &["--json"]].concat();
     let server_cpu = |run: usize, flags: &[&str]| {
         let folder = tempfile::tempdir().expect("a folder");
         let output = bench(folder.path(), &["epoll", "uring"], flags)

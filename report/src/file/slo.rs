@@ -5,8 +5,9 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use hdrhistogram::Histogram;
 
-use echometer_loadgen::expression::{
-    Comparison, Expression, ExpressionError, Figure, Of, Statistic,
+use echometer_loadgen::{
+    OpenLoop,
+    expression::{Comparison, Expression, ExpressionError, Figure, Of, Statistic},
 };
 
 /// A quantile is judged only where so many samples lie above it.
@@ -55,6 +56,13 @@ impl Slo {
             None => latency.max(),
             Some(quantile) => latency.value_at_quantile(quantile),
         }
+    }
+
+    /// What is left of that latency without the client's own lateness, ns: the wait for room, and the time from the write to
+    /// the last look that did not find the reply.
+    #[must_use]
+    pub fn least_ns(&self, open: &OpenLoop) -> u64 {
+        self.value_ns(&open.queue) + self.value_ns(&open.service_least)
     }
 
     /// Whether a latency, ns, is within the limit.

@@ -1,12 +1,11 @@
 //! Thousands of connections at once. The server is a process of its own, so that the descriptors of both sides don't
 //! share one limit; where the hard limit is lower than the test wants, it runs at what fits and prints the number.
 
-use std::fs;
 use std::net::TcpStream;
 
 use echometer_host::limits;
 
-use crate::support::{Process, connect_to, echo};
+use crate::support::{Process, anonymous_bytes, connect_to, echo};
 
 /// What an idle connection may cost a server of its own memory, in bytes.
 const IDLE_BYTES_MAX: u64 = 256;
@@ -37,15 +36,4 @@ pub(crate) fn ten_thousand_connections_are_served_and_cheap_while_idle(engine: &
         !promised || grown <= IDLE_BYTES_MAX * fits,
         "{grown} bytes for {fits} idle connections"
     );
-}
-
-/// Memory of the process that is its own (`RssAnon`), in bytes.
-fn anonymous_bytes(server: &Process) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .expect("Linux 4.5 or newer");
-    let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>();
-    kibibytes.expect("a number") * 1024
 }

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::support::{
-    Pattern, Process, close, connect_to, echo, finish, limit, serve, slow, slow_text,
-    uninterrupted, until,
+    Pattern, Process, anonymous_bytes, close, connect_to, echo, finish, limit, patient, serve,
+    slow, slow_text, uninterrupted, until,
 };
 
 /// A client that takes little at a time: its window is small.
@@ -20,15 +20,7 @@ fn connect_narrow(address: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("a socket");
     socket.set_recv_buffer_size(4 * 1024).expect("a small one");
     socket.connect(&address.into()).expect("the server listens");
-    let stream = TcpStream::from(socket);
-    stream.set_nodelay(true).expect("a TCP stream");
-    stream
-        .set_read_timeout(Some(limit()))
-        .expect("a valid time");
-    stream
-        .set_write_timeout(Some(limit()))
-        .expect("a valid time");
-    stream
+    patient(TcpStream::from(socket))
 }
 
 fn address(server: &Running) -> SocketAddr {
@@ -290,7 +282,7 @@ fn trickle(engine: &str, flags: &[&str], peers: u64, promised: u64) {
         let _ = stream.write_all(&[1; 60_000]);
     }
     thread::sleep(slow(Duration::from_millis(300)));
-    let before = memory(&server);
+    let before = anonymous_bytes(&server);
     for stream in &peers {
         stream.set_nonblocking(true).expect("a socket");
     }
@@ -308,21 +300,11 @@ fn trickle(engine: &str, flags: &[&str], peers: u64, promised: u64) {
         }
     }
     thread::sleep(slow(Duration::from_millis(300)));
-    let grown = memory(&server).saturating_sub(before);
+    let grown = anonymous_bytes(&server).saturating_sub(before);
     println!("{engine}: {grown} bytes for {written} in small pieces");
     // A page of each pool buffer may be touched only now.
     assert!(
         grown <= promised + (1 << 20),
         "{grown} bytes for {written} in small pieces"
     );
-}
-
-fn memory(server: &Process) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .expect("Linux 4.5 or newer");
-    let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>();
-    kibibytes.expect("a number") * 1024
 }

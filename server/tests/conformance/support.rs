@@ -108,7 +108,11 @@ pub(crate) fn connect(server: &Running) -> TcpStream {
 
 /// Connects; no call on the stream waits longer than [`limit`].
 pub(crate) fn connect_to(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, limit()).expect("the server listens");
+    patient(TcpStream::connect_timeout(&address, limit()).expect("the server listens"))
+}
+
+/// No call on the stream waits longer than [`limit`], and none of its bytes waits for others.
+pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("a TCP stream");
     stream
         .set_read_timeout(Some(limit()))
@@ -419,4 +423,15 @@ fn fields_after_name(stat: &str) -> Vec<&str> {
 pub(crate) fn read_stats(path: &Path) -> Stats {
     let text = std::fs::read_to_string(path).expect("the counters were written");
     serde_json::from_str(&text).expect("the counters are of the schema")
+}
+
+/// Memory of the process that is its own (`RssAnon`), in bytes.
+pub(crate) fn anonymous_bytes(server: &Process) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .expect("Linux 4.5 or newer");
+    let kibibytes = line.trim().trim_end_matches(" kB").parse::<u64>();
+    kibibytes.expect("a number") * 1024
 }

@@ -203,14 +203,7 @@ impl Reading {
             Some(known) => *known = known.and(shape),
             None => {
                 self.tags.insert(tag.clone(), shape);
-                let memory: u64 = self.tags.values().map(|shape| shape.memory()).sum();
-                if TAGS_BYTES_MAX < memory {
-                    return Err(Reason::Large(format!(
-                        "its {} tags take more than {} MiB",
-                        self.tags.len(),
-                        TAGS_BYTES_MAX >> 20
-                    )));
-                }
+                self.tags_fit()?;
             }
         }
         self.columns
@@ -233,14 +226,8 @@ impl Reading {
         }
     }
 
-    fn damaged(&self, fault: &Fault) -> Reason {
-        Reason::Damaged(format!("line {}, {fault}", self.line))
-    }
-
-    fn end(mut self) -> Result<Log, Reason> {
-        if self.intervals.is_empty() {
-            return Err(Reason::Truncated("it holds no histogram".to_owned()));
-        }
+    /// Whether the sums of all tags fit in memory. They grow with new tags, and with values of known ones.
+    fn tags_fit(&self) -> Result<(), Reason> {
         let memory: u64 = self.tags.values().map(|shape| shape.memory()).sum();
         if TAGS_BYTES_MAX < memory {
             return Err(Reason::Large(format!(
@@ -249,6 +236,18 @@ impl Reading {
                 TAGS_BYTES_MAX >> 20
             )));
         }
+        Ok(())
+    }
+
+    fn damaged(&self, fault: &Fault) -> Reason {
+        Reason::Damaged(format!("line {}, {fault}", self.line))
+    }
+
+    fn end(mut self) -> Result<Log, Reason> {
+        if self.intervals.is_empty() {
+            return Err(Reason::Truncated("it holds no histogram".to_owned()));
+        }
+        self.tags_fit()?;
         let mut notes = Vec::new();
         match self.second_column() {
             Column::Lengths => {}
