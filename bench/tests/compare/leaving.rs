@@ -44,8 +44,12 @@ fn what_goes_into_the_background_and_ends_is_named_too() {
     let folder = folder();
     let script = folder.path().join("daemon.sh");
     let server = SERVER.display();
-    let line = format!("setsid {server} --listen 127.0.0.1:$1 --engine epoll --threads 1 &\n");
-    fs::write(&script, line).expect("it is written");
+    // It ends when the server has left its group, or the server would be ended with the group.
+    let lines = format!(
+        "setsid {server} --listen 127.0.0.1:$1 --engine epoll --threads 1 &\n\
+         until [ \"$(cut -d ' ' -f 6 /proc/$!/stat)\" = $! ]; do :; done\n"
+    );
+    fs::write(&script, lines).expect("it is written");
     let arm = format!("d=sh {} {{port}}", script.display());
     let (output, _) = run(bench(folder.path(), &[&arm, "epoll"], ONE_BLOCK));
     let said = text(&output.stderr);
